@@ -1,0 +1,103 @@
+#include "turboquant/attention/plan.h"
+
+#include <algorithm>
+
+#include "turboquant/attention/attention-inl.h"
+
+namespace tq {
+namespace {
+
+size_t align_up(size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+Status check_codec(const char* name, const RowCodec& codec, Side side, int head_dim, int n_head_kv, int64_t n_kv) {
+    const PackedLayout& layout = codec.layout();
+    if (layout.side != side || codec.head_dim() != head_dim || layout.n_embd != int64_t{head_dim} * n_head_kv) {
+        return Status(Error::kInvalidArgument, std::string("the ") + name + " tensor is not packed for this head_dim and n_head_kv");
+    }
+    if (n_kv > layout.n_cells) {
+        return Status(Error::kInvalidArgument, std::string("n_kv is larger than the ") + name + " tensor");
+    }
+    return {};
+}
+
+}  // namespace
+
+std::string unsupported_reason(const AttentionShape& s) {
+    for (int head_dim : {s.head_dim_k, s.head_dim_v}) {
+        if (head_dim < kMinHeadDim || head_dim > kMaxHeadDim || head_dim % kStepDims != 0) {
+            return "head_dim " + std::to_string(head_dim) + " is not a multiple of 16 in 16..512";
+        }
+    }
+    if (s.n_head_kv <= 0 || s.n_head <= 0 || s.n_head % s.n_head_kv != 0) {
+        return "n_head " + std::to_string(s.n_head) + " is not a multiple of n_head_kv " + std::to_string(s.n_head_kv);
+    }
+    return "";
+}
+
+Result<AttentionPlan> AttentionPlan::create(const AttentionShape& shape, const RowCodec& keys, const RowCodec& values, Isa isa) {
+    if (std::string reason = unsupported_reason(shape); !reason.empty()) return Status(Error::kUnsupported, std::move(reason));
+    if (shape.n_tokens <= 0 || shape.n_kv <= 0 || shape.n_stream <= 0 || shape.n_threads <= 0) {
+        return Status(Error::kInvalidArgument, "n_tokens, n_kv, n_stream and n_threads must be positive");
+    }
+    if (Status s = check_codec("key", keys, Side::kKey, shape.head_dim_k, shape.n_head_kv, shape.n_kv); !s.ok()) return s;
+    if (Status s = check_codec("value", values, Side::kValue, shape.head_dim_v, shape.n_head_kv, shape.n_kv); !s.ok()) return s;
+
+    AttentionPlan plan;
+    plan.kernels_ = &attention_kernels(isa);
+    AttentionGeometry& g = plan.geometry_;
+    g.shape = shape;
+    g.key_bits = keys.layout().bits;
+    g.value_bits = values.layout().bits;
+    g.group_size = shape.n_head / shape.n_head_kv;
+    g.rows_per_head_kv = shape.n_tokens * g.group_size;
+    g.n_row_tiles = (g.rows_per_head_kv + kMaxTileRows - 1) / kMaxTileRows;
+    g.n_chunks = (shape.n_kv + kChunkCells - 1) / kChunkCells;
+    const int64_t tiles = shape.n_stream * shape.n_head_kv * g.n_row_tiles;
+    g.split = g.n_chunks > 1 && shape.n_threads > 1 && tiles < 4 * shape.n_threads;
+
+    const int64_t n_rows = shape.n_stream * shape.n_tokens * shape.n_head;
+    g.query_bytes = align_up(sizeof(attention_impl::PreparedQuery) + shape.head_dim_k);
+    g.partial_floats = 16 + shape.head_dim_v;
+    g.scratch_bytes = attention_impl::Scratch(g, nullptr).bytes;
+    g.scratch_offset = align_up(n_rows * g.query_bytes);
+    g.partial_offset = g.scratch_offset + shape.n_threads * g.scratch_bytes;
+    g.workspace_bytes = g.partial_offset + (g.split ? n_rows * g.n_chunks * g.partial_floats * sizeof(float) : 0);
+    return plan;
+}
+
+int64_t AttentionPlan::n_items(AttentionPhase phase) const {
+    const AttentionShape& s = geometry_.shape;
+    switch (phase) {
+        case AttentionPhase::kPrepare: return s.n_stream * s.n_tokens;
+        case AttentionPhase::kAttend:
+            return s.n_stream * s.n_head_kv * geometry_.n_row_tiles * (geometry_.split ? geometry_.n_chunks : 1);
+        case AttentionPhase::kMerge: return geometry_.split ? s.n_stream * s.n_tokens * s.n_head : 0;
+    }
+    return 0;
+}
+
+void AttentionPlan::run(AttentionPhase phase, int64_t item, int thread, const AttentionInputs& inputs, void* workspace) const {
+    char* memory = static_cast<char*>(workspace);
+    switch (phase) {
+        case AttentionPhase::kPrepare: return kernels_->prepare(geometry_, item, inputs, memory);
+        case AttentionPhase::kAttend: return kernels_->attend(geometry_, item, thread, inputs, memory);
+        case AttentionPhase::kMerge: return kernels_->merge(geometry_, item, inputs, memory);
+    }
+}
+
+void AttentionPlan::run_all(const AttentionInputs& inputs, void* workspace) const {
+    for (AttentionPhase phase : {AttentionPhase::kPrepare, AttentionPhase::kAttend, AttentionPhase::kMerge}) {
+        for (int64_t item = 0; item < n_items(phase); ++item) run(phase, item, 0, inputs, workspace);
+    }
+}
+
+const AttentionKernels& attention_kernels(Isa isa) {
+#if defined(__x86_64__)
+    if (isa == Isa::kAvx512) return kAttentionKernelsAvx512;
+    if (isa == Isa::kAvx2) return kAttentionKernelsAvx2;
+#endif
+    (void)isa;
+    return kAttentionKernelsScalar;
+}
+
+}  // namespace tq

@@ -1,0 +1,93 @@
+#include "turboquant/attention/reference.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <type_traits>
+#include <vector>
+
+#include "turboquant/base/half.h"
+
+namespace tq {
+
+float alibi_slope(float max_bias, int n_head, int head) {
+    if (max_bias <= 0) return 1.0f;
+    const int n_head_log2 = 1 << static_cast<int>(std::floor(std::log2(static_cast<float>(n_head))));
+    const float m0 = std::pow(2.0f, -max_bias / static_cast<float>(n_head_log2));
+    const float m1 = std::pow(2.0f, -(max_bias / 2.0f) / static_cast<float>(n_head_log2));
+    return head < n_head_log2 ? std::pow(m0, static_cast<float>(head + 1))
+                              : std::pow(m1, static_cast<float>(2 * (head - n_head_log2) + 1));
+}
+
+namespace {
+
+template <class T>
+T* offset(T* base, size_t bytes) {
+    return reinterpret_cast<T*>(reinterpret_cast<std::conditional_t<std::is_const_v<T>, const char*, char*>>(base) + bytes);
+}
+
+struct Row {
+    int64_t stream, token;
+    int head;
+};
+
+double logit(const AttentionShape& s, const AttentionInputs& in, const Row& row, const float* q, const float* k, int64_t cell) {
+    double dot = 0;
+    for (int d = 0; d < s.head_dim_k; ++d) dot += static_cast<double>(q[d]) * k[d];
+    dot *= s.scale;
+    if (s.softcap > 0) dot = s.softcap * std::tanh(dot / s.softcap);
+    if (in.mask) {
+        const uint16_t* mask = offset(in.mask, row.token * in.mask_token_stride + row.stream * in.mask_stream_stride);
+        dot += static_cast<double>(alibi_slope(s.max_bias, s.n_head, row.head)) * half_to_float(mask[cell]);
+    }
+    return dot;
+}
+
+void attend(const AttentionShape& s, const AttentionInputs& in, const Row& row, const std::vector<float>& keys,
+            const std::vector<float>& values) {
+    const int head_kv = row.head / (s.n_head / s.n_head_kv);
+    const int64_t k_width = in.k.codec->layout().n_embd, v_width = in.v.codec->layout().n_embd;
+    std::vector<float> q(s.head_dim_k);
+    const float* source = offset(in.q, row.token * in.q_token_stride + row.head * in.q_head_stride + row.stream * in.q_stream_stride);
+    in.k.codec->kernels().rotate(in.k.codec->rotation(), source, q.data());
+
+    std::vector<double> logits(s.n_kv);
+    double top = -std::numeric_limits<double>::infinity();
+    for (int64_t cell = 0; cell < s.n_kv; ++cell) {
+        logits[cell] = logit(s, in, row, q.data(), &keys[cell * k_width + int64_t{head_kv} * s.head_dim_k], cell);
+        top = std::max(top, logits[cell]);
+    }
+    if (in.sinks) top = std::max(top, static_cast<double>(in.sinks[row.head]));
+
+    double sum = in.sinks ? std::exp(in.sinks[row.head] - top) : 0;
+    std::vector<double> out(s.head_dim_v, 0.0);
+    for (int64_t cell = 0; cell < s.n_kv; ++cell) {
+        if (logits[cell] == -std::numeric_limits<double>::infinity()) continue;
+        const double p = std::exp(logits[cell] - top);
+        sum += p;
+        const float* v = &values[cell * v_width + int64_t{head_kv} * s.head_dim_v];
+        for (int d = 0; d < s.head_dim_v; ++d) out[d] += p * v[d];
+    }
+    std::vector<float> result(s.head_dim_v);
+    for (int d = 0; d < s.head_dim_v; ++d) result[d] = sum > 0 ? static_cast<float>(out[d] / sum) : 0.0f;
+    float* target = offset(in.out, row.token * in.out_token_stride + row.head * in.out_head_stride + row.stream * in.out_stream_stride);
+    in.v.codec->kernels().rotate_inverse(in.v.codec->rotation(), result.data(), target);
+}
+
+}  // namespace
+
+void attention_reference(const AttentionShape& s, const AttentionInputs& in) {
+    const int64_t k_width = in.k.codec->layout().n_embd, v_width = in.v.codec->layout().n_embd;
+    std::vector<float> keys(s.n_kv * k_width), values(s.n_kv * v_width);
+    for (int64_t stream = 0; stream < s.n_stream; ++stream) {
+        for (int64_t cell = 0; cell < s.n_kv; ++cell) {
+            in.k.codec->decode_rotated(in.k.data, in.k_first_stream + stream, cell, &keys[cell * k_width]);
+            in.v.codec->decode_rotated(in.v.data, in.v_first_stream + stream, cell, &values[cell * v_width]);
+        }
+        for (int64_t token = 0; token < s.n_tokens; ++token) {
+            for (int head = 0; head < s.n_head; ++head) attend(s, in, {stream, token, head}, keys, values);
+        }
+    }
+}
+
+}  // namespace tq

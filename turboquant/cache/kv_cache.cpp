@@ -1,0 +1,108 @@
+#include "turboquant/cache/kv_cache.h"
+
+#include <cstring>
+#include <new>
+#include <string>
+
+namespace tq {
+
+void KvCache::Deleter::operator()(uint8_t* p) const { ::operator delete[](p, std::align_val_t{kPlaneAlignment}); }
+
+Result<KvCache::Plane> KvCache::create_plane(const KvCacheParams& params, Side side, Isa isa) {
+    const int head_dim = side == Side::kKey ? params.head_dim_k : params.head_dim_v;
+    auto layout = PackedLayout::create(side, params.preset.bits(side), int64_t{params.n_head_kv} * head_dim, params.n_cells,
+                                       params.n_stream);
+    if (!layout.ok()) return layout.status();
+    auto codec = RowCodec::create(layout.value(), head_dim, isa);
+    if (!codec.ok()) return codec.status();
+    const size_t bytes = layout->bytes();
+    auto* data = static_cast<uint8_t*>(::operator new[](bytes, std::align_val_t{kPlaneAlignment}, std::nothrow));
+    if (data == nullptr) return Status(Error::kOutOfMemory, "no memory for " + std::to_string(bytes) + " bytes of packed cache");
+    std::memset(data, 0, bytes);
+    return Plane{std::move(codec.value()), std::unique_ptr<uint8_t[], Deleter>(data)};
+}
+
+Result<KvCache> KvCache::create(const KvCacheParams& params, Isa isa) {
+    auto keys = create_plane(params, Side::kKey, isa);
+    if (!keys.ok()) return keys.status();
+    auto values = create_plane(params, Side::kValue, isa);
+    if (!values.ok()) return values.status();
+    return KvCache(params, std::move(keys.value()), std::move(values.value()));
+}
+
+void KvCache::Plane::write(int64_t stream, int64_t cell, int64_t n, const float* rows) {
+    for (int64_t i = 0; i < n; ++i) codec.encode(rows + i * codec.layout().n_embd, data.get(), stream, cell + i);
+}
+
+void KvCache::Plane::read(int64_t stream, int64_t cell, int64_t n, float* rows) const {
+    for (int64_t i = 0; i < n; ++i) codec.decode(data.get(), stream, cell + i, rows + i * codec.layout().n_embd);
+}
+
+Status KvCache::check(int64_t stream, int64_t cell, int64_t n) const {
+    if (stream < 0 || stream >= params_.n_stream) {
+        return Status(Error::kOutOfRange, "stream " + std::to_string(stream) + " is not in 0.." + std::to_string(params_.n_stream - 1));
+    }
+    if (cell < 0 || n < 0 || cell > params_.n_cells - n) {
+        return Status(Error::kOutOfRange, "cells " + std::to_string(cell) + " + " + std::to_string(n) + " exceed the " +
+                                              std::to_string(params_.n_cells) + " cells of a stream");
+    }
+    return {};
+}
+
+Status KvCache::write(int64_t stream, int64_t cell, int64_t n, const float* k, const float* v) {
+    if (Status s = check(stream, cell, n); !s.ok()) return s;
+    keys_.write(stream, cell, n, k);
+    values_.write(stream, cell, n, v);
+    lengths_[stream] = std::max(lengths_[stream], cell + n);
+    return {};
+}
+
+Status KvCache::append(int64_t stream, int64_t n, const float* k, const float* v) {
+    if (Status s = check(stream, 0, 0); !s.ok()) return s;
+    return write(stream, lengths_[stream], n, k, v);
+}
+
+Status KvCache::read(int64_t stream, int64_t cell, int64_t n, float* k, float* v) const {
+    if (Status s = check(stream, cell, n); !s.ok()) return s;
+    if (k) keys_.read(stream, cell, n, k);
+    if (v) values_.read(stream, cell, n, v);
+    return {};
+}
+
+Status KvCache::copy(int64_t from_stream, int64_t from_cell, int64_t to_stream, int64_t to_cell, int64_t n) {
+    if (Status s = check(from_stream, from_cell, n); !s.ok()) return s;
+    if (Status s = check(to_stream, to_cell, n); !s.ok()) return s;
+    const bool backwards = from_stream == to_stream && from_cell < to_cell;
+    for (int64_t i = 0; i < n; ++i) {
+        const int64_t at = backwards ? n - 1 - i : i;
+        keys_.codec.copy(keys_.data.get(), from_stream, from_cell + at, to_stream, to_cell + at);
+        values_.codec.copy(values_.data.get(), from_stream, from_cell + at, to_stream, to_cell + at);
+    }
+    lengths_[to_stream] = std::max(lengths_[to_stream], to_cell + n);
+    return {};
+}
+
+Status KvCache::truncate(int64_t stream, int64_t length) {
+    if (Status s = check(stream, length, 0); !s.ok()) return s;
+    for (int64_t cell = length; cell < lengths_[stream]; ++cell) {
+        keys_.codec.clear(keys_.data.get(), stream, cell);
+        values_.codec.clear(values_.data.get(), stream, cell);
+    }
+    lengths_[stream] = std::min(lengths_[stream], length);
+    return {};
+}
+
+Status KvCache::trim_front(int64_t stream, int64_t n) {
+    if (Status s = check(stream, n, 0); !s.ok()) return s;
+    const int64_t kept = std::max<int64_t>(0, lengths_[stream] - n);
+    if (Status s = copy(stream, n, stream, 0, kept); !s.ok()) return s;
+    return truncate(stream, kept);
+}
+
+void KvCache::clear() {
+    std::memset(keys_.data.get(), 0, keys_.codec.layout().bytes());
+    std::memset(values_.data.get(), 0, values_.codec.layout().bytes());
+    std::fill(lengths_.begin(), lengths_.end(), 0);
+}
+
+}  // namespace tq

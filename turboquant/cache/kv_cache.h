@@ -1,0 +1,85 @@
+// A packed KV cache of one attention layer, for engines that have none of their own.
+// Codes live in two buffers (keys, values) laid out by PackedLayout; there is never a dense copy.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "turboquant/base/isa.h"
+#include "turboquant/codec/row_codec.h"
+
+namespace tq {
+
+struct KvCacheParams {
+    Preset preset;
+    int head_dim_k = 0;
+    int head_dim_v = 0;
+    int n_head_kv = 0;
+    int64_t n_cells = 0;    // per stream
+    int64_t n_stream = 1;
+};
+
+// A packed tensor as attention reads it: geometry and memory.
+struct PackedTensor {
+    const RowCodec* codec = nullptr;
+    const uint8_t* data = nullptr;
+};
+
+class KvCache {
+public:
+    // Errors: kInvalidArgument, kUnsupported (head_dim), kOutOfMemory.
+    static Result<KvCache> create(const KvCacheParams& params, Isa isa);
+
+    // Writes cells [cell, cell + n): k is n rows of n_head_kv*head_dim_k floats, v of n_head_kv*head_dim_v floats.
+    // Any cell may be written, again and in any order. Error: kOutOfRange, nothing written.
+    Status write(int64_t stream, int64_t cell, int64_t n, const float* k, const float* v);
+
+    // write() at the stream's length, which grows by n.
+    Status append(int64_t stream, int64_t n, const float* k, const float* v);
+
+    // Decodes n cells to dense rows; either pointer may be null.
+    Status read(int64_t stream, int64_t cell, int64_t n, float* k, float* v) const;
+
+    // Copies cells between (or within) streams, byte for byte; ranges may overlap.
+    Status copy(int64_t from_stream, int64_t from_cell, int64_t to_stream, int64_t to_cell, int64_t n);
+
+    // Drops cells [length, ...) of a stream. The cells keep no data.
+    Status truncate(int64_t stream, int64_t length);
+
+    // Drops the first n cells of a stream, moving the rest to the front.
+    Status trim_front(int64_t stream, int64_t n);
+
+    void clear();
+
+    int64_t length(int64_t stream) const { return lengths_[stream]; }
+    const KvCacheParams& params() const { return params_; }
+    size_t bytes() const { return keys_.codec.layout().bytes() + values_.codec.layout().bytes(); }
+    PackedTensor keys() const { return {&keys_.codec, keys_.data.get()}; }
+    PackedTensor values() const { return {&values_.codec, values_.data.get()}; }
+
+private:
+    struct Deleter {
+        void operator()(uint8_t* p) const;
+    };
+    struct Plane {
+        RowCodec codec;
+        std::unique_ptr<uint8_t[], Deleter> data;
+
+        void write(int64_t stream, int64_t cell, int64_t n, const float* rows);
+        void read(int64_t stream, int64_t cell, int64_t n, float* rows) const;
+    };
+    static Result<Plane> create_plane(const KvCacheParams& params, Side side, Isa isa);
+
+    KvCache(const KvCacheParams& params, Plane keys, Plane values)
+        : params_(params), keys_(std::move(keys)), values_(std::move(values)), lengths_(params.n_stream, 0) {}
+
+    Status check(int64_t stream, int64_t cell, int64_t n) const;
+
+    KvCacheParams params_;
+    Plane keys_;
+    Plane values_;
+    std::vector<int64_t> lengths_;
+};
+
+}  // namespace tq

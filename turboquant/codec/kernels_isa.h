@@ -1,0 +1,12 @@
+// The per-ISA kernel tables, each defined in kernels_<isa>.cpp.
+#pragma once
+
+#include "turboquant/codec/kernels.h"
+
+namespace tq {
+
+extern const CodecKernels kCodecKernelsScalar;
+extern const CodecKernels kCodecKernelsAvx2;
+extern const CodecKernels kCodecKernelsAvx512;
+
+}  // namespace tq

@@ -1,0 +1,9 @@
+#include "turboquant/codec/encode-inl.h"
+#include "turboquant/codec/kernels_isa.h"
+#include "turboquant/simd/ops_scalar.h"
+
+namespace tq {
+
+const CodecKernels kCodecKernelsScalar = codec_impl::make_kernels<simd::OpsScalar>();
+
+}  // namespace tq

@@ -1,0 +1,115 @@
+// Where the bits of one packed K or V tensor lie. All offsets are in bytes; see docs/codec.md for a worked example.
+//
+//   tile   = 16 dims x 64 cells: 1024 codes in 128*bits bytes, the unit that SIMD kernels decode
+//   step   = 16 consecutive dims of a row (a row holds n_embd = n_head_kv * head_dim values)
+//   block  = 64 consecutive cells, starting at a multiple of 64
+//   group  = the dims that share one scale per cell: 32 for keys, 64 for values, counted from the row's start
+//
+// Code plane:  [stream][group][block][step in group][tile], scale plane behind it: [stream][group][block][64 cells].
+// Nothing here depends on head_dim: a cache can be allocated before head_dim is known.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+
+#include "turboquant/base/status.h"
+#include "turboquant/codec/preset.h"
+
+namespace tq {
+
+inline constexpr int kStepDims = 16;
+inline constexpr int kBlockCells = 64;
+inline constexpr int kTileUnits = 16;       // a tile is 16 units of 64 codes: 16 lanes x 4 codes
+inline constexpr int kTileValues = kStepDims * kBlockCells;
+inline constexpr size_t kPlaneAlignment = 64;
+
+constexpr int group_dims(Side side) { return side == Side::kKey ? 32 : 64; }
+constexpr int group_steps(Side side) { return group_dims(side) / kStepDims; }
+
+struct PackedLayout {
+    Side side = Side::kKey;
+    int bits = 4;
+    int64_t n_embd = 0;    // values a row, a multiple of 16
+    int64_t n_cells = 0;   // cells a stream
+    int64_t n_stream = 1;
+
+    // Error: kInvalidArgument naming the argument.
+    static Result<PackedLayout> create(Side side, int bits, int64_t n_embd, int64_t n_cells, int64_t n_stream);
+
+    int64_t n_steps() const { return n_embd / kStepDims; }
+    int64_t n_groups() const { return (n_steps() + group_steps(side) - 1) / group_steps(side); }
+    int64_t n_blocks() const { return (n_cells + kBlockCells - 1) / kBlockCells; }
+    size_t tile_bytes() const { return size_t{128} * static_cast<size_t>(bits); }
+
+    size_t code_stream_bytes() const { return static_cast<size_t>(n_steps() * n_blocks()) * tile_bytes(); }
+    size_t scale_stream_bytes() const { return static_cast<size_t>(n_groups() * n_blocks()) * kBlockCells; }
+    size_t code_plane_bytes() const { return static_cast<size_t>(n_stream) * code_stream_bytes(); }
+    size_t bytes() const { return static_cast<size_t>(n_stream) * (code_stream_bytes() + scale_stream_bytes()); }
+
+    // Everything counted: codes, scales and the padding of the last block.
+    double effective_bits() const {
+        return 8.0 * static_cast<double>(bytes()) / (static_cast<double>(n_embd) * static_cast<double>(n_cells) * static_cast<double>(n_stream));
+    }
+
+    int group_of_step(int64_t step) const { return static_cast<int>(step / group_steps(side)); }
+    // Steps that the group really has: the last one may be narrower.
+    int64_t steps_in_group(int64_t group) const {
+        return std::min<int64_t>(group_steps(side), n_steps() - group * group_steps(side));
+    }
+
+    size_t tile_offset(int64_t stream, int64_t step, int64_t block) const {
+        const int64_t group = group_of_step(step);
+        const int64_t first = group * group_steps(side);
+        const int64_t tiles = first * n_blocks() + block * steps_in_group(group) + (step - first);
+        return static_cast<size_t>(stream) * code_stream_bytes() + static_cast<size_t>(tiles) * tile_bytes();
+    }
+    // Scales of the 64 cells of a block.
+    size_t scale_offset(int64_t stream, int64_t group, int64_t block) const {
+        return code_plane_bytes() + static_cast<size_t>(stream) * scale_stream_bytes() +
+               static_cast<size_t>(group * n_blocks() + block) * kBlockCells;
+    }
+};
+
+// Effective bits per value of a preset for rows whose width is a multiple of 64, without block padding.
+double effective_bits(Side side, int bits);
+inline double effective_bits(const Preset& preset) {
+    return (effective_bits(Side::kKey, preset.key_bits) + effective_bits(Side::kValue, preset.value_bits)) / 2;
+}
+
+// The planes that a code is cut into: 3 bits = a 2-bit plane and a 1-bit plane, low bits first in the widest plane.
+// Plane p of a tile takes 128*width bytes; its vectors (64 bytes) hold 8/width consecutive units, the first in the low bits.
+struct CodePlane {
+    int width;         // 8, 4, 2 or 1 bits
+    int shift;         // position of these bits in the code
+    int byte_offset;   // in the tile
+};
+struct CodePlanes {
+    int count = 0;
+    CodePlane plane[3]{};
+};
+constexpr CodePlanes code_planes(int bits) {
+    CodePlanes planes;
+    int shift = 0;
+    for (int width : {8, 4, 2, 1}) {
+        if (bits & width) {
+            planes.plane[planes.count++] = CodePlane{width, shift, 128 * shift};
+            shift += width;
+        }
+    }
+    return planes;
+}
+
+// Where a value sits in its tile: unit, 32-bit lane, and byte in the lane.
+// Keys: lanes are cells, bytes are 4 consecutive dims. Values: lanes are dims, bytes are 4 consecutive cells.
+struct TilePosition {
+    int unit;
+    int lane;
+    int byte;
+};
+constexpr TilePosition tile_position(Side side, int dim, int cell) {
+    if (side == Side::kKey) return {(cell / 16) * 4 + dim / 4, cell % 16, dim % 4};
+    return {cell / 4, dim, cell % 4};
+}
+
+}  // namespace tq

@@ -1,0 +1,62 @@
+// Encodes and decodes rows (one cell: n_head_kv heads of head_dim values) of a packed tensor.
+#pragma once
+
+#include <cstdint>
+
+#include "turboquant/base/isa.h"
+#include "turboquant/codec/codebook.h"
+#include "turboquant/codec/kernels.h"
+#include "turboquant/codec/layout.h"
+#include "turboquant/codec/rotation.h"
+
+namespace tq {
+
+class RowCodec {
+public:
+    // layout.n_embd must be a multiple of head_dim. Errors: kUnsupported (head_dim), kInvalidArgument.
+    static Result<RowCodec> create(const PackedLayout& layout, int head_dim, Isa isa);
+
+    const PackedLayout& layout() const { return layout_; }
+    const Rotation& rotation() const { return rotation_; }
+    const CodecKernels& kernels() const { return *kernels_; }
+    const Codebook& book() const { return *book_; }
+    int head_dim() const { return rotation_.head_dim; }
+
+    // A row is encoded in independent slices: the least runs of dims that hold whole heads and whole groups.
+    // Two threads may encode different (slice, block) pairs at once; cells of one block and slice share bytes.
+    int n_slices() const { return n_slices_; }
+
+    // row: n_embd floats (only the slice's are read). packed: layout().bytes() bytes.
+    void encode_slice(const float* row, uint8_t* packed, int64_t stream, int64_t cell, int slice) const;
+    void encode(const float* row, uint8_t* packed, int64_t stream, int64_t cell) const {
+        for (int slice = 0; slice < n_slices_; ++slice) encode_slice(row, packed, stream, cell, slice);
+    }
+
+    // The inverse up to quantization. encode(decode(bytes)) gives the same bytes, also through f16 and bf16 rows.
+    void decode(const uint8_t* packed, int64_t stream, int64_t cell, float* row) const;
+
+    // As decode, but without the inverse rotation (what attention works on).
+    void decode_rotated(const uint8_t* packed, int64_t stream, int64_t cell, float* row) const;
+
+    // Copies one packed row's codes and scales.
+    void copy(uint8_t* packed, int64_t from_stream, int64_t from_cell, int64_t to_stream, int64_t to_cell) const;
+
+    // Makes the cell decode to zeros, as in a zero-filled buffer.
+    void clear(uint8_t* packed, int64_t stream, int64_t cell) const;
+
+private:
+    RowCodec(const PackedLayout& layout, Rotation rotation, Isa isa);
+
+    PackedLayout layout_;
+    Rotation rotation_;
+    const CodecKernels* kernels_;
+    const Codebook* book_;
+    int slice_dims_;
+    int n_slices_;
+};
+
+// The 16 codes (one byte each) of dims step*16.. of one cell, in the tile at `tile`.
+void insert_codes(Side side, int bits, int cell_in_block, const uint8_t* codes, uint8_t* tile);
+void extract_codes(Side side, int bits, int cell_in_block, const uint8_t* tile, uint8_t* codes);
+
+}  // namespace tq

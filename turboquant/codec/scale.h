@@ -1,0 +1,40 @@
+// Group scales are stored in one byte: an unsigned E5M3 float with exponent bias 21.
+// code 0 is exactly zero; codes 1..7 are subnormal (m/8 * 2^-20); the largest is 1.875 * 2^10 = 1920.
+// A scale multiplies int8 centroids, so one step is 6-12 % and the encoder searches the neighbours (see encode-inl.h).
+#pragma once
+
+#include <bit>
+#include <cstdint>
+
+#include "turboquant/base/inline.h"
+
+namespace tq {
+
+inline constexpr float kScaleExponentShift = 0x1p106f;  // 2^(127 - 21): re-biases E5M3 bits placed in a float
+inline constexpr int kMaxScaleCode = 255;
+
+TQ_INLINE float scale_from_code(uint8_t code) {
+    return std::bit_cast<float>(static_cast<uint32_t>(code) << 20) * kScaleExponentShift;
+}
+
+// Largest code whose scale is <= `scale` (scale >= 0; saturates at the largest code).
+TQ_INLINE int scale_code_floor(float scale) {
+    if (!(scale < 1920.0f)) return kMaxScaleCode;
+    return static_cast<int>(std::bit_cast<uint32_t>(scale * (1.0f / kScaleExponentShift)) >> 20);
+}
+
+// Smallest code whose scale is >= `scale` (saturates).
+TQ_INLINE int scale_code_ceil(float scale) {
+    const int code = scale_code_floor(scale);
+    return code < kMaxScaleCode && scale_from_code(static_cast<uint8_t>(code)) < scale ? code + 1 : code;
+}
+
+TQ_INLINE int scale_code_nearest(float scale) {
+    const int low = scale_code_floor(scale);
+    if (low == kMaxScaleCode) return low;
+    const float below = scale_from_code(static_cast<uint8_t>(low));
+    const float above = scale_from_code(static_cast<uint8_t>(low + 1));
+    return scale - below <= above - scale ? low : low + 1;
+}
+
+}  // namespace tq

@@ -1,0 +1,162 @@
+// AVX2 + FMA + F16C, two registers a vector. The contract of every function is in ops_scalar.h.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "turboquant/base/inline.h"
+
+namespace tq::simd {
+
+struct OpsAvx2 {
+    struct F { __m256 lo, hi; };
+    struct I { __m256i lo, hi; };
+    struct B { __m256i lo, hi; };
+
+    static constexpr int kKeyBias = 0;
+
+    static TQ_INLINE F load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+    static TQ_INLINE void store(float* p, F a) { _mm256_storeu_ps(p, a.lo); _mm256_storeu_ps(p + 8, a.hi); }
+    static TQ_INLINE F set1(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
+    static TQ_INLINE F add(F a, F b) { return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)}; }
+    static TQ_INLINE F sub(F a, F b) { return {_mm256_sub_ps(a.lo, b.lo), _mm256_sub_ps(a.hi, b.hi)}; }
+    static TQ_INLINE F mul(F a, F b) { return {_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)}; }
+    static TQ_INLINE F div(F a, F b) { return {_mm256_div_ps(a.lo, b.lo), _mm256_div_ps(a.hi, b.hi)}; }
+    static TQ_INLINE F fma(F a, F b, F c) { return {_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)}; }
+    static TQ_INLINE F max(F a, F b) { return {_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)}; }
+    static TQ_INLINE F min(F a, F b) { return {_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi)}; }
+    static TQ_INLINE F abs(F a) {
+        const __m256 sign = _mm256_set1_ps(-0.0f);
+        return {_mm256_andnot_ps(sign, a.lo), _mm256_andnot_ps(sign, a.hi)};
+    }
+    static TQ_INLINE F nan_to_zero(F a) {
+        return {_mm256_and_ps(a.lo, _mm256_cmp_ps(a.lo, a.lo, _CMP_ORD_Q)), _mm256_and_ps(a.hi, _mm256_cmp_ps(a.hi, a.hi, _CMP_ORD_Q))};
+    }
+    template <int h> static TQ_INLINE F swap_lanes(F a) {
+        if constexpr (h == 8) return {a.hi, a.lo};
+        else if constexpr (h == 4) return {_mm256_permute2f128_ps(a.lo, a.lo, 1), _mm256_permute2f128_ps(a.hi, a.hi, 1)};
+        else if constexpr (h == 2) return {_mm256_permute_ps(a.lo, 0x4e), _mm256_permute_ps(a.hi, 0x4e)};
+        else return {_mm256_permute_ps(a.lo, 0xb1), _mm256_permute_ps(a.hi, 0xb1)};
+    }
+    template <int h> static TQ_INLINE F negate_lanes(F a) {
+        const float n = -0.0f;
+        if constexpr (h == 8) return {a.lo, _mm256_xor_ps(a.hi, _mm256_set1_ps(n))};
+        const __m256 mask = h == 4   ? _mm256_setr_ps(0, 0, 0, 0, n, n, n, n)
+                            : h == 2 ? _mm256_setr_ps(0, 0, n, n, 0, 0, n, n)
+                                     : _mm256_setr_ps(0, n, 0, n, 0, n, 0, n);
+        return {_mm256_xor_ps(a.lo, mask), _mm256_xor_ps(a.hi, mask)};
+    }
+    static TQ_INLINE float reduce_add(F a) {
+        const __m256 h8 = _mm256_add_ps(a.lo, a.hi);
+        const __m128 h4 = _mm_add_ps(_mm256_castps256_ps128(h8), _mm256_extractf128_ps(h8, 1));
+        const __m128 h2 = _mm_add_ps(h4, _mm_movehl_ps(h4, h4));
+        return _mm_cvtss_f32(_mm_add_ss(h2, _mm_movehdup_ps(h2)));
+    }
+    static TQ_INLINE float reduce_max(F a) {
+        const __m256 h8 = _mm256_max_ps(a.lo, a.hi);
+        const __m128 h4 = _mm_max_ps(_mm256_castps256_ps128(h8), _mm256_extractf128_ps(h8, 1));
+        const __m128 h2 = _mm_max_ps(h4, _mm_movehl_ps(h4, h4));
+        return _mm_cvtss_f32(_mm_max_ss(h2, _mm_movehdup_ps(h2)));
+    }
+
+    static TQ_INLINE I set1_int(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
+    static TQ_INLINE I add_int(I a, I b) { return {_mm256_add_epi32(a.lo, b.lo), _mm256_add_epi32(a.hi, b.hi)}; }
+    static TQ_INLINE I round_to_int(F a) { return {_mm256_cvtps_epi32(a.lo), _mm256_cvtps_epi32(a.hi)}; }
+    template <int n> static TQ_INLINE I shift_right_int(I a) { return {_mm256_srai_epi32(a.lo, n), _mm256_srai_epi32(a.hi, n)}; }
+    static TQ_INLINE I and_int(I a, int32_t x) {
+        const __m256i mask = _mm256_set1_epi32(x);
+        return {_mm256_and_si256(a.lo, mask), _mm256_and_si256(a.hi, mask)};
+    }
+    static TQ_INLINE F to_float(I a) { return {_mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi)}; }
+    static TQ_INLINE F pow2(I n) {
+        const __m256i bias = _mm256_set1_epi32(127);
+        return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n.lo, bias), 23)),
+                _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n.hi, bias), 23))};
+    }
+    static TQ_INLINE void store_int(int32_t* p, I a) {
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a.lo);
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 8), a.hi);
+    }
+    static TQ_INLINE void store_bytes(uint8_t* p, I a) {
+        const __m256i mask = _mm256_set1_epi32(0xff);
+        const __m256i words = _mm256_permute4x64_epi64(_mm256_packus_epi32(_mm256_and_si256(a.lo, mask), _mm256_and_si256(a.hi, mask)), 0xd8);
+        const __m128i bytes = _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(p), bytes);
+    }
+    static TQ_INLINE F lookup_float(const float* table, const uint8_t*, I a) {
+        return {_mm256_i32gather_ps(table, a.lo, 4), _mm256_i32gather_ps(table, a.hi, 4)};
+    }
+
+    static TQ_INLINE F load_half(const uint16_t* p) {
+        return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))),
+                _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 8)))};
+    }
+    static TQ_INLINE F load_scale(const uint8_t* p) {
+        const __m128i codes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+        const __m256 shift = _mm256_set1_ps(0x1p106f);
+        const __m256i lo = _mm256_slli_epi32(_mm256_cvtepu8_epi32(codes), 20);
+        const __m256i hi = _mm256_slli_epi32(_mm256_cvtepu8_epi32(_mm_srli_si128(codes, 8)), 20);
+        return {_mm256_mul_ps(_mm256_castsi256_ps(lo), shift), _mm256_mul_ps(_mm256_castsi256_ps(hi), shift)};
+    }
+
+    static TQ_INLINE B load_bytes(const void* p) {
+        const __m256i* v = static_cast<const __m256i*>(p);
+        return {_mm256_loadu_si256(v), _mm256_loadu_si256(v + 1)};
+    }
+    static TQ_INLINE void store_bytes(void* p, B a) {
+        __m256i* v = static_cast<__m256i*>(p);
+        _mm256_storeu_si256(v, a.lo);
+        _mm256_storeu_si256(v + 1, a.hi);
+    }
+    template <int shift, int width> static TQ_INLINE B extract(B a) {
+        if constexpr (width == 8) return a;
+        const __m256i mask = _mm256_set1_epi8((1 << width) - 1);
+        return {_mm256_and_si256(_mm256_srli_epi16(a.lo, shift), mask), _mm256_and_si256(_mm256_srli_epi16(a.hi, shift), mask)};
+    }
+    template <int shift> static TQ_INLINE B shift_left(B a) { return {_mm256_slli_epi16(a.lo, shift), _mm256_slli_epi16(a.hi, shift)}; }
+    static TQ_INLINE B or_bytes(B a, B b) { return {_mm256_or_si256(a.lo, b.lo), _mm256_or_si256(a.hi, b.hi)}; }
+    static TQ_INLINE B xor_bytes(B a, uint8_t x) {
+        const __m256i mask = _mm256_set1_epi8(static_cast<char>(x));
+        return {_mm256_xor_si256(a.lo, mask), _mm256_xor_si256(a.hi, mask)};
+    }
+    template <int bits> static TQ_INLINE B lookup_bytes(const uint8_t* table, B codes) {
+        if constexpr (bits <= 4) {
+            const __m256i t = load_table(table);
+            return {_mm256_shuffle_epi8(t, codes.lo), _mm256_shuffle_epi8(t, codes.hi)};
+        } else {
+            B result{_mm256_setzero_si256(), _mm256_setzero_si256()};
+            for (int part = 0; part < (1 << (bits - 4)); ++part) {
+                // Codes of other parts get bit 7 set, for which vpshufb gives zero.
+                const __m256i t = load_table(table + 16 * part);
+                const __m256i flip = _mm256_set1_epi8(static_cast<char>(part << 4)), bound = _mm256_set1_epi8(0x70);
+                const __m256i lo = _mm256_adds_epu8(_mm256_xor_si256(codes.lo, flip), bound);
+                const __m256i hi = _mm256_adds_epu8(_mm256_xor_si256(codes.hi, flip), bound);
+                result = or_bytes(result, {_mm256_shuffle_epi8(t, lo), _mm256_shuffle_epi8(t, hi)});
+            }
+            return result;
+        }
+    }
+
+    // |key| * sign(query, key): the pair sums stay below 2 * 127 * 127 < 2^15, so vpmaddubsw never saturates.
+    static TQ_INLINE I dot_key(I acc, B key, int32_t query) {
+        const __m256i q = _mm256_set1_epi32(query);
+        return {dot(acc.lo, _mm256_abs_epi8(key.lo), _mm256_sign_epi8(q, key.lo)),
+                dot(acc.hi, _mm256_abs_epi8(key.hi), _mm256_sign_epi8(q, key.hi))};
+    }
+    static TQ_INLINE I dot_value(I acc, int32_t weight, B value) {
+        const __m256i w = _mm256_set1_epi32(weight);
+        return {dot(acc.lo, w, value.lo), dot(acc.hi, w, value.hi)};
+    }
+
+private:
+    static TQ_INLINE __m256i load_table(const uint8_t* table) {
+        return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)));
+    }
+    static TQ_INLINE __m256i dot(__m256i acc, __m256i unsigned_bytes, __m256i signed_bytes) {
+        const __m256i pairs = _mm256_maddubs_epi16(unsigned_bytes, signed_bytes);
+        return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    }
+};
+
+}  // namespace tq::simd

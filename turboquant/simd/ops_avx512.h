@@ -1,0 +1,108 @@
+// AVX-512 F/BW/VL/DQ + VNNI + VBMI. The contract of every function is in ops_scalar.h.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "turboquant/base/inline.h"
+
+namespace tq::simd {
+
+struct OpsAvx512 {
+    using F = __m512;
+    using I = __m512i;
+    struct B { __m512i v; };
+
+    static constexpr int kKeyBias = 128;
+
+    static TQ_INLINE F load(const float* p) { return _mm512_loadu_ps(p); }
+    static TQ_INLINE void store(float* p, F a) { _mm512_storeu_ps(p, a); }
+    static TQ_INLINE F set1(float x) { return _mm512_set1_ps(x); }
+    static TQ_INLINE F add(F a, F b) { return _mm512_add_ps(a, b); }
+    static TQ_INLINE F sub(F a, F b) { return _mm512_sub_ps(a, b); }
+    static TQ_INLINE F mul(F a, F b) { return _mm512_mul_ps(a, b); }
+    static TQ_INLINE F div(F a, F b) { return _mm512_div_ps(a, b); }
+    static TQ_INLINE F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+    static TQ_INLINE F max(F a, F b) { return _mm512_max_ps(a, b); }
+    static TQ_INLINE F min(F a, F b) { return _mm512_min_ps(a, b); }
+    static TQ_INLINE F abs(F a) { return _mm512_abs_ps(a); }
+    static TQ_INLINE F nan_to_zero(F a) { return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(a, a, _CMP_ORD_Q), a); }
+    template <int h> static TQ_INLINE F swap_lanes(F a) {
+        if constexpr (h == 8) return _mm512_shuffle_f32x4(a, a, 0x4e);
+        else if constexpr (h == 4) return _mm512_shuffle_f32x4(a, a, 0xb1);
+        else if constexpr (h == 2) return _mm512_permute_ps(a, 0x4e);
+        else return _mm512_permute_ps(a, 0xb1);
+    }
+    template <int h> static TQ_INLINE F negate_lanes(F a) {
+        constexpr __mmask16 mask = h == 8 ? 0xff00 : h == 4 ? 0xf0f0 : h == 2 ? 0xcccc : 0xaaaa;
+        return _mm512_mask_xor_ps(a, mask, a, _mm512_set1_ps(-0.0f));
+    }
+    static TQ_INLINE float reduce_add(F a) {
+        const __m256 h8 = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+        const __m128 h4 = _mm_add_ps(_mm256_castps256_ps128(h8), _mm256_extractf128_ps(h8, 1));
+        const __m128 h2 = _mm_add_ps(h4, _mm_movehl_ps(h4, h4));
+        return _mm_cvtss_f32(_mm_add_ss(h2, _mm_movehdup_ps(h2)));
+    }
+    static TQ_INLINE float reduce_max(F a) {
+        const __m256 h8 = _mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+        const __m128 h4 = _mm_max_ps(_mm256_castps256_ps128(h8), _mm256_extractf128_ps(h8, 1));
+        const __m128 h2 = _mm_max_ps(h4, _mm_movehl_ps(h4, h4));
+        return _mm_cvtss_f32(_mm_max_ss(h2, _mm_movehdup_ps(h2)));
+    }
+
+    static TQ_INLINE I set1_int(int32_t x) { return _mm512_set1_epi32(x); }
+    static TQ_INLINE I add_int(I a, I b) { return _mm512_add_epi32(a, b); }
+    static TQ_INLINE I round_to_int(F a) { return _mm512_cvtps_epi32(a); }
+    template <int n> static TQ_INLINE I shift_right_int(I a) { return _mm512_srai_epi32(a, n); }
+    static TQ_INLINE I and_int(I a, int32_t x) { return _mm512_and_si512(a, _mm512_set1_epi32(x)); }
+    static TQ_INLINE F to_float(I a) { return _mm512_cvtepi32_ps(a); }
+    static TQ_INLINE F pow2(I n) {
+        return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(n, _mm512_set1_epi32(127)), 23));
+    }
+    static TQ_INLINE void store_int(int32_t* p, I a) { _mm512_storeu_si512(p, a); }
+    static TQ_INLINE void store_bytes(uint8_t* p, I a) {
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a));
+    }
+    static TQ_INLINE F lookup_float(const float*, const uint8_t* table, I a) {
+        const __m512i low = _mm512_loadu_si512(table), high = _mm512_loadu_si512(table + 64);
+        return _mm512_cvtepi32_ps(_mm512_maskz_permutex2var_epi8(0x1111111111111111u, low, a, high));
+    }
+
+    static TQ_INLINE F load_half(const uint16_t* p) {
+        return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+    }
+    static TQ_INLINE F load_scale(const uint8_t* p) {
+        const __m512i codes = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+        return _mm512_mul_ps(_mm512_castsi512_ps(_mm512_slli_epi32(codes, 20)), _mm512_set1_ps(0x1p106f));
+    }
+
+    static TQ_INLINE B load_bytes(const void* p) { return {_mm512_loadu_si512(p)}; }
+    static TQ_INLINE void store_bytes(void* p, B a) { _mm512_storeu_si512(p, a.v); }
+    template <int shift, int width> static TQ_INLINE B extract(B a) {
+        const __m512i shifted = shift == 0 ? a.v : _mm512_srli_epi16(a.v, shift);
+        return {width == 8 ? shifted : _mm512_and_si512(shifted, _mm512_set1_epi8((1 << width) - 1))};
+    }
+    template <int shift> static TQ_INLINE B shift_left(B a) { return {_mm512_slli_epi16(a.v, shift)}; }
+    static TQ_INLINE B or_bytes(B a, B b) { return {_mm512_or_si512(a.v, b.v)}; }
+    static TQ_INLINE B xor_bytes(B a, uint8_t x) { return {_mm512_xor_si512(a.v, _mm512_set1_epi8(static_cast<char>(x)))}; }
+    template <int bits> static TQ_INLINE B lookup_bytes(const uint8_t* table, B codes) {
+        if constexpr (bits <= 4) {
+            const __m512i t = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)));
+            return {_mm512_shuffle_epi8(t, codes.v)};
+        } else if constexpr (bits <= 6) {
+            return {_mm512_permutexvar_epi8(codes.v, _mm512_loadu_si512(table))};
+        } else {
+            return {_mm512_permutex2var_epi8(_mm512_loadu_si512(table), codes.v, _mm512_loadu_si512(table + 64))};
+        }
+    }
+
+    static TQ_INLINE I dot_key(I acc, B key, int32_t query) {
+        return _mm512_dpbusd_epi32(acc, key.v, _mm512_set1_epi32(query));
+    }
+    static TQ_INLINE I dot_value(I acc, int32_t weight, B value) {
+        return _mm512_dpbusd_epi32(acc, _mm512_set1_epi32(weight), value.v);
+    }
+};
+
+}  // namespace tq::simd

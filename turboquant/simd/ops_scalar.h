@@ -1,0 +1,101 @@
+// The vector primitives as plain loops: 16 floats or 32-bit integers, 64 bytes. Every other Ops struct gives the same
+// bits for the same calls, so that the algorithms above (encode-inl.h, attention-inl.h) agree exactly across ISAs.
+#pragma once
+
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#include "turboquant/base/half.h"
+#include "turboquant/base/inline.h"
+#include "turboquant/codec/scale.h"
+
+namespace tq::simd {
+
+struct OpsScalar {
+    struct F { float v[16]; };     // 16 floats
+    struct I { int32_t v[16]; };   // 16 int32
+    struct B { uint8_t v[64]; };   // 64 bytes, four to a 32-bit lane
+
+    // What is added to a key centroid in a decoded key tile: 0, or 128 where the dot product wants unsigned bytes.
+    static constexpr int kKeyBias = 0;
+
+    template <class Fn> static F map(Fn fn) { F r; for (int i = 0; i < 16; ++i) r.v[i] = fn(i); return r; }
+    template <class Fn> static I map_int(Fn fn) { I r; for (int i = 0; i < 16; ++i) r.v[i] = fn(i); return r; }
+    template <class Fn> static B map_bytes(Fn fn) { B r; for (int i = 0; i < 64; ++i) r.v[i] = static_cast<uint8_t>(fn(i)); return r; }
+
+    static F load(const float* p) { F r; std::memcpy(&r, p, sizeof r); return r; }
+    static void store(float* p, F a) { std::memcpy(p, &a, sizeof a); }
+    static F set1(float x) { return map([&](int) { return x; }); }
+    static F add(F a, F b) { return map([&](int i) { return a.v[i] + b.v[i]; }); }
+    static F sub(F a, F b) { return map([&](int i) { return a.v[i] - b.v[i]; }); }
+    static F mul(F a, F b) { return map([&](int i) { return a.v[i] * b.v[i]; }); }
+    static F div(F a, F b) { return map([&](int i) { return a.v[i] / b.v[i]; }); }
+    static F fma(F a, F b, F c) { return map([&](int i) { return std::fma(a.v[i], b.v[i], c.v[i]); }); }
+    // b where the comparison is false or unordered, as x86 does.
+    static F max(F a, F b) { return map([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; }); }
+    static F min(F a, F b) { return map([&](int i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; }); }
+    static F abs(F a) { return map([&](int i) { return std::fabs(a.v[i]); }); }
+    static F nan_to_zero(F a) { return map([&](int i) { return a.v[i] == a.v[i] ? a.v[i] : 0.0f; }); }
+    // lane i <- lane i ^ h
+    template <int h> static F swap_lanes(F a) { return map([&](int i) { return a.v[i ^ h]; }); }
+    // negates the lanes with bit h set
+    template <int h> static F negate_lanes(F a) { return map([&](int i) { return (i & h) ? -a.v[i] : a.v[i]; }); }
+    static float reduce_add(F a) {
+        for (int h = 8; h > 0; h /= 2) for (int i = 0; i < h; ++i) a.v[i] = a.v[i] + a.v[i + h];
+        return a.v[0];
+    }
+    static float reduce_max(F a) {
+        for (int h = 8; h > 0; h /= 2) for (int i = 0; i < h; ++i) a.v[i] = a.v[i] > a.v[i + h] ? a.v[i] : a.v[i + h];
+        return a.v[0];
+    }
+
+    static I set1_int(int32_t x) { return map_int([&](int) { return x; }); }
+    static I add_int(I a, I b) { return map_int([&](int i) { return a.v[i] + b.v[i]; }); }
+    static I round_to_int(F a) { return map_int([&](int i) { return static_cast<int32_t>(std::nearbyint(a.v[i])); }); }
+    template <int n> static I shift_right_int(I a) { return map_int([&](int i) { return a.v[i] >> n; }); }
+    static I and_int(I a, int32_t x) { return map_int([&](int i) { return a.v[i] & x; }); }
+    static F to_float(I a) { return map([&](int i) { return static_cast<float>(a.v[i]); }); }
+    // 2^n for n in -127 (which gives 0) .. 127
+    static F pow2(I n) { return map([&](int i) { return std::bit_cast<float>(static_cast<uint32_t>(n.v[i] + 127) << 23); }); }
+    static void store_int(int32_t* p, I a) { std::memcpy(p, &a, sizeof a); }
+    // the low byte of each lane
+    static void store_bytes(uint8_t* p, I a) { for (int i = 0; i < 16; ++i) p[i] = static_cast<uint8_t>(a.v[i]); }
+    // table[a] for a in 0..127
+    static F lookup_float(const float* table, const uint8_t*, I a) { return map([&](int i) { return table[a.v[i]]; }); }
+
+    static F load_half(const uint16_t* p) { return map([&](int i) { return half_to_float(p[i]); }); }
+    static F load_scale(const uint8_t* p) { return map([&](int i) { return scale_from_code(p[i]); }); }
+
+    static B load_bytes(const void* p) { B r; std::memcpy(&r, p, sizeof r); return r; }
+    static void store_bytes(void* p, B a) { std::memcpy(p, &a, sizeof a); }
+    // (byte >> shift) & (2^width - 1)
+    template <int shift, int width> static B extract(B a) { return map_bytes([&](int i) { return (a.v[i] >> shift) & ((1 << width) - 1); }); }
+    template <int shift> static B shift_left(B a) { return map_bytes([&](int i) { return a.v[i] << shift; }); }
+    static B or_bytes(B a, B b) { return map_bytes([&](int i) { return a.v[i] | b.v[i]; }); }
+    static B xor_bytes(B a, uint8_t x) { return map_bytes([&](int i) { return a.v[i] ^ x; }); }
+    // table[code], 2^bits entries, bits 2..7
+    template <int bits> static B lookup_bytes(const uint8_t* table, B codes) { return map_bytes([&](int i) { return table[codes.v[i]]; }); }
+
+    // Each lane: sum of four products. Key bytes carry kKeyBias; `query` is four int8 in -127..127.
+    static I dot_key(I acc, B key, int32_t query) {
+        int8_t q[4]; std::memcpy(q, &query, 4);
+        return map_int([&](int i) {
+            int32_t sum = acc.v[i];
+            for (int k = 0; k < 4; ++k) sum += static_cast<int8_t>(key.v[4 * i + k]) * q[k];
+            return sum;
+        });
+    }
+    // `weight` is four bytes in 0..127, value bytes are int8.
+    static I dot_value(I acc, int32_t weight, B value) {
+        uint8_t w[4]; std::memcpy(w, &weight, 4);
+        return map_int([&](int i) {
+            int32_t sum = acc.v[i];
+            for (int k = 0; k < 4; ++k) sum += static_cast<int8_t>(value.v[4 * i + k]) * w[k];
+            return sum;
+        });
+    }
+};
+
+}  // namespace tq::simd
