@@ -1,0 +1,46 @@
+// FLASH_ATTN_EXT on packed tensors: what the node means, and its phases as custom nodes.
+#pragma once
+
+#include <ggml.h>
+
+#include <atomic>
+#include <string>
+
+#include "kv_tensor.h"
+#include "task.h"
+#include "turboquant/attention/plan.h"
+
+namespace tq::plugin {
+
+// Parameters of the op: 0 scale, 1 max_bias, 2 softcap.
+float attention_param(const ggml_tensor* node, int index);
+
+struct FusedAttention {
+    AttentionPlan plan;
+    AttentionInputs inputs;
+};
+
+// Error: kUnsupported with the reason why this node needs the dense path.
+Result<FusedAttention> fuse_attention(const ggml_tensor* node, Isa isa, int n_threads);
+
+// One phase of a plan; items are taken by whichever thread is free.
+class AttentionTask : public Task {
+public:
+    AttentionTask(const FusedAttention& attention, AttentionPhase phase, void* workspace)
+        : attention_(attention), phase_(phase), workspace_(workspace) {}
+
+    void run(int thread, int) override {
+        const int64_t n = attention_.plan.n_items(phase_);
+        for (int64_t item = next_++; item < n; item = next_++) {
+            attention_.plan.run(phase_, item, thread, attention_.inputs, workspace_);
+        }
+    }
+
+private:
+    FusedAttention attention_;
+    AttentionPhase phase_;
+    void* workspace_;
+    std::atomic<int64_t> next_{0};
+};
+
+}  // namespace tq::plugin

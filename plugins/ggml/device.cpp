@@ -1,0 +1,227 @@
+#include "device.h"
+
+#include <cstring>
+
+#include "abi.h"
+#include "buffer.h"
+#include "graph.h"
+#include "log.h"
+
+namespace tq::plugin {
+namespace {
+
+// One per process: ggml never unloads a device that is in use.
+struct Context {
+    Config config;
+    std::string description;
+};
+Context g_context;  // NOLINT(cert-err58-cpp)
+
+// The CPU device is registered before ours in every host, but maybe not yet when ggml asks for our name.
+ggml_backend_dev_t cpu_device() { return ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU); }
+
+template <class Function>
+Function cpu_function(const char* name) {
+    return reinterpret_cast<Function>(ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(cpu_device()), name));
+}
+
+bool host_cpu_uses_openmp() {
+    auto get_features = cpu_function<ggml_backend_get_features_t>("ggml_backend_get_features");
+    if (!get_features) return false;
+    for (const ggml_backend_feature* f = get_features(ggml_backend_dev_backend_reg(cpu_device())); f && f->name; ++f) {
+        if (std::strcmp(f->name, "OPENMP") == 0) return true;
+    }
+    return false;
+}
+
+// ---- backend --------------------------------------------------------------------------------------------------------
+
+// Runs graphs on an inner CPU backend.
+class Backend {
+public:
+    explicit Backend(ggml_backend_t cpu) : cpu_(cpu), rewriter_(g_context.config) {}
+    ~Backend() {
+        ggml_backend_free(cpu_);
+        free_threadpool();
+    }
+    Backend(const Backend&) = delete;
+    Backend& operator=(const Backend&) = delete;
+
+    static Backend& of(ggml_backend_t backend) { return *static_cast<Backend*>(reinterpret_cast<abi::Backend*>(backend)->context); }
+
+    void set_n_threads(int n) {
+        if (n == n_threads_) return;
+        n_threads_ = n;
+        if (auto set = cpu_function<ggml_backend_set_n_threads_t>("ggml_backend_set_n_threads")) set(cpu_, n);
+        if (!host_cpu_uses_openmp()) replace_threadpool();
+    }
+
+    void set_abort_callback(ggml_abort_callback callback, void* data) {
+        if (auto set = cpu_function<ggml_backend_set_abort_callback_t>("ggml_backend_set_abort_callback")) set(cpu_, callback, data);
+    }
+
+    ggml_status compute(ggml_cgraph* graph) {
+        ggml_cgraph* rewritten = rewriter_.rewrite(graph, n_threads_);
+        if (!rewritten) return GGML_STATUS_FAILED;
+        const ggml_status status = ggml_backend_graph_compute(cpu_, rewritten);
+        if (rewritten == graph || status != GGML_STATUS_SUCCESS) return status;
+        return rewriter_.succeeded() ? GGML_STATUS_SUCCESS : GGML_STATUS_FAILED;
+    }
+
+private:
+    using NewThreadpool = ggml_threadpool_t (*)(ggml_threadpool_params*);
+    using FreeThreadpool = void (*)(ggml_threadpool_t);
+    using SetThreadpool = void (*)(ggml_backend_t, ggml_threadpool_t);
+
+    // Without OpenMP the CPU backend would start its threads anew for every graph.
+    void replace_threadpool() {
+        auto create = cpu_function<NewThreadpool>("ggml_threadpool_new");
+        auto set = cpu_function<SetThreadpool>("ggml_backend_cpu_set_threadpool");
+        if (!create || !set) return;
+        ggml_threadpool_params params = ggml_threadpool_params_default(n_threads_);
+        ggml_threadpool_t pool = create(&params);
+        set(cpu_, pool);
+        free_threadpool();
+        threadpool_ = pool;
+    }
+
+    void free_threadpool() {
+        if (!threadpool_) return;
+        if (auto free = cpu_function<FreeThreadpool>("ggml_threadpool_free")) free(threadpool_);
+        threadpool_ = nullptr;
+    }
+
+    ggml_backend_t cpu_;
+    ggml_threadpool_t threadpool_ = nullptr;
+    GraphRewriter rewriter_;
+    int n_threads_ = GGML_DEFAULT_N_THREADS;
+};
+
+ggml_backend_t init_backend(ggml_backend_dev_t device, const char*) {
+    static ggml_guid guid = {0x74, 0x75, 0x72, 0x62, 0x6f, 0x71, 0x75, 0x61, 0x6e, 0x74, 0x2d, 0x67, 0x67, 0x6d, 0x6c, 0x31};
+    ggml_backend_t cpu = ggml_backend_dev_init(cpu_device(), nullptr);
+    if (!cpu) return nullptr;
+    auto* backend = new abi::Backend{};
+    backend->guid = &guid;
+    backend->device = device;
+    backend->context = new Backend(cpu);
+    backend->iface.get_name = [](ggml_backend_t) { return kDeviceName; };
+    backend->iface.free = [](ggml_backend_t b) {
+        delete &Backend::of(b);
+        delete reinterpret_cast<abi::Backend*>(b);
+    };
+    backend->iface.graph_compute = [](ggml_backend_t b, ggml_cgraph* graph) { return Backend::of(b).compute(graph); };
+    return reinterpret_cast<ggml_backend_t>(backend);
+}
+
+// ---- device ---------------------------------------------------------------------------------------------------------
+
+template <int api>
+struct Host {
+    static inline abi::BufferType<api> buffer_type;
+    static inline abi::Device device;
+    static inline abi::Registry registry;
+
+    static ggml_backend_buffer_type_t buft() { return reinterpret_cast<ggml_backend_buffer_type_t>(&buffer_type); }
+    static ggml_backend_dev_t dev() { return reinterpret_cast<ggml_backend_dev_t>(&device); }
+    static ggml_backend_reg_t reg() { return reinterpret_cast<ggml_backend_reg_t>(&registry); }
+
+    static ggml_backend_buffer_t alloc_buffer(ggml_backend_buffer_type_t type, size_t size) {
+        std::unique_ptr<KvBuffer> buffer = KvBuffer::create(size, g_context.config);
+        if (!buffer) return nullptr;
+        return ggml_backend_buffer_init(type, KvBuffer::interface(), buffer.release(), size);
+    }
+
+    // llama.cpp probes every weight with a buffer of our type and size 0: weights belong to the CPU.
+    static bool is_probed_weight(const ggml_tensor* tensor) {
+        if (!tensor) return false;
+        const ggml_tensor* root = root_of(tensor);
+        return root->buffer && ggml_backend_buffer_get_type(root->buffer) == buft() && ggml_backend_buffer_get_size(root->buffer) == 0 &&
+               !kv_side(root);
+    }
+
+    static bool supports_op(ggml_backend_dev_t, const ggml_tensor* op) {
+        if (touches_kv(op)) {
+            if (std::string reason = rejection(op); !reason.empty()) log_once(GGML_LOG_LEVEL_ERROR, reason);
+            learn_head_dim(op);
+            return true;
+        }
+        for (const ggml_tensor* src : op->src) {
+            if (is_probed_weight(src)) return false;
+            if (src && kv_side(root_of(src))) return false;   // ggml copies it to the CPU, which asks us to decode it
+        }
+        return ggml_backend_dev_supports_op(cpu_device(), op);
+    }
+
+    static void fill_buffer_type() {
+        buffer_type.device = dev();
+        auto& iface = buffer_type.iface;
+        iface.get_name = [](ggml_backend_buffer_type_t) { return kDeviceName; };
+        iface.alloc_buffer = alloc_buffer;
+        iface.get_alignment = [](ggml_backend_buffer_type_t) { return KvBuffer::kAlignment; };
+        iface.get_alloc_size = [](ggml_backend_buffer_type_t, const ggml_tensor* t) { return KvBuffer::alloc_size(t, g_context.config); };
+    }
+
+    static void fill_device() {
+        device.reg = reg();
+        auto& iface = device.iface;
+        iface.get_name = [](ggml_backend_dev_t) { return kDeviceName; };
+        iface.get_description = [](ggml_backend_dev_t) { return g_context.description.c_str(); };
+        iface.get_memory = [](ggml_backend_dev_t, size_t* free, size_t* total) { ggml_backend_dev_memory(cpu_device(), free, total); };
+        iface.get_type = [](ggml_backend_dev_t) { return GGML_BACKEND_DEVICE_TYPE_GPU; };
+        iface.get_props = [](ggml_backend_dev_t self, ggml_backend_dev_props* props) {
+            *props = {};
+            props->name = kDeviceName;
+            props->description = g_context.description.c_str();
+            props->type = GGML_BACKEND_DEVICE_TYPE_GPU;
+            device.iface.get_memory(self, &props->memory_free, &props->memory_total);
+        };
+        iface.init_backend = init_backend;
+        iface.get_buffer_type = [](ggml_backend_dev_t) { return buft(); };
+        iface.supports_op = supports_op;
+        iface.supports_buft = [](ggml_backend_dev_t, ggml_backend_buffer_type_t type) {
+            return type == buft() || ggml_backend_dev_supports_buft(cpu_device(), type);
+        };
+    }
+
+    static void* proc_address(ggml_backend_reg_t, const char* name) {
+        if (std::strcmp(name, "ggml_backend_set_n_threads") == 0) {
+            ggml_backend_set_n_threads_t set = [](ggml_backend_t b, int n) { Backend::of(b).set_n_threads(n); };
+            return reinterpret_cast<void*>(set);
+        }
+        if (std::strcmp(name, "ggml_backend_set_abort_callback") == 0) {
+            ggml_backend_set_abort_callback_t set = [](ggml_backend_t b, ggml_abort_callback callback, void* data) {
+                Backend::of(b).set_abort_callback(callback, data);
+            };
+            return reinterpret_cast<void*>(set);
+        }
+        return nullptr;
+    }
+
+    static ggml_backend_reg_t make() {
+        fill_buffer_type();
+        fill_device();
+        registry.api_version = api;
+        registry.iface.get_name = [](ggml_backend_reg_t) { return kDeviceName; };
+        registry.iface.get_device_count = [](ggml_backend_reg_t) { return size_t{1}; };
+        registry.iface.get_device = [](ggml_backend_reg_t, size_t) { return dev(); };
+        registry.iface.get_proc_address = proc_address;
+        return reg();
+    }
+};
+
+}  // namespace
+
+bool host_is_compatible() {
+    return std::strcmp(ggml_op_name(GGML_OP_FLASH_ATTN_EXT), "FLASH_ATTN_EXT") == 0 && std::strcmp(ggml_op_name(GGML_OP_SET_ROWS), "SET_ROWS") == 0 &&
+           std::strcmp(ggml_op_name(GGML_OP_ROPE), "ROPE") == 0 && std::strcmp(ggml_op_name(GGML_OP_PERMUTE), "PERMUTE") == 0 &&
+           std::strcmp(ggml_op_name(GGML_OP_CUSTOM), "CUSTOM") == 0 && std::strcmp(ggml_type_name(GGML_TYPE_BF16), "bf16") == 0 &&
+           ggml_tensor_overhead() >= sizeof(ggml_tensor);
+}
+
+ggml_backend_reg_t make_registry(int api_version, const Config& config) {
+    g_context = {config, "TurboQuant KV cache: " + config.description()};
+    return api_version == 2 ? Host<2>::make() : Host<3>::make();
+}
+
+}  // namespace tq::plugin

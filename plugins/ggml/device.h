@@ -1,0 +1,19 @@
+// The device "TurboQuant": a GPU-type ggml device that hands everything but KV tensors to the CPU backend.
+#pragma once
+
+#include "config.h"
+
+#include <ggml-backend.h>
+
+namespace tq::plugin {
+
+inline constexpr const char* kDeviceName = "TurboQuant";
+inline constexpr const char* kVersion = "0.1.0";
+
+// Whether this host's ggml numbers its ops and types as the headers that this plugin was compiled with.
+bool host_is_compatible();
+
+// The registry with the device, for a host that speaks this GGML_BACKEND_API_VERSION (2 or 3). Made once, lives forever.
+ggml_backend_reg_t make_registry(int api_version, const Config& config);
+
+}  // namespace tq::plugin

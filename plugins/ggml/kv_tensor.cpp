@@ -1,0 +1,175 @@
+#include "kv_tensor.h"
+
+#include <algorithm>
+#include <cctype>
+#include <cstring>
+#include <string_view>
+
+#include "turboquant/base/half.h"
+
+namespace tq::plugin {
+namespace {
+
+// "k" or "v" in cache_k_l12, cache_swa_v_l3; nothing else matches.
+std::optional<Side> side_of_name(std::string_view name) {
+    constexpr std::string_view kPrefix = "cache_";
+    if (!name.starts_with(kPrefix)) return std::nullopt;
+    size_t digits = 0;
+    while (digits < name.size() && std::isdigit(static_cast<unsigned char>(name[name.size() - 1 - digits]))) ++digits;
+    if (digits == 0) return std::nullopt;
+    const std::string_view head = name.substr(0, name.size() - digits);
+    for (Side side : {Side::kKey, Side::kValue}) {
+        const std::string_view tail = side == Side::kKey ? "_k_l" : "_v_l";
+        if (head.size() + 1 >= kPrefix.size() + tail.size() && head.ends_with(tail)) return side;  // they share a '_'
+    }
+    return std::nullopt;
+}
+
+PackedLayout layout_of(const ggml_tensor* root, Side side, const Config& config) {
+    // kv_side has checked what create() checks.
+    return PackedLayout::create(side, config.preset.bits(side), root->ne[0], root->ne[1], root->ne[2]).value();
+}
+
+// The widest rotation that fits a row whose head_dim is unknown or not supported.
+int substitute_head_dim(int64_t n_embd) {
+    for (int dim = kMaxHeadDim; dim > kMinHeadDim; dim -= kStepDims) {
+        if (n_embd % dim == 0) return dim;
+    }
+    return kMinHeadDim;
+}
+
+void to_nominal(ggml_type type, const float* row, int64_t n, uint8_t* bytes) {
+    if (type == GGML_TYPE_F32) {
+        std::memcpy(bytes, row, sizeof(float) * n);
+        return;
+    }
+    for (int64_t i = 0; i < n; ++i) {
+        const uint16_t half = type == GGML_TYPE_F16 ? float_to_half(row[i]) : float_to_bfloat16(row[i]);
+        std::memcpy(bytes + 2 * i, &half, 2);
+    }
+}
+
+void from_nominal(ggml_type type, const uint8_t* bytes, int64_t n, float* row) {
+    if (type == GGML_TYPE_F32) {
+        std::memcpy(row, bytes, sizeof(float) * n);
+        return;
+    }
+    for (int64_t i = 0; i < n; ++i) {
+        uint16_t half;
+        std::memcpy(&half, bytes + 2 * i, 2);
+        row[i] = type == GGML_TYPE_F16 ? half_to_float(half) : bfloat16_to_float(half);
+    }
+}
+
+}  // namespace
+
+const ggml_tensor* root_of(const ggml_tensor* tensor) {
+    while (tensor->view_src) tensor = tensor->view_src;
+    return tensor;
+}
+
+std::optional<Side> kv_side(const ggml_tensor* root) {
+    if (root->view_src || root->op != GGML_OP_NONE) return std::nullopt;
+    if (root->type != GGML_TYPE_F16 && root->type != GGML_TYPE_BF16 && root->type != GGML_TYPE_F32) return std::nullopt;
+    const std::optional<Side> side = side_of_name(root->name);
+    if (!side || root->ne[3] != 1 || !ggml_is_contiguous(root)) return std::nullopt;
+    return PackedLayout::create(*side, kMinBits, root->ne[0], root->ne[1], root->ne[2]).ok() ? side : std::nullopt;
+}
+
+size_t KvTensor::packed_bytes(const ggml_tensor* root, Side side, const Config& config) { return layout_of(root, side, config).bytes(); }
+
+KvTensor::KvTensor(const ggml_tensor* root, Side side, const Config& config, uint8_t* data)
+    : layout_(layout_of(root, side, config)),
+      type_(root->type),
+      row_bytes_(ggml_row_size(root->type, root->ne[0])),
+      isa_(config.isa),
+      data_(data),
+      row_(root->ne[0]),
+      nominal_(row_bytes_) {}
+
+const RowCodec& KvTensor::codec() {
+    if (!codec_) codec_ = RowCodec::create(layout_, substitute_head_dim(layout_.n_embd), isa_).value();
+    return *codec_;
+}
+
+void KvTensor::set_head_dim(int head_dim) {
+    if (codec_ && codec_->head_dim() == head_dim) return;
+    Result<RowCodec> codec = RowCodec::create(layout_, head_dim, isa_);
+    if (!codec.ok()) return;   // stays with the substitute; attention says why
+    if (codec_) {
+        for (int64_t i = 0; i < n_rows(); ++i) {
+            decode_row(i, row_.data());
+            codec->encode(row_.data(), data_, i / layout_.n_cells, i % layout_.n_cells);
+        }
+    }
+    codec_ = std::move(codec.value());
+}
+
+void KvTensor::encode_slice(const float* row, int64_t index, int slice) {
+    codec().encode_slice(row, data_, index / layout_.n_cells, index % layout_.n_cells, slice);
+}
+
+void KvTensor::encode_row(const float* row, int64_t index) { codec().encode(row, data_, index / layout_.n_cells, index % layout_.n_cells); }
+
+void KvTensor::decode_row(int64_t index, float* row) { codec().decode(data_, index / layout_.n_cells, index % layout_.n_cells, row); }
+
+void KvTensor::decode_nominal(int64_t index, uint8_t* bytes) {
+    thread_local std::vector<float> row;
+    row.resize(layout_.n_embd);
+    decode_row(index, row.data());
+    to_nominal(type_, row.data(), layout_.n_embd, bytes);
+}
+
+void KvTensor::encode_nominal(const uint8_t* bytes, int64_t index) {
+    from_nominal(type_, bytes, layout_.n_embd, row_.data());
+    encode_row(row_.data(), index);
+}
+
+void KvTensor::read(void* bytes, size_t offset, size_t size) {
+    uint8_t* out = static_cast<uint8_t*>(bytes);
+    while (size > 0) {
+        const size_t begin = offset % row_bytes_, n = std::min(size, row_bytes_ - begin);
+        decode_nominal(static_cast<int64_t>(offset / row_bytes_), nominal_.data());
+        std::memcpy(out, nominal_.data() + begin, n);
+        out += n, offset += n, size -= n;
+    }
+}
+
+// Calls fn(row bytes, first, count) on every row that the range touches and stores it; partial rows are decoded before.
+template <class Fn>
+void KvTensor::update(size_t offset, size_t size, Fn fn) {
+    while (size > 0) {
+        const size_t begin = offset % row_bytes_, n = std::min(size, row_bytes_ - begin);
+        const int64_t index = static_cast<int64_t>(offset / row_bytes_);
+        if (n < row_bytes_) decode_nominal(index, nominal_.data());
+        fn(nominal_.data() + begin, n);
+        encode_nominal(nominal_.data(), index);
+        offset += n, size -= n;
+    }
+}
+
+void KvTensor::write(const void* bytes, size_t offset, size_t size) {
+    const uint8_t* in = static_cast<const uint8_t*>(bytes);
+    update(offset, size, [&](uint8_t* row, size_t n) {
+        std::memcpy(row, in, n);
+        in += n;
+    });
+}
+
+void KvTensor::fill(uint8_t value, size_t offset, size_t size) {
+    update(offset, size, [&](uint8_t* row, size_t n) { std::memset(row, value, n); });
+}
+
+bool KvTensor::copy_within(size_t source_offset, size_t offset, size_t size) {
+    const PackedLayout& a = layout_;
+    if (offset % row_bytes_ != 0 || source_offset % row_bytes_ != 0 || size % row_bytes_ != 0) return false;
+    const int64_t from = static_cast<int64_t>(source_offset / row_bytes_), to = static_cast<int64_t>(offset / row_bytes_);
+    const int64_t n = static_cast<int64_t>(size / row_bytes_);
+    for (int64_t i = 0; i < n; ++i) {
+        const int64_t at = from < to ? n - 1 - i : i;
+        codec().copy(data_, (from + at) / a.n_cells, (from + at) % a.n_cells, (to + at) / a.n_cells, (to + at) % a.n_cells);
+    }
+    return true;
+}
+
+}  // namespace tq::plugin

@@ -1,0 +1,75 @@
+// A llama.cpp KV cache tensor that is stored packed. ggml sees its nominal type and strides (f16 rows of n_embd values);
+// the nominal data pointers of it and of its views are addresses only and are never dereferenced.
+#pragma once
+
+#include <ggml.h>
+
+#include <optional>
+#include <vector>
+
+#include "config.h"
+#include "turboquant/cache/kv_cache.h"
+
+namespace tq::plugin {
+
+// The tensor that a view (of a view ...) looks into.
+const ggml_tensor* root_of(const ggml_tensor* tensor);
+
+// Whether a root tensor is one that we pack, by name (cache_k_l<i>, cache_<tag>_v_l<i>), shape and type; and which side.
+std::optional<Side> kv_side(const ggml_tensor* root);
+
+class KvTensor {
+public:
+    // data: packed_bytes() bytes, zero-filled or not.
+    KvTensor(const ggml_tensor* root, Side side, const Config& config, uint8_t* data);
+
+    // Allocation size of the tensor, whatever its head_dim.
+    static size_t packed_bytes(const ggml_tensor* root, Side side, const Config& config);
+
+    // head_dim is learned from the graph. Where the codec can't take it, or as long as it is unknown, rows are rotated in
+    // pieces of another width and attention takes the dense path. Rows already stored are encoded again.
+    void set_head_dim(int head_dim);
+
+    const RowCodec& codec();
+    const PackedLayout& layout() const { return layout_; }
+    Isa isa() const { return isa_; }
+    ggml_type type() const { return type_; }
+    size_t row_bytes() const { return row_bytes_; }
+    int64_t n_rows() const { return layout_.n_cells * layout_.n_stream; }
+    PackedTensor packed() { return {&codec(), data_}; }
+    uint8_t* data() { return data_; }
+
+    // Rows are numbered over all streams.
+    void encode_slice(const float* row, int64_t index, int slice);
+    void encode_row(const float* row, int64_t index);
+    void decode_row(int64_t index, float* row);
+    // A row in nominal form: row_bytes() bytes. Different threads may decode different rows.
+    void decode_nominal(int64_t index, uint8_t* bytes);
+    // Blocks are numbered over all streams; rows of one block must not be encoded by two threads at once.
+    int64_t block_of_row(int64_t index) const {
+        return index / layout_.n_cells * layout_.n_blocks() + index % layout_.n_cells / kBlockCells;
+    }
+
+    // Nominal bytes [offset, offset + size) of the tensor.
+    void read(void* bytes, size_t offset, size_t size);
+    void write(const void* bytes, size_t offset, size_t size);
+    void fill(uint8_t value, size_t offset, size_t size);
+    // Copies whole rows within the tensor (between streams), without decoding. False if the ranges are not whole rows.
+    bool copy_within(size_t source_offset, size_t offset, size_t size);
+
+private:
+    void encode_nominal(const uint8_t* bytes, int64_t index);
+    template <class Fn>
+    void update(size_t offset, size_t size, Fn fn);
+
+    PackedLayout layout_;
+    ggml_type type_;
+    size_t row_bytes_;
+    Isa isa_;
+    uint8_t* data_;
+    std::optional<RowCodec> codec_;
+    std::vector<float> row_;         // scratch of the calls that are made by one thread at a time
+    std::vector<uint8_t> nominal_;
+};
+
+}  // namespace tq::plugin

@@ -1,0 +1,15 @@
+// Messages to the user, through the host's ggml log callback.
+#pragma once
+
+#include <ggml.h>
+
+#include <string>
+
+namespace tq::plugin {
+
+void log(ggml_log_level level, const std::string& message);
+
+// Each distinct message is said once in the life of the process.
+void log_once(ggml_log_level level, const std::string& message);
+
+}  // namespace tq::plugin
