@@ -59,7 +59,7 @@ size_t KvBuffer::alloc_size(const ggml_tensor* tensor, const Config& config) {
     return side ? KvTensor::packed_bytes(tensor, *side, config) : ggml_nbytes(tensor);
 }
 
-ggml_status KvBuffer::init_tensor(ggml_backend_buffer_t buffer, ggml_tensor* tensor) {
+ggml_status KvBuffer::init_tensor(ggml_backend_buffer_t buffer, ggml_tensor* tensor) try {
     const std::optional<Side> side = kv_side(tensor);
     if (!side) return GGML_STATUS_SUCCESS;
     KvBuffer& self = of(buffer);
@@ -67,6 +67,8 @@ ggml_status KvBuffer::init_tensor(ggml_backend_buffer_t buffer, ggml_tensor* ten
     if (!kv) kv = std::make_unique<KvTensor>(tensor, *side, self.config_, static_cast<uint8_t*>(tensor->data));
     tensor->extra = kv.get();
     return GGML_STATUS_SUCCESS;
+} catch (const std::bad_alloc&) {
+    return GGML_STATUS_ALLOC_FAILED;
 }
 
 // ggml has checked that both have the same nominal layout and size.

@@ -1,6 +1,7 @@
 #include "device.h"
 
 #include <cstring>
+#include <new>
 
 #include "abi.h"
 #include "buffer.h"
@@ -60,7 +61,18 @@ public:
         if (auto set = cpu_function<ggml_backend_set_abort_callback_t>("ggml_backend_set_abort_callback")) set(cpu_, callback, data);
     }
 
+    // ggml calls this from C: no exception may leave it.
     ggml_status compute(ggml_cgraph* graph) {
+        try {
+            return compute_rewritten(graph);
+        } catch (const std::bad_alloc&) {
+            log(GGML_LOG_LEVEL_ERROR, "not enough memory for the attention workspace");
+            return GGML_STATUS_ALLOC_FAILED;
+        }
+    }
+
+private:
+    ggml_status compute_rewritten(ggml_cgraph* graph) {
         ggml_cgraph* rewritten = rewriter_.rewrite(graph, n_threads_);
         if (!rewritten) return GGML_STATUS_FAILED;
         const ggml_status status = ggml_backend_graph_compute(cpu_, rewritten);
@@ -68,7 +80,6 @@ public:
         return rewriter_.succeeded() ? GGML_STATUS_SUCCESS : GGML_STATUS_FAILED;
     }
 
-private:
     using NewThreadpool = ggml_threadpool_t (*)(ggml_threadpool_params*);
     using FreeThreadpool = void (*)(ggml_threadpool_t);
     using SetThreadpool = void (*)(ggml_backend_t, ggml_threadpool_t);

@@ -31,7 +31,14 @@ bool touches_kv(const ggml_tensor* node) {
 }
 
 std::string rejection(const ggml_tensor* node) {
-    if (!is_kv(node) || is_view_op(node->op)) return "";
+    if (is_view_op(node->op)) return "";
+    if (!touches_kv(node)) {
+        for (const ggml_tensor* src : node->src) {
+            if (is_kv(src)) return fmt::format("{} reads the packed KV cache directly, which only FLASH_ATTN_EXT can: run with -fa on", ggml_op_name(node->op));
+        }
+        return "";
+    }
+    if (!is_kv(node)) return "";
     if (node->op == GGML_OP_SET_ROWS) {
         if (node->ne[0] == root_of(node)->ne[0]) return "";
         return "flash attention is off, so V is stored transposed and can't be packed: run with -fa on (or -fa auto)";
@@ -182,13 +189,13 @@ struct GraphRewriter::Impl {
 
     // False after logging why.
     bool add(ggml_tensor* node, int n_threads) {
-        if (is_view_op(node->op) || !touches_kv(node)) {
-            nodes.push_back(node);
-            return true;
-        }
         if (std::string reason = rejection(node); !reason.empty()) {
             log(GGML_LOG_LEVEL_ERROR, reason);
             return false;
+        }
+        if (is_view_op(node->op) || !touches_kv(node)) {
+            nodes.push_back(node);
+            return true;
         }
         switch (node->op) {
             case GGML_OP_SET_ROWS: add_task(std::make_unique<SetRowsTask>(*kv_tensor_of(node), node, bad_data), node); break;

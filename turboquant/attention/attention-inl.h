@@ -246,24 +246,28 @@ struct Kernels {
         return table;
     }
 
+    // One head's bytes: block b of a step (or segment) starts at `first + b * stride`.
+    struct Strided {
+        const uint8_t* first;
+        size_t stride;
+    };
+
     struct Side {
-        const PackedTensor* tensor;
-        int64_t stream;
-        int head_first_step;
         int n_steps;
         Segments segments;
+        Strided tiles[kMaxHeadDim / kStepDims];
+        Strided scales[kMaxSegments];
         CentroidTable table;
         DecodeTile decode;
 
         // One head's part of a block: centroid tiles and float scales.
-        TQ_INLINE void load_block(int64_t block, uint8_t* tiles, float* scales) const {
-            const PackedLayout& layout = tensor->codec->layout();
+        TQ_INLINE void load_block(int64_t block, uint8_t* tile_out, float* scale_out) const {
             for (int step = 0; step < n_steps; ++step) {
-                decode(tensor->data + layout.tile_offset(stream, head_first_step + step, block), table, tiles + kTileValues * step);
+                decode(tiles[step].first + block * tiles[step].stride, table, tile_out + kTileValues * step);
             }
             for (int s = 0; s < segments.count; ++s) {
-                const uint8_t* codes = tensor->data + layout.scale_offset(stream, segments.at[s].group, block);
-                for (int i = 0; i < kBlockCells; i += 16) Ops::store(scales + kBlockCells * s + i, Ops::load_scale(codes + i));
+                const uint8_t* codes = scales[s].first + block * scales[s].stride;
+                for (int i = 0; i < kBlockCells; i += 16) Ops::store(scale_out + kBlockCells * s + i, Ops::load_scale(codes + i));
             }
         }
     };
@@ -271,8 +275,20 @@ struct Kernels {
     template <int bias>
     static Side make_side(const PackedTensor& tensor, int64_t stream, int head_dim, int head_kv) {
         const PackedLayout& layout = tensor.codec->layout();
-        return {&tensor, stream, head_kv * (head_dim / kStepDims), head_dim / kStepDims, segments_of_head(layout, head_dim, head_kv),
-                centroid_table(layout.bits, bias), decode_tile_for<bias>(layout.bits)};
+        Side side;
+        side.n_steps = head_dim / kStepDims;
+        side.segments = segments_of_head(layout, head_dim, head_kv);
+        for (int step = 0; step < side.n_steps; ++step) {
+            const int64_t in_row = int64_t{head_kv} * side.n_steps + step;
+            const int64_t tiles_in_block = layout.steps_in_group(layout.group_of_step(in_row));
+            side.tiles[step] = {tensor.data + layout.tile_offset(stream, in_row, 0), layout.tile_bytes() * tiles_in_block};
+        }
+        for (int s = 0; s < side.segments.count; ++s) {
+            side.scales[s] = {tensor.data + layout.scale_offset(stream, side.segments.at[s].group, 0), kBlockCells};
+        }
+        side.table = centroid_table(layout.bits, bias);
+        side.decode = decode_tile_for<bias>(layout.bits);
+        return side;
     }
 
     // ---- queries --------------------------------------------------------------------------------------------------
@@ -303,7 +319,8 @@ struct Kernels {
         }
         const float largest = Ops::reduce_max(top);
         const bool finite = Ops::reduce_add(sum) < kInfinity;   // false for NaN too
-        const F inverse = Ops::set1(finite && largest > 0 ? kCentroidMax / largest : 0.0f);
+        // A subnormal `largest` would overflow the inverse.
+        const F inverse = Ops::set1(finite && largest > 0 ? std::min(kCentroidMax / largest, 0x1p126f) : 0.0f);
         for (int i = 0; i < n; i += 16) {
             const F value = finite ? Ops::mul(Ops::load(rotated + i), inverse) : Ops::set1(0);
             Ops::store_bytes(reinterpret_cast<uint8_t*>(out->q + i), Ops::round_to_int(value));
