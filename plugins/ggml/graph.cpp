@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstring>
 #include <deque>
+#include <utility>
 
 #include "attention_node.h"
 #include "log.h"
@@ -21,6 +22,16 @@ bool is_view_op(ggml_op op) {
 }
 
 bool is_kv(const ggml_tensor* tensor) { return tensor && kv_side(root_of(tensor)).has_value(); }
+
+// What add() has to look at more closely.
+bool has_kv(const ggml_tensor* node) {
+    if (is_kv(node)) return true;
+    for (const ggml_tensor* src : node->src) {
+        if (!src) return false;
+        if (is_kv(src)) return true;
+    }
+    return false;
+}
 
 void run_task(ggml_tensor*, int thread, int n_threads, void* task) { static_cast<Task*>(task)->run(thread, n_threads); }
 
@@ -67,6 +78,9 @@ struct GraphRewriter::Impl {
     std::deque<std::unique_ptr<Task>> tasks;
     std::deque<std::vector<int32_t>> positions;   // of context shifts
     std::atomic<bool> bad_data{false};
+    // Rows to store and queries to prepare wait here until a node needs them done: nothing else may come between.
+    std::unique_ptr<TaskGroup> pending = std::make_unique<TaskGroup>();
+    const ggml_tensor* pending_node = nullptr;
 
     explicit Impl(const Config& c) : config(c) {}
     ~Impl() {
@@ -75,6 +89,7 @@ struct GraphRewriter::Impl {
 
     void reset(size_t max_nodes) {
         tasks.clear();
+        pending = std::make_unique<TaskGroup>();
         positions.clear();
         nodes.clear();
         bad_data = false;
@@ -101,15 +116,28 @@ struct GraphRewriter::Impl {
         tasks.push_back(std::move(task));
     }
 
+    void add_pending(std::unique_ptr<Task> task, const ggml_tensor* original) {
+        pending->add(std::move(task));
+        pending_node = original;
+    }
+
+    void flush() {
+        if (pending->empty()) return;
+        add_task(std::exchange(pending, std::make_unique<TaskGroup>()), pending_node);
+    }
+
     void add_attention(ggml_tensor* node, int n_threads) {
         Result<FusedAttention> fused = fuse_attention(node, config.isa, n_threads);
         if (!fused.ok()) {
             log_once(GGML_LOG_LEVEL_WARN, "attention takes the dense path (same cache, slower): " + fused.status().message());
+            flush();
             add_dense_attention(node);
             return;
         }
         void* memory = workspace.reserve(fused->plan.workspace_bytes());
-        for (AttentionPhase phase : {AttentionPhase::kPrepare, AttentionPhase::kAttend, AttentionPhase::kMerge}) {
+        add_pending(std::make_unique<AttentionTask>(fused.value(), AttentionPhase::kPrepare, memory), node);
+        flush();
+        for (AttentionPhase phase : {AttentionPhase::kAttend, AttentionPhase::kMerge}) {
             if (fused->plan.n_items(phase) > 0) add_task(std::make_unique<AttentionTask>(fused.value(), phase, memory), node);
         }
     }
@@ -189,18 +217,23 @@ struct GraphRewriter::Impl {
 
     // False after logging why.
     bool add(ggml_tensor* node, int n_threads) {
+        if (is_view_op(node->op)) return true;   // nothing to run
+        if (!has_kv(node)) {
+            flush();
+            nodes.push_back(node);
+            return true;
+        }
         if (std::string reason = rejection(node); !reason.empty()) {
             log(GGML_LOG_LEVEL_ERROR, reason);
             return false;
         }
-        if (is_view_op(node->op) || !touches_kv(node)) {
-            nodes.push_back(node);
-            return true;
-        }
         switch (node->op) {
-            case GGML_OP_SET_ROWS: add_task(std::make_unique<SetRowsTask>(*kv_tensor_of(node), node, bad_data), node); break;
+            case GGML_OP_SET_ROWS: add_pending(std::make_unique<SetRowsTask>(*kv_tensor_of(node), node, bad_data), node); break;
             case GGML_OP_FLASH_ATTN_EXT: add_attention(node, n_threads); break;
-            default: add_shift(node); break;
+            default:
+                flush();
+                add_shift(node);
+                break;
         }
         return true;
     }
@@ -234,6 +267,7 @@ ggml_cgraph* GraphRewriter::rewrite(ggml_cgraph* graph, int n_threads) {
     for (int i = 0; i < n; ++i) {
         if (!impl_->add(ggml_graph_node(graph, i), n_threads)) return nullptr;
     }
+    impl_->flush();
     ggml_cgraph* rewritten = ggml_new_graph_custom(impl_->context, bound, false);
     for (ggml_tensor* node : impl_->nodes) ggml_graph_add_node(rewritten, node);
     return rewritten;

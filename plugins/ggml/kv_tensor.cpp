@@ -69,6 +69,7 @@ const ggml_tensor* root_of(const ggml_tensor* tensor) {
 }
 
 std::optional<Side> kv_side(const ggml_tensor* root) {
+    if (root->name[0] != 'c') return std::nullopt;   // asked of every operand of every node: most answers must be cheap
     if (root->view_src || root->op != GGML_OP_NONE) return std::nullopt;
     if (root->type != GGML_TYPE_F16 && root->type != GGML_TYPE_BF16 && root->type != GGML_TYPE_F32) return std::nullopt;
     const std::optional<Side> side = side_of_name(root->name);

@@ -37,6 +37,24 @@ private:
     Row row_;
 };
 
+// Tasks that do not depend on each other, in one node: one barrier for all of them.
+class TaskGroup : public Task {
+public:
+    void add(std::unique_ptr<Task> task) { tasks_.push_back(std::move(task)); }
+    bool empty() const { return tasks_.empty(); }
+
+    // Threads change places from task to task, so that uneven shares even out.
+    void run(int thread, int n_threads) override {
+        for (const std::unique_ptr<Task>& task : tasks_) {
+            task->run(thread, n_threads);
+            thread = (thread + 1) % n_threads;
+        }
+    }
+
+private:
+    std::vector<std::unique_ptr<Task>> tasks_;
+};
+
 // 64-byte aligned scratch that the nodes of a graph share, one after another. It only grows; what was handed out before
 // it grew stays valid until release_retired().
 class Arena {
