@@ -51,10 +51,11 @@ public:
     static Backend& of(ggml_backend_t backend) { return *static_cast<Backend*>(reinterpret_cast<abi::Backend*>(backend)->context); }
 
     void set_n_threads(int n) {
-        if (n == n_threads_) return;
+        const bool wants_pool = !openmp_ && !threadpool_;
+        if (n == n_threads_ && !wants_pool) return;
         n_threads_ = n;
         if (auto set = cpu_function<ggml_backend_set_n_threads_t>("ggml_backend_set_n_threads")) set(cpu_, n);
-        if (!host_cpu_uses_openmp()) replace_threadpool();
+        if (!openmp_) replace_threadpool();
     }
 
     void set_abort_callback(ggml_abort_callback callback, void* data) {
@@ -105,6 +106,7 @@ private:
     ggml_backend_t cpu_;
     ggml_threadpool_t threadpool_ = nullptr;
     GraphRewriter rewriter_;
+    const bool openmp_ = host_cpu_uses_openmp();
     int n_threads_ = GGML_DEFAULT_N_THREADS;
 };
 

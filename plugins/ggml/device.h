@@ -8,7 +8,7 @@
 namespace tq::plugin {
 
 inline constexpr const char* kDeviceName = "TurboQuant";
-inline constexpr const char* kVersion = "0.1.0";
+inline constexpr const char* kVersion = TQ_VERSION;
 
 // Whether this host's ggml numbers its ops and types as the headers that this plugin was compiled with.
 bool host_is_compatible();

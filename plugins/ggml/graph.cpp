@@ -157,6 +157,7 @@ struct GraphRewriter::Impl {
     ggml_tensor* dense_operand(ggml_tensor* view, Arena& arena, const ggml_tensor* node) {
         KvTensor* kv = kv_tensor_of(view);
         if (!kv) return view;
+        kv->codec();   // made here, before threads share it
         const int64_t n_kv = view->ne[1], n_cells = kv->layout().n_cells, n_rows = n_kv * view->ne[3];
         const int64_t first = static_cast<int64_t>(view->view_offs / kv->row_bytes());
         auto* rows = static_cast<uint8_t*>(arena.reserve(kv->row_bytes() * n_rows));
@@ -174,6 +175,7 @@ struct GraphRewriter::Impl {
     void add_shift(ggml_tensor* node) {
         const ggml_tensor* view = node->src[0];
         KvTensor* kv = kv_tensor_of(view);
+        kv->codec();   // made here, before threads share it
         const auto* shift = static_cast<const int32_t*>(node->src[1]->data);
         std::vector<int64_t> rows;
         for (int64_t i = 0; i < view->ne[2]; ++i) {

@@ -37,7 +37,7 @@ const float* float_row(const ggml_tensor* rows, int64_t i, std::vector<float>& s
 // Cells of one block share bytes, so a (block, slice) always belongs to one thread.
 void SetRowsTask::run(int thread, int n_threads) {
     std::vector<float> scratch;
-    const int n_slices = kv_.codec().n_slices();
+    const int n_slices = codec_.n_slices();
     for (int64_t i = 0; i < rows_->ne[1]; ++i) {
         const int64_t index = row_index(indices_, i);
         if (index < 0 || index >= kv_.n_rows()) {

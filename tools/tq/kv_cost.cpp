@@ -1,0 +1,58 @@
+#include "kv_cost.h"
+
+#include <ggml.h>
+
+#include "turboquant/codec/layout.h"
+
+namespace tq::tool {
+namespace {
+
+// Sums fn(side, n_embd) over the cached rows of all layers.
+template <class Fn>
+size_t sum_rows(const GgufModel& model, Fn fn) {
+    size_t sum = 0;
+    for (const KvLayer& layer : model.layers) {
+        if (layer.n_embd_k > 0) sum += fn(Side::kKey, layer.n_embd_k);
+        if (layer.n_embd_v > 0) sum += fn(Side::kValue, layer.n_embd_v);
+    }
+    return sum;
+}
+
+KvCost make_cost(std::string type, size_t bytes, size_t values) {
+    return {std::move(type), bytes, 8.0 * static_cast<double>(bytes) / static_cast<double>(values)};
+}
+
+}  // namespace
+
+int64_t cells_of_context(int64_t ctx) {
+    return (ctx + kCellPadding - 1) / kCellPadding * kCellPadding;
+}
+
+size_t kv_values(const GgufModel& model, int64_t n_cells) {
+    return sum_rows(model, [&](Side, int64_t n_embd) { return static_cast<size_t>(n_embd * n_cells); });
+}
+
+std::optional<KvCost> ggml_kv_cost(const GgufModel& model, int64_t n_cells, int type) {
+    const ggml_type t = static_cast<ggml_type>(type);
+    bool fits = true;
+    const size_t bytes = sum_rows(model, [&](Side side, int64_t n_embd) {
+        const int64_t head_size = side == Side::kKey ? model.key_length : model.value_length;
+        if (head_size % ggml_blck_size(t) != 0) {  // llama.cpp refuses it
+            fits = false;
+            return size_t{0};
+        }
+        return ggml_row_size(t, n_embd) * static_cast<size_t>(n_cells);
+    });
+    if (!fits) return std::nullopt;
+    return make_cost(ggml_type_name(t), bytes, kv_values(model, n_cells));
+}
+
+KvCost packed_kv_cost(const GgufModel& model, int64_t n_cells, const Preset& preset) {
+    const size_t bytes = sum_rows(model, [&](Side side, int64_t n_embd) {
+        const Result<PackedLayout> layout = PackedLayout::create(side, preset.bits(side), n_embd, n_cells, 1);
+        return layout.ok() ? layout->bytes() : ggml_row_size(GGML_TYPE_F16, n_embd) * static_cast<size_t>(n_cells);
+    });
+    return make_cost(preset.name(), bytes, kv_values(model, n_cells));
+}
+
+}  // namespace tq::tool

@@ -1,0 +1,49 @@
+// tq: the command line tool of turboquant.cpp.
+#include <cstdint>
+
+#include <CLI/CLI.hpp>
+
+#include "info.h"
+
+namespace {
+
+constexpr const char* kFooter =
+    "Presets: k<K bits>v<V bits> with 2 to 8 bits each (k4v4, k5v3, ...), or bits per value: 2, 2.5, 3, ... 8 (3.5 = "
+    "k3v4).\n"
+    "Exit status: 0; 1 if a file can't be read; 2 for wrong usage.";
+
+constexpr int64_t kMaxContext = int64_t{1} << 31;
+
+// 0 where the user asked for --help or --version.
+int usage_status(int cli_status) {
+    return cli_status == 0 ? 0 : 2;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    CLI::App app("TurboQuant KV-cache compression", "tq");
+    app.set_version_flag("--version", "tq " TQ_VERSION);
+    app.footer(kFooter);
+    app.require_subcommand(1);
+
+    tq::tool::InfoOptions info;
+    CLI::App* info_command =
+        app.add_subcommand("info", "Instruction sets, presets, and what a model's KV cache would cost");
+    CLI::Option* model =
+        info_command->add_option("--model,-m", info.model, "GGUF file of the model")->type_name("FILE");
+    info_command->add_option("--ctx,-c", info.ctx, "Tokens of context (default: the model's training context)")
+        ->type_name("N")
+        ->check(CLI::Range(int64_t{1}, kMaxContext))
+        ->needs(model);
+    info_command->add_option("--preset,-p", info.preset, "Only this preset (default: a selection)")->type_name("P");
+    info_command->add_flag("--json", info.json, "Print JSON");
+    info_command->footer(kFooter);
+
+    try {
+        app.parse(argc, argv);
+    } catch (const CLI::ParseError& error) {
+        return usage_status(app.exit(error));
+    }
+    return tq::tool::run_info(info);
+}
