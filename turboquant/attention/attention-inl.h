@@ -23,7 +23,6 @@ namespace tq::attention_impl {
 inline constexpr float kLog2e = 1.44269504088896340736f;
 inline constexpr float kInfinity = std::numeric_limits<float>::infinity();
 inline constexpr uint16_t kHalfMinusInfinity = 0xfc00;
-inline constexpr int kWideWeightBits = 6;    // value widths from here on get two digits of weight
 inline constexpr int kMaxSegments = 40;      // (head, group) intersections of one head
 inline constexpr int kRowBatch = 4;          // rows that a kernel keeps in registers
 

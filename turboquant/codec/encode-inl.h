@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cmath>
+#include <cstring>
 
 #include "turboquant/base/inline.h"
 #include "turboquant/codec/kernels.h"
@@ -14,6 +15,14 @@ inline constexpr float kLargestHalf = 65504.0f;
 // The window of candidate scales around the one that gives the group's rms the codebook's sigma.
 inline constexpr float kWindowLow = 0.65f;
 inline constexpr float kWindowHigh = 1.4f;
+// It is widened to these multiples of the scale that clips nothing. The decoded values of a scale whose largest centroid is
+// >= kReachCentroid have that scale in their window: 1.1 * 110 / 127 > 15/16, the largest ratio of neighbouring scales.
+inline constexpr float kReachLow = 0.85f;
+inline constexpr float kReachHigh = 1.1f;
+inline constexpr float kReachCentroid = 110.0f;
+// Of scales that fit equally well but for rounding, the smallest wins.
+inline constexpr float kClearlyLess = 1.0f - 0x1p-10f;
+inline constexpr float kNegligibleError = 0x1p-36f;
 
 template <class Ops>
 struct Kernels {
@@ -125,29 +134,43 @@ struct Kernels {
         }
         const float energy = Ops::reduce_add(sum);
         const float unit = std::sqrt(energy / static_cast<float>(n)) / book.sigma_units;
-        const float reach = Ops::reduce_max(top) / kCentroidMax;
-        const int low = scale_code_floor(kWindowLow * unit);
-        const int high = scale_code_ceil(kWindowHigh * unit > reach ? kWindowHigh * unit : reach);
-        const int best = search_scale(book, y, n, low > 0 ? low : 1, high);
-        write_codes(book, y, n, best, codes);
-        if (best == 0 || !unbiased) return static_cast<uint8_t>(best);
-        const Fit chosen = fit(book, y, n, scale_from_code(static_cast<uint8_t>(best)));
-        return static_cast<uint8_t>(scale_code_nearest(energy / chosen.projection));
+        const float top_value = Ops::reduce_max(top);
+        const float reach = top_value / kCentroidMax;   // the scale at which no value is clipped
+        const int low = scale_code_floor(std::fmin(kWindowLow * unit, kReachLow * reach));
+        const int high = scale_code_ceil(std::fmax(kWindowHigh * unit, kReachHigh * reach));
+        int stored = 0;
+        if (scale_code_nearest(reach) > 0) {
+            const int best = search_scale(book, y, n, Peak{energy, top_value}, low > 0 ? low : 1, high);
+            stored = unbiased ? unbiased_scale(book, y, n, energy, best) : best;
+            write_codes(book, y, n, best, codes);
+        }
+        if (stored == 0) std::memset(codes, 0, n);   // as zero-filled memory, not the signs of rounding errors
+        return static_cast<uint8_t>(stored);
     }
 
+    static int unbiased_scale(const Codebook& book, const float* y, int n, float energy, int best) {
+        const Fit chosen = fit(book, y, n, scale_from_code(static_cast<uint8_t>(best)));
+        return scale_code_nearest(energy / chosen.projection);
+    }
+
+    struct Peak {
+        float energy;   // sum of squares
+        float top;      // largest magnitude
+    };
+
     // A scale is admissible if the encoder, given the decoded values, would look at it again: then encoding what was decoded
-    // gives the same bytes. Where no candidate is (a few huge values in a group of zeros), the one that reaches them wins.
-    static int search_scale(const Codebook& book, const float* y, int n, int low, int high) {
-        int best = high;
+    // gives the same bytes. Scales up to `reach` always are (the largest value gets centroid 127), and the window has one.
+    static int search_scale(const Codebook& book, const float* y, int n, const Peak& peak, int low, int high) {
+        int best = low;
         float best_error = INFINITY;
         const float sigma_energy = book.sigma_units * book.sigma_units * static_cast<float>(n);
         for (int code = low; code <= high; ++code) {
             const float scale = scale_from_code(static_cast<uint8_t>(code));
             const Fit f = fit(book, y, n, scale);
-            const bool admissible = f.centroid_energy * (kWindowLow * kWindowLow) <= sigma_energy &&
-                                    f.centroid_energy * (kWindowHigh * kWindowHigh) >= sigma_energy;
-            const float error = f.squared_error * scale * scale;
-            if (admissible && error < best_error) {
+            const bool admissible = f.centroid_energy * (kWindowHigh * kWindowHigh) >= sigma_energy ||
+                                    largest_centroid(book, peak.top, scale) >= kReachCentroid;
+            const float error = std::fmax(f.squared_error * scale * scale, peak.energy * kNegligibleError);
+            if (admissible && error < best_error * kClearlyLess) {
                 best_error = error;
                 best = code;
             }
@@ -155,9 +178,14 @@ struct Kernels {
         return best;
     }
 
+    static float largest_centroid(const Codebook& book, float top, float scale) {
+        const I index = magnitude(Ops::set1(top), Ops::set1(1.0f / scale));
+        return Ops::reduce_max(Ops::lookup_float(book.nearest.data(), book.nearest_byte.data(), index));
+    }
+
     static void write_codes(const Codebook& book, const float* y, int n, int scale_code, uint8_t* codes) {
         const float scale = scale_from_code(static_cast<uint8_t>(scale_code));
-        const F inverse = Ops::set1(scale_code == 0 ? 0.0f : 1.0f / scale);
+        const F inverse = Ops::set1(1.0f / scale);
         alignas(64) int32_t magnitudes[64];
         for (int i = 0; i < n; i += 16) Ops::store_int(magnitudes + i, magnitude(Ops::load(y + i), inverse));
         for (int i = 0; i < n; ++i) {

@@ -20,7 +20,8 @@ TQ_INLINE float scale_from_code(uint8_t code) {
 // Largest code whose scale is <= `scale` (scale >= 0; saturates at the largest code).
 TQ_INLINE int scale_code_floor(float scale) {
     if (!(scale < 1920.0f)) return kMaxScaleCode;
-    return static_cast<int>(std::bit_cast<uint32_t>(scale * (1.0f / kScaleExponentShift)) >> 20);
+    const int code = static_cast<int>(std::bit_cast<uint32_t>(scale * (1.0f / kScaleExponentShift)) >> 20);
+    return scale_from_code(static_cast<uint8_t>(code)) > scale ? code - 1 : code;  // the product rounds if subnormal
 }
 
 // Smallest code whose scale is >= `scale` (saturates).

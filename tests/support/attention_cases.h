@@ -1,0 +1,46 @@
+// The shapes that attention is tested on. Scalar kernels run them too, also under sanitizers: keep them small.
+#pragma once
+
+#include <vector>
+
+#include "tests/support/attention_problem.h"
+
+namespace tq::test {
+
+inline std::vector<AttentionCase> attention_cases() {
+    using M = Mask;
+    return {
+        // K dim, V dim, group, KV heads, tokens, cells, K bits, V bits, mask
+        {16, 16, 1, 1, 1, 1, 2, 2},
+        {16, 64, 2, 3, 2, 63, 3, 8, M::kCausal},
+        {64, 64, 1, 1, 1, 64, 4, 4},
+        {64, 80, 3, 2, 7, 65, 5, 3, M::kCausal},
+        {80, 64, 4, 1, 2, 511, 6, 5, M::kHoles},
+        {96, 96, 5, 1, 1, 512, 7, 6},
+        {112, 112, 7, 1, 2, 513, 8, 7, M::kCausal},
+        {128, 128, 8, 1, 1, 1300, 4, 4, M::kSlidingWindow},
+        {192, 128, 16, 1, 2, 300, 3, 2, M::kCausal},
+        {256, 256, 1, 2, 2, 513, 2, 4, M::kHoles},
+        {512, 512, 2, 1, 1, 130, 4, 6},
+        {64, 64, 71, 1, 1, 65, 4, 5},
+        {128, 128, 1, 1, 33, 65, 4, 4, M::kCausal},
+        {64, 128, 4, 2, 33, 150, 8, 8, M::kSlidingWindow},
+        {48, 240, 2, 3, 2, 70, 5, 4, M::kSomeRowsFullyMasked},
+        {144, 176, 1, 3, 7, 128, 7, 3, M::kBias},
+        {64, 64, 2, 1, 2, 1300, 2, 2, M::kCausal, 1, 0, true},
+        {64, 64, 2, 1, 7, 65, 6, 6, M::kSomeRowsFullyMasked, 1, 0, true},
+        {64, 64, 4, 2, 2, 7, 5, 4, M::kCausal, 1, 0, true},
+        {128, 64, 2, 2, 2, 100, 4, 4, M::kCausal, 2, 1},
+        {64, 64, 1, 2, 7, 64, 3, 5, M::kHoles, 3, 2, true},
+        {64, 64, 2, 2, 2, 200, 5, 5, M::kCausal, 1, 0, false, 30},
+        {128, 128, 4, 1, 2, 513, 4, 4, M::kCausal, 2, 0, true, 5, 0},
+        {64, 64, 4, 3, 7, 65, 4, 4, M::kCausal, 1, 0, false, 0, 8},
+        {80, 80, 3, 2, 2, 513, 8, 8, M::kCausal, 1, 0, true, 20, 4},
+        {64, 64, 2, 1, 2, 513, 8, 8, M::kCausal, 1, 0, false, 0, 0, 0.001f},
+        {128, 128, 2, 1, 7, 600, 4, 4, M::kCausal, 1, 0, false, 0, 0, 4},
+        {128, 128, 2, 1, 7, 600, 8, 8, M::kCausal, 1, 0, false, 0, 0, 0},
+        {128, 128, 2, 1, 7, 600, 4, 4, M::kCausal, 1, 0, false, 0, 0, 0},
+    };
+}
+
+}  // namespace tq::test
