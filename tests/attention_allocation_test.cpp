@@ -17,8 +17,12 @@ std::atomic<int64_t> n_allocations{0};
     if (void* p = std::malloc(bytes)) return p;
     throw std::bad_alloc();
 }
-[[gnu::noinline]] void operator delete(void* p) noexcept { std::free(p); }
-[[gnu::noinline]] void operator delete(void* p, size_t) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete(void* p) noexcept {
+    std::free(p);
+}
+[[gnu::noinline]] void operator delete(void* p, size_t) noexcept {
+    std::free(p);
+}
 
 namespace tq::test {
 namespace {
@@ -38,7 +42,8 @@ int64_t allocations_of_run(const AttentionProblem& problem, Isa isa, int n_threa
 
 TEST_P(AttentionAllocation, RunAllocatesNothing) {
     const AttentionProblem problem(GetParam());
-    for (Isa isa : available_isas()) for (int n_threads : {1, 8}) EXPECT_EQ(allocations_of_run(problem, isa, n_threads), 0) << isa_name(isa);
+    for (Isa isa : available_isas())
+        for (int n_threads : {1, 8}) EXPECT_EQ(allocations_of_run(problem, isa, n_threads), 0) << isa_name(isa);
 }
 
 TEST(AttentionAllocation, TheCounterCounts) {

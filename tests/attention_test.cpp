@@ -7,7 +7,8 @@
 namespace tq::test {
 namespace {
 
-// ---- running the items of a plan in other ways ------------------------------------------------------------------------
+// ---- running the items of a plan in other ways
+// ------------------------------------------------------------------------
 
 constexpr AttentionPhase kPhases[] = {AttentionPhase::kPrepare, AttentionPhase::kAttend, AttentionPhase::kMerge};
 
@@ -40,7 +41,8 @@ void run_on_threads(const AttentionPlan& plan, const AttentionInputs& in, void* 
         std::vector<std::thread> threads;
         for (int t = 0; t < n_threads; ++t) {
             threads.emplace_back([&, t] {
-                for (int64_t item = t; item < plan.n_items(phase); item += n_threads) plan.run(phase, item, t, in, workspace);
+                for (int64_t item = t; item < plan.n_items(phase); item += n_threads)
+                    plan.run(phase, item, t, in, workspace);
             });
         }
         for (std::thread& thread : threads) thread.join();
@@ -48,10 +50,12 @@ void run_on_threads(const AttentionPlan& plan, const AttentionInputs& in, void* 
 }
 
 template <class T>
-T* offset(T* base, size_t bytes) { return base + bytes / sizeof(T); }
+T* offset(T* base, size_t bytes) {
+    return base + bytes / sizeof(T);
+}
 
 class Attention : public testing::TestWithParam<AttentionCase> {
-protected:
+  protected:
     const AttentionProblem problem_{GetParam()};
     const std::vector<float> expected_ = problem_.run();
 };
@@ -71,10 +75,12 @@ INSTANTIATE_TEST_SUITE_P(Cases, AttentionWithMask,
                          testing::ValuesIn(cases_where([](const AttentionCase& c) { return c.mask != Mask::kNone; })));
 INSTANTIATE_TEST_SUITE_P(Cases, AttentionWithoutMask,
                          testing::ValuesIn(cases_where([](const AttentionCase& c) { return c.mask == Mask::kNone; })));
-INSTANTIATE_TEST_SUITE_P(Cases, AttentionOfManyRows,
-                         testing::ValuesIn(cases_where([](const AttentionCase& c) { return c.n_tokens * c.n_head() * c.n_stream > 1; })));
+INSTANTIATE_TEST_SUITE_P(Cases, AttentionOfManyRows, testing::ValuesIn(cases_where([](const AttentionCase& c) {
+                             return c.n_tokens * c.n_head() * c.n_stream > 1;
+                         })));
 
-// ---- accuracy ---------------------------------------------------------------------------------------------------------
+// ---- accuracy
+// ---------------------------------------------------------------------------------------------------------
 
 // The bound of plan.h for one row, without the factor max |v|.
 double tolerance(const AttentionProblem& problem, std::span<const float> q, double largest_key) {
@@ -94,15 +100,18 @@ TEST_P(Attention, IsWithinTheStatedBoundOfTheReference) {
 
 // The same shapes with every width of K and V, on one seed each.
 TEST(AttentionAccuracy, HoldsForAllWidths) {
-    for (int k = kMinBits; k <= kMaxBits; ++k) for (int v = kMinBits; v <= kMaxBits; ++v) {
-        const AttentionProblem problem({96, 80, 2, 2, 2, 130, k, v, Mask::kCausal}, static_cast<uint64_t>(10 * k + v));
-        const std::vector<float> reference = problem.reference();
-        const double largest_key = problem.largest_key(), largest_value = problem.largest_value();
-        problem.for_rows(problem.run(), [&](int64_t stream, int64_t token, int head, std::span<const float> row) {
-            const double allowed = tolerance(problem, problem.query(stream, token, head), largest_key) * largest_value;
-            EXPECT_LE(distance(row, problem.row(reference, stream, token, head)), allowed) << "k" << k << "v" << v;
-        });
-    }
+    for (int k = kMinBits; k <= kMaxBits; ++k)
+        for (int v = kMinBits; v <= kMaxBits; ++v) {
+            const AttentionProblem problem({96, 80, 2, 2, 2, 130, k, v, Mask::kCausal},
+                                           static_cast<uint64_t>(10 * k + v));
+            const std::vector<float> reference = problem.reference();
+            const double largest_key = problem.largest_key(), largest_value = problem.largest_value();
+            problem.for_rows(problem.run(), [&](int64_t stream, int64_t token, int head, std::span<const float> row) {
+                const double allowed =
+                    tolerance(problem, problem.query(stream, token, head), largest_key) * largest_value;
+                EXPECT_LE(distance(row, problem.row(reference, stream, token, head)), allowed) << "k" << k << "v" << v;
+            });
+        }
 }
 
 // One cell with weight 1 and 63 with 1/600 each, too little for 7 bits: the dither keeps their total.
@@ -115,7 +124,8 @@ TEST(AttentionAccuracy, ManySmallWeightsKeepTheirTotal) {
         problem.mask[cell] = float_to_half(cell == 5 ? 0.0f : -std::log(600.0f));
     }
     const std::vector<float> reference = problem.reference(), out = problem.run();
-    EXPECT_LE(distance(problem.row(out, 0, 0, 0), problem.row(reference, 0, 0, 0)), weight_error(4) * problem.largest_value());
+    EXPECT_LE(distance(problem.row(out, 0, 0, 0), problem.row(reference, 0, 0, 0)),
+              weight_error(4) * problem.largest_value());
 }
 
 // softmax(q k^T / sqrt(d)) v on the original rows of head 0, stream 0, without mask.
@@ -145,7 +155,8 @@ TEST(AttentionAccuracy, EightBitsAreCloseToDenseAttentionOnTheOriginal) {
     }
 }
 
-// ---- invariance: the same bits ----------------------------------------------------------------------------------------
+// ---- invariance: the same bits
+// ----------------------------------------------------------------------------------------
 
 TEST_P(Attention, AllIsasGiveTheSameBits) {
     for (Isa isa : available_isas()) EXPECT_TRUE(same_bits(problem_.run(isa), expected_)) << isa_name(isa);
@@ -167,34 +178,38 @@ TEST_P(Attention, OrderOfItemsDoesNotMatter) {
 
 TEST_P(Attention, ARowAloneIsTheRowInTheBatch) {
     const AttentionCase& c = GetParam();
-    for (int64_t stream = 0; stream < c.n_stream; ++stream) for (int64_t token = 0; token < c.n_tokens; token += 1 + c.n_tokens / 4) {
-        const std::vector<float> alone = problem_.run_changed([&](AttentionShape& s, AttentionInputs& in) {
-            const auto skip = [&](auto* p, size_t token_stride, size_t stream_stride) {
-                return offset(p, token * token_stride + stream * stream_stride);
-            };
-            in.q = skip(in.q, in.q_token_stride, in.q_stream_stride);
-            in.out = skip(in.out, in.out_token_stride, in.out_stream_stride);
-            if (in.mask) in.mask = skip(in.mask, in.mask_token_stride, in.mask_stream_stride);
-            in.k_first_stream += stream;
-            in.v_first_stream += stream;
-            s.n_tokens = s.n_stream = 1;
-        });
-        for (int head = 0; head < c.n_head(); ++head) {
-            EXPECT_EQ(0, std::memcmp(problem_.row(alone, stream, token, head).data(),
-                                     problem_.row(expected_, stream, token, head).data(), sizeof(float) * c.head_dim_v))
-                << stream << " " << token << " " << head;
+    for (int64_t stream = 0; stream < c.n_stream; ++stream)
+        for (int64_t token = 0; token < c.n_tokens; token += 1 + c.n_tokens / 4) {
+            const std::vector<float> alone = problem_.run_changed([&](AttentionShape& s, AttentionInputs& in) {
+                const auto skip = [&](auto* p, size_t token_stride, size_t stream_stride) {
+                    return offset(p, token * token_stride + stream * stream_stride);
+                };
+                in.q = skip(in.q, in.q_token_stride, in.q_stream_stride);
+                in.out = skip(in.out, in.out_token_stride, in.out_stream_stride);
+                if (in.mask) in.mask = skip(in.mask, in.mask_token_stride, in.mask_stream_stride);
+                in.k_first_stream += stream;
+                in.v_first_stream += stream;
+                s.n_tokens = s.n_stream = 1;
+            });
+            for (int head = 0; head < c.n_head(); ++head) {
+                EXPECT_EQ(
+                    0, std::memcmp(problem_.row(alone, stream, token, head).data(),
+                                   problem_.row(expected_, stream, token, head).data(), sizeof(float) * c.head_dim_v))
+                    << stream << " " << token << " " << head;
+            }
         }
-    }
 }
 
 TEST_P(AttentionWithMask, PaddingDoesNotMatter) {
-    const auto padded = problem_.run_changed([](AttentionShape& s, AttentionInputs&) { s.n_kv += AttentionProblem::kPadding; });
+    const auto padded =
+        problem_.run_changed([](AttentionShape& s, AttentionInputs&) { s.n_kv += AttentionProblem::kPadding; });
     EXPECT_TRUE(same_bits(padded, expected_));
 }
 
 TEST_P(AttentionWithoutMask, IsAMaskOfZeros) {
     const std::vector<uint16_t> zeros(problem_.mask_token() * GetParam().n_tokens * GetParam().n_stream);
-    EXPECT_TRUE(same_bits(problem_.run_changed([&](AttentionShape&, AttentionInputs& in) { in.mask = zeros.data(); }), expected_));
+    EXPECT_TRUE(same_bits(problem_.run_changed([&](AttentionShape&, AttentionInputs& in) { in.mask = zeros.data(); }),
+                          expected_));
 }
 
 TEST_P(AttentionOfManyRows, OtherQueriesDoNotMatter) {
@@ -211,7 +226,8 @@ TEST_P(AttentionOfManyRows, OtherQueriesDoNotMatter) {
     EXPECT_FALSE(same_bits(out, expected_));
 }
 
-// ---- special rows -----------------------------------------------------------------------------------------------------
+// ---- special rows
+// -----------------------------------------------------------------------------------------------------
 
 TEST_P(Attention, WritesOnlyItsRows) {
     size_t inside = 0;
@@ -243,7 +259,8 @@ TEST_P(Attention, ANonFiniteQueryGivesNanInItsRowOnly) {
             if (stream == 0 && t == token && head == 0) {
                 for (float x : row) EXPECT_TRUE(std::isnan(x));
             } else {
-                EXPECT_EQ(0, std::memcmp(row.data(), before.data(), row.size_bytes())) << stream << " " << t << " " << head;
+                EXPECT_EQ(0, std::memcmp(row.data(), before.data(), row.size_bytes()))
+                    << stream << " " << t << " " << head;
             }
         });
         EXPECT_TRUE(same_bits(broken.run(Isa::kScalar), out)) << bad;
@@ -264,7 +281,8 @@ TEST(AttentionRows, AFullyMaskedRowWithSinksIsZero) {
     for (float x : problem.row(out, 0, 0, 1)) EXPECT_EQ(x, 0.0f);
 }
 
-// ---- plans ------------------------------------------------------------------------------------------------------------
+// ---- plans
+// ------------------------------------------------------------------------------------------------------------
 
 Result<AttentionPlan> plan_for(const AttentionProblem& problem, const std::function<void(AttentionShape&)>& change) {
     AttentionShape s = problem.shape();
@@ -281,8 +299,10 @@ void expect_refused(const Result<AttentionPlan>& plan, Error error, const std::s
 TEST(AttentionPlan, UnsupportedShapesAreRefusedWithTheReason) {
     const AttentionProblem problem({64, 80, 3, 2});
     for (int head_dim : {0, 8, 24, 528, 576}) {
-        expect_refused(plan_for(problem, [&](AttentionShape& s) { s.head_dim_k = head_dim; }), Error::kUnsupported, std::to_string(head_dim));
-        expect_refused(plan_for(problem, [&](AttentionShape& s) { s.head_dim_v = head_dim; }), Error::kUnsupported, std::to_string(head_dim));
+        expect_refused(plan_for(problem, [&](AttentionShape& s) { s.head_dim_k = head_dim; }), Error::kUnsupported,
+                       std::to_string(head_dim));
+        expect_refused(plan_for(problem, [&](AttentionShape& s) { s.head_dim_v = head_dim; }), Error::kUnsupported,
+                       std::to_string(head_dim));
     }
     for (int n_head : {0, -2, 5}) {
         expect_refused(plan_for(problem, [&](AttentionShape& s) { s.n_head = n_head; }), Error::kUnsupported, "n_head");
@@ -291,7 +311,9 @@ TEST(AttentionPlan, UnsupportedShapesAreRefusedWithTheReason) {
 
 TEST(AttentionPlan, InconsistentArgumentsAreRefused) {
     const AttentionProblem problem({64, 80, 3, 2});
-    const auto refused = [&](auto change, const char* reason) { expect_refused(plan_for(problem, change), Error::kInvalidArgument, reason); };
+    const auto refused = [&](auto change, const char* reason) {
+        expect_refused(plan_for(problem, change), Error::kInvalidArgument, reason);
+    };
     refused([](AttentionShape& s) { s.n_tokens = 0; }, "n_tokens");
     refused([](AttentionShape& s) { s.n_kv = 0; }, "n_kv");
     refused([](AttentionShape& s) { s.n_stream = 0; }, "n_stream");
@@ -304,15 +326,20 @@ TEST(AttentionPlan, InconsistentArgumentsAreRefused) {
 
 TEST(AttentionPlan, SplitsLongContextsForThreadsOnly) {
     const AttentionProblem problem({64, 64, 1, 1, 1, 1300});
-    const auto split = [&](int n_threads) { return plan_for(problem, [&](AttentionShape& s) { s.n_threads = n_threads; })->geometry().split; };
+    const auto split = [&](int n_threads) {
+        return plan_for(problem, [&](AttentionShape& s) { s.n_threads = n_threads; })->geometry().split;
+    };
     EXPECT_FALSE(split(1));
     EXPECT_TRUE(split(8));
-    EXPECT_FALSE(plan_for(AttentionProblem({64, 64, 1, 1, 1, 512}), [](AttentionShape& s) { s.n_threads = 8; })->geometry().split);
+    EXPECT_FALSE(plan_for(AttentionProblem({64, 64, 1, 1, 1, 512}), [](AttentionShape& s) { s.n_threads = 8; })
+                     ->geometry()
+                     .split);
 }
 
 TEST(Alibi, SlopesAreThoseOfThePaper) {
-    for (int head = 0; head < 8; ++head) EXPECT_FLOAT_EQ(alibi_slope(8, 8, head), std::exp2(-static_cast<float>(head + 1)));
-    EXPECT_FLOAT_EQ(alibi_slope(8, 12, 8), std::exp2(-0.5f));   // heads beyond the power of two interleave
+    for (int head = 0; head < 8; ++head)
+        EXPECT_FLOAT_EQ(alibi_slope(8, 8, head), std::exp2(-static_cast<float>(head + 1)));
+    EXPECT_FLOAT_EQ(alibi_slope(8, 12, 8), std::exp2(-0.5f));  // heads beyond the power of two interleave
     EXPECT_FLOAT_EQ(alibi_slope(8, 12, 9), std::exp2(-1.5f));
     EXPECT_EQ(alibi_slope(0, 8, 3), 1.0f);
 }

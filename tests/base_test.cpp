@@ -13,7 +13,8 @@
 namespace tq::test {
 namespace {
 
-// ---- half and bfloat16 ------------------------------------------------------------------------------------------------
+// ---- half and bfloat16
+// ------------------------------------------------------------------------------------------------
 
 double reference_half(uint16_t half) {
     const int exponent = (half >> 10) & 31, mantissa = half & 1023;
@@ -22,7 +23,9 @@ double reference_half(uint16_t half) {
     return sign * (exponent == 0 ? std::ldexp(mantissa, -24) : std::ldexp(1024 + mantissa, exponent - 25));
 }
 
-bool is_nan_half(uint16_t half) { return (half & 0x7fff) > 0x7c00; }
+bool is_nan_half(uint16_t half) {
+    return (half & 0x7fff) > 0x7c00;
+}
 
 TEST(Half, AllValuesAreExactAndRoundTrip) {
     for (int bits = 0; bits < 65536; ++bits) {
@@ -60,7 +63,9 @@ TEST(Half, RandomFloatsRoundToTheNearest) {
         const uint16_t half = float_to_half(value);
         const double error = std::abs(reference_half(half) - value);
         ASSERT_LE(error, std::abs(reference_half(static_cast<uint16_t>(half + 1)) - value)) << value;
-        if (half & 0x7fff) { ASSERT_LE(error, std::abs(reference_half(static_cast<uint16_t>(half - 1)) - value)) << value; }
+        if (half & 0x7fff) {
+            ASSERT_LE(error, std::abs(reference_half(static_cast<uint16_t>(half - 1)) - value)) << value;
+        }
     }
 }
 
@@ -81,9 +86,12 @@ TEST(Bfloat16, RoundTripsAndRoundsToNearestEven) {
 }
 
 // A NaN with all of its payload in the low bits must not become infinity.
-TEST(Bfloat16, KeepsNans) { EXPECT_TRUE(std::isnan(bfloat16_to_float(float_to_bfloat16(std::bit_cast<float>(0x7f800001u))))); }
+TEST(Bfloat16, KeepsNans) {
+    EXPECT_TRUE(std::isnan(bfloat16_to_float(float_to_bfloat16(std::bit_cast<float>(0x7f800001u)))));
+}
 
-// ---- group scales -----------------------------------------------------------------------------------------------------
+// ---- group scales
+// -----------------------------------------------------------------------------------------------------
 
 double reference_scale(int code) {
     return code < 8 ? std::ldexp(code, -23) : std::ldexp(8 + code % 8, code / 8 - 24);
@@ -92,7 +100,9 @@ double reference_scale(int code) {
 TEST(Scale, AllCodesAreE5M3AndAscend) {
     for (int code = 0; code <= kMaxScaleCode; ++code) {
         EXPECT_EQ(scale_from_code(static_cast<uint8_t>(code)), reference_scale(code)) << code;
-        if (code > 0) { EXPECT_LT(reference_scale(code - 1), reference_scale(code)); }
+        if (code > 0) {
+            EXPECT_LT(reference_scale(code - 1), reference_scale(code));
+        }
     }
     EXPECT_EQ(reference_scale(kMaxScaleCode), 1920);
 }
@@ -108,7 +118,8 @@ TEST(Scale, ExactScalesGiveTheirCode) {
 
 TEST(Scale, BetweenTwoScalesFloorCeilAndNearestDiffer) {
     for (int code = 0; code < kMaxScaleCode; ++code) {
-        const float below = scale_from_code(static_cast<uint8_t>(code)), above = scale_from_code(static_cast<uint8_t>(code + 1));
+        const float below = scale_from_code(static_cast<uint8_t>(code)),
+                    above = scale_from_code(static_cast<uint8_t>(code + 1));
         const float middle = (below + above) / 2;
         for (float scale : {std::nextafter(below, above), middle, std::nextafter(above, below)}) {
             EXPECT_EQ(scale_code_floor(scale), code) << scale;
@@ -121,14 +132,16 @@ TEST(Scale, BetweenTwoScalesFloorCeilAndNearestDiffer) {
 }
 
 TEST(Scale, Saturates) {
-    for (float scale : {1920.0f, 1e9f, std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
+    for (float scale :
+         {1920.0f, 1e9f, std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
         EXPECT_EQ(scale_code_floor(scale), kMaxScaleCode);
         EXPECT_EQ(scale_code_ceil(scale), kMaxScaleCode);
         EXPECT_EQ(scale_code_nearest(scale), kMaxScaleCode);
     }
 }
 
-// ---- ISA --------------------------------------------------------------------------------------------------------------
+// ---- ISA
+// --------------------------------------------------------------------------------------------------------------
 
 TEST(Isa, EveryAvailableOneCanBeSelectedByName) {
     ASSERT_EQ(available_isas().front(), Isa::kScalar);
@@ -140,7 +153,8 @@ TEST(Isa, UnknownNamesAreRefusedWithTheList) {
     const auto isa = select_isa("sse9");
     ASSERT_FALSE(isa.ok());
     EXPECT_EQ(isa.status().error(), Error::kInvalidArgument);
-    for (Isa available : available_isas()) EXPECT_NE(isa.status().message().find(isa_name(available)), std::string::npos);
+    for (Isa available : available_isas())
+        EXPECT_NE(isa.status().message().find(isa_name(available)), std::string::npos);
 }
 
 TEST(Isa, ComesFromTheEnvironment) {

@@ -1,6 +1,4 @@
 // KvCache against a plain model: every cell is a dense row or nothing.
-#include "turboquant/cache/kv_cache.h"
-
 #include <algorithm>
 #include <cstdint>
 #include <utility>
@@ -10,22 +8,31 @@
 #include "tests/support/bytes.h"
 #include "tests/support/packed_rows.h"
 #include "tests/support/random.h"
+#include "turboquant/cache/kv_cache.h"
 
 namespace tq::test {
 namespace {
 
 const KvCacheParams kParams{Preset{3, 5}, 48, 80, 2, 70, 2};
 
-KvCache make_cache() { return std::move(KvCache::create(kParams, available_isas().back()).value()); }
+KvCache make_cache() {
+    return std::move(KvCache::create(kParams, available_isas().back()).value());
+}
 
-int64_t k_width() { return int64_t{kParams.n_head_kv} * kParams.head_dim_k; }
-int64_t v_width() { return int64_t{kParams.n_head_kv} * kParams.head_dim_v; }
+int64_t k_width() {
+    return int64_t{kParams.n_head_kv} * kParams.head_dim_k;
+}
+int64_t v_width() {
+    return int64_t{kParams.n_head_kv} * kParams.head_dim_v;
+}
 
 struct DenseRows {
     std::vector<float> k, v;
 };
 
-DenseRows random_rows(int64_t n, Random& random) { return {random.normals(n * k_width()), random.normals(n * v_width())}; }
+DenseRows random_rows(int64_t n, Random& random) {
+    return {random.normals(n * k_width()), random.normals(n * v_width())};
+}
 
 DenseRows read(const KvCache& cache, int64_t stream, int64_t cell, int64_t n) {
     DenseRows rows{std::vector<float>(n * k_width()), std::vector<float>(n * v_width())};
@@ -35,7 +42,7 @@ DenseRows read(const KvCache& cache, int64_t stream, int64_t cell, int64_t n) {
 
 // Each cell holds what the codec makes of the row last put there; a cell without a row decodes to zeros.
 class Model {
-public:
+  public:
     Model() : cells_(kParams.n_stream, std::vector<DenseRows>(kParams.n_cells, zeros())), lengths_(kParams.n_stream) {}
 
     void write(int64_t stream, int64_t cell, int64_t n, const DenseRows& rows) {
@@ -71,7 +78,7 @@ public:
         }
     }
 
-private:
+  private:
     static DenseRows zeros() { return {std::vector<float>(k_width()), std::vector<float>(v_width())}; }
     static std::vector<float> through(PackedRows& codec, const std::vector<float>& rows, int64_t i) {
         return codec.encode_decode({rows.begin() + i * codec.width(), rows.begin() + (i + 1) * codec.width()});
@@ -85,24 +92,36 @@ private:
 
 // One random operation on both.
 class RandomOperations {
-public:
+  public:
     explicit RandomOperations(uint64_t seed) : random_(seed) {}
 
     void step() {
         const int64_t stream = random_.below(kParams.n_stream), cell = random_.below(kParams.n_cells);
         const int64_t n = random_.below(std::min<int64_t>(9, kParams.n_cells - cell + 1));
         switch (random_.below(12)) {
-            case 0: case 1: case 2: case 3: return append(stream, n);
-            case 4: case 5: case 6: return write(stream, cell, n);
-            case 7: case 8: return copy(stream, cell);
-            case 9: return truncate(stream, cell);
-            case 10: return trim_front(stream, n);
-            default: if (random_.below(4) == 0) clear();
+            case 0:
+            case 1:
+            case 2:
+            case 3:
+                return append(stream, n);
+            case 4:
+            case 5:
+            case 6:
+                return write(stream, cell, n);
+            case 7:
+            case 8:
+                return copy(stream, cell);
+            case 9:
+                return truncate(stream, cell);
+            case 10:
+                return trim_front(stream, n);
+            default:
+                if (random_.below(4) == 0) clear();
         }
     }
     void check() const { model_.expect_same(cache_); }
 
-private:
+  private:
     void append(int64_t stream, int64_t n) {
         const int64_t at = model_.length(stream);
         const DenseRows rows = random_rows(n, random_);
@@ -200,12 +219,24 @@ TEST(KvCache, OutOfRangeCallsChangeNothing) {
     std::vector<float> sink(71 * v_width());
     ASSERT_TRUE(cache.append(0, 60, k, v).ok());
     const DenseRows before = read(cache, 0, 0, 70);
-    const Status refused[] = {cache.write(2, 0, 1, k, v),    cache.write(-1, 0, 1, k, v), cache.write(0, 70, 1, k, v),
-                              cache.write(0, -1, 1, k, v),   cache.write(0, 0, 71, k, v), cache.write(0, 0, -1, k, v),
-                              cache.append(0, 11, k, v),     cache.append(5, 1, k, v),    cache.copy(0, 0, 0, 31, 40),
-                              cache.copy(0, 31, 0, 0, 40),   cache.copy(0, 0, 2, 0, 1),   cache.copy(3, 0, 0, 0, 1),
-                              cache.truncate(0, 71),         cache.truncate(2, 0),        cache.trim_front(0, 71),
-                              cache.trim_front(-1, 0),       cache.truncate(0, -1),       cache.read(0, 70, 1, nullptr, sink.data()),
+    const Status refused[] = {cache.write(2, 0, 1, k, v),
+                              cache.write(-1, 0, 1, k, v),
+                              cache.write(0, 70, 1, k, v),
+                              cache.write(0, -1, 1, k, v),
+                              cache.write(0, 0, 71, k, v),
+                              cache.write(0, 0, -1, k, v),
+                              cache.append(0, 11, k, v),
+                              cache.append(5, 1, k, v),
+                              cache.copy(0, 0, 0, 31, 40),
+                              cache.copy(0, 31, 0, 0, 40),
+                              cache.copy(0, 0, 2, 0, 1),
+                              cache.copy(3, 0, 0, 0, 1),
+                              cache.truncate(0, 71),
+                              cache.truncate(2, 0),
+                              cache.trim_front(0, 71),
+                              cache.trim_front(-1, 0),
+                              cache.truncate(0, -1),
+                              cache.read(0, 70, 1, nullptr, sink.data()),
                               cache.read(2, 0, 1, nullptr, sink.data()),
                               cache.write(0, INT64_MAX, 1, k, v)};
     for (const Status& status : refused) {

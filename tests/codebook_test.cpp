@@ -37,13 +37,14 @@ GaussianQuantizer quantizer_of_tables(const Codebook& book) {
 }
 
 class CodebookOfBits : public testing::TestWithParam<int> {
-protected:
+  protected:
     const int bits_ = GetParam();
     const Codebook& book_ = codebook(bits_);
 };
 class LloydMaxOfBits : public CodebookOfBits {};
 
-INSTANTIATE_TEST_SUITE_P(Bits, CodebookOfBits, testing::Range(kMinBits, kMaxBits + 1), testing::PrintToStringParamName());
+INSTANTIATE_TEST_SUITE_P(Bits, CodebookOfBits, testing::Range(kMinBits, kMaxBits + 1),
+                         testing::PrintToStringParamName());
 INSTANTIATE_TEST_SUITE_P(Bits, LloydMaxOfBits, testing::Range(kMinBits, kMaxBits), testing::PrintToStringParamName());
 
 TEST_P(LloydMaxOfBits, TableIsTheRoundedFixedPoint) {
@@ -51,7 +52,8 @@ TEST_P(LloydMaxOfBits, TableIsTheRoundedFixedPoint) {
     const double outermost = derived.levels.back();
     const std::vector<int> levels = positive_levels(book_);
     ASSERT_EQ(levels.size(), derived.levels.size());
-    for (size_t i = 0; i < levels.size(); ++i) EXPECT_EQ(levels[i], std::lround(derived.levels[i] * kCentroidMax / outermost)) << i;
+    for (size_t i = 0; i < levels.size(); ++i)
+        EXPECT_EQ(levels[i], std::lround(derived.levels[i] * kCentroidMax / outermost)) << i;
     EXPECT_NEAR(book_.sigma_units, kCentroidMax / outermost, 1e-4);
 }
 
@@ -70,7 +72,8 @@ TEST_P(CodebookOfBits, LevelsAreSymmetricAndAscend) {
     EXPECT_EQ(book_.bits, bits_);
     EXPECT_EQ(book_.centroid[codes - 1], kCentroidMax);
     EXPECT_EQ(book_.centroid[first], -kCentroidMax);
-    for (int code = first; code < codes; ++code) EXPECT_EQ(book_.centroid[code], -book_.centroid[codes - 1 + first - code]) << code;
+    for (int code = first; code < codes; ++code)
+        EXPECT_EQ(book_.centroid[code], -book_.centroid[codes - 1 + first - code]) << code;
     for (int code = first + 1; code < codes; ++code) EXPECT_LT(book_.centroid[code - 1], book_.centroid[code]) << code;
 }
 

@@ -18,7 +18,7 @@ namespace {
 constexpr Side kSides[] = {Side::kKey, Side::kValue};
 
 class CodecOf : public testing::TestWithParam<std::tuple<Side, int>> {
-protected:
+  protected:
     const Side side_ = std::get<0>(GetParam());
     const int bits_ = std::get<1>(GetParam());
 
@@ -26,10 +26,14 @@ protected:
         return {side_, bits_, head_dim, n_head, n_cells, n_stream};
     }
 };
-INSTANTIATE_TEST_SUITE_P(Widths, CodecOf, testing::Combine(testing::ValuesIn(kSides), testing::Range(kMinBits, kMaxBits + 1)),
-                         [](const auto& p) { return side_name(std::get<0>(p.param)) + std::to_string(std::get<1>(p.param)); });
+INSTANTIATE_TEST_SUITE_P(Widths, CodecOf,
+                         testing::Combine(testing::ValuesIn(kSides), testing::Range(kMinBits, kMaxBits + 1)),
+                         [](const auto& p) {
+                             return side_name(std::get<0>(p.param)) + std::to_string(std::get<1>(p.param));
+                         });
 
-// ---- distortion -------------------------------------------------------------------------------------------------------
+// ---- distortion
+// -------------------------------------------------------------------------------------------------------
 
 // |x - decoded|^2 / |x|^2 of Gaussian rows: measured, plus 3 %.
 double distortion_bound(Side side, int bits) {
@@ -51,8 +55,8 @@ TEST_P(CodecOf, DistortionOfGaussianRowsIsBounded) {
     EXPECT_GE(error / energy, distortion_bound(side_, bits_) * 0.9);
 }
 
-// The scale search wins more than one-byte scales lose. Not so where the scale makes keys unbiased instead, nor for values at
-// 7 bits, where rounding the codebook to int8 costs more.
+// The scale search wins more than one-byte scales lose. Not so where the scale makes keys unbiased instead, nor for
+// values at 7 bits, where rounding the codebook to int8 costs more.
 TEST_P(CodecOf, DistortionIsBelowTheoryWithoutSearch) {
     const bool exception = (side_ == Side::kKey && bits_ == 2) || (side_ == Side::kValue && bits_ == 7);
     const double theory = bits_ == kMaxBits ? 6e-5 : lloyd_max_distortion(bits_);
@@ -89,7 +93,7 @@ double inner_product_slope(PackedRows& packed) {
 TEST(Codec, TwoBitKeysAreUnbiased) {
     PackedRows keys({Side::kKey, 2, 128}), values({Side::kValue, 2, 128});
     EXPECT_NEAR(inner_product_slope(keys), 1, 0.02);
-    EXPECT_LT(inner_product_slope(values), 0.95);   // the least-squares scale shrinks
+    EXPECT_LT(inner_product_slope(values), 0.95);  // the least-squares scale shrinks
 }
 
 TEST_P(CodecOf, PowersOfTwoScaleTheRow) {
@@ -105,7 +109,8 @@ TEST_P(CodecOf, PowersOfTwoScaleTheRow) {
     }
 }
 
-// ---- special values ---------------------------------------------------------------------------------------------------
+// ---- special values
+// ---------------------------------------------------------------------------------------------------
 
 TEST_P(CodecOf, ZerosAreExactAndLeaveZeroFilledMemory) {
     for (int head_dim : {16, 80, 128}) {
@@ -125,19 +130,20 @@ struct Replacement {
 
 TEST_P(CodecOf, NonFiniteAndHugeValuesAreReplaced) {
     constexpr float kInf = std::numeric_limits<float>::infinity(), kNan = std::numeric_limits<float>::quiet_NaN();
-    constexpr Replacement kReplacements[] = {{kNan, 0},       {-kNan, 0},         {kInf, 65504}, {-kInf, -65504},
+    constexpr Replacement kReplacements[] = {{kNan, 0},      {-kNan, 0},       {kInf, 65504}, {-kInf, -65504},
                                              {1e38f, 65504}, {-1e38f, -65504}, {65505, 65504}};
-    for (const auto& [value, as_if] : kReplacements) for (Isa isa : available_isas()) {
-        Random random(5);
-        PackedRows a(shape(64, 2), isa), b(shape(64, 2), isa);
-        std::vector<float> row = random.normals(128);
-        row[70] = value;
-        a.encode(row);
-        row[70] = as_if;
-        b.encode(row);
-        EXPECT_EQ(a.bytes, b.bytes) << value << " " << isa_name(isa);
-        for (float x : a.decode()) EXPECT_TRUE(std::isfinite(x));
-    }
+    for (const auto& [value, as_if] : kReplacements)
+        for (Isa isa : available_isas()) {
+            Random random(5);
+            PackedRows a(shape(64, 2), isa), b(shape(64, 2), isa);
+            std::vector<float> row = random.normals(128);
+            row[70] = value;
+            a.encode(row);
+            row[70] = as_if;
+            b.encode(row);
+            EXPECT_EQ(a.bytes, b.bytes) << value << " " << isa_name(isa);
+            for (float x : a.decode()) EXPECT_TRUE(std::isfinite(x));
+        }
 }
 
 TEST_P(CodecOf, RowsOfHugeValuesStayFinite) {
@@ -152,12 +158,19 @@ TEST_P(CodecOf, SubnormalRowsBecomeZeros) {
     EXPECT_EQ(packed.encode_decode(std::vector<float>(64, 1e-40f)), std::vector<float>(64));
 }
 
-// ---- the bytes --------------------------------------------------------------------------------------------------------
+// ---- the bytes
+// --------------------------------------------------------------------------------------------------------
 
 using Round = float (*)(float);
-float keep(float x) { return x; }
-float through_half(float x) { return half_to_float(float_to_half(x)); }
-float through_bfloat16(float x) { return bfloat16_to_float(float_to_bfloat16(x)); }
+float keep(float x) {
+    return x;
+}
+float through_half(float x) {
+    return half_to_float(float_to_half(x));
+}
+float through_bfloat16(float x) {
+    return bfloat16_to_float(float_to_bfloat16(x));
+}
 
 constexpr int kHeadDims[] = {16, 32, 48, 64, 80, 96, 112, 128, 192, 256, 512};
 constexpr int kRowsPerHeadDim = 40;
@@ -169,7 +182,8 @@ int count_changed(Side side, int bits, RowKind kind, Round round) {
         PackedRows first({side, bits, head_dim, 3}), second({side, bits, head_dim, 3});
         Random random(static_cast<uint64_t>(head_dim + bits));
         for (int i = 0; i < kRowsPerHeadDim; ++i) {
-            std::vector<float> decoded = first.encode_decode(make_row(kind, first.codec.rotation(), first.width(), random));
+            std::vector<float> decoded =
+                first.encode_decode(make_row(kind, first.codec.rotation(), first.width(), random));
             for (float& x : decoded) x = round(x);
             second.encode(decoded);
             changed += first.bytes != second.bytes;
@@ -186,7 +200,8 @@ TEST_P(CodecOf, EncodingTheDecodedGivesTheSameBytes) {
 }
 
 TEST_P(CodecOf, EncodingTheDecodedThroughHalfGivesTheSameBytes) {
-    for (RowKind kind : kSpreadKinds) EXPECT_EQ(count_changed(side_, bits_, kind, through_half), 0) << row_kind_name(kind);
+    for (RowKind kind : kSpreadKinds)
+        EXPECT_EQ(count_changed(side_, bits_, kind, through_half), 0) << row_kind_name(kind);
 }
 
 // bfloat16's rounding errors reach half a step of a fine codebook in 1-2 % of rows.
@@ -200,7 +215,8 @@ TEST_P(CodecOf, EncodingTheDecodedThroughBfloat16GivesTheSameBytes) {
 // Rows of a few distinct values may have two exact representations at 7 and 8 bits.
 TEST_P(CodecOf, EncodingTheDecodedOfStructuredRowsGivesTheSameBytes) {
     const int allowed = bits_ <= 6 ? 0 : 2;
-    for (RowKind kind : kStructuredKinds) EXPECT_LE(count_changed(side_, bits_, kind, keep), allowed) << row_kind_name(kind);
+    for (RowKind kind : kStructuredKinds)
+        EXPECT_LE(count_changed(side_, bits_, kind, keep), allowed) << row_kind_name(kind);
 }
 
 // Values exact in binary on every platform: 64 rows of two heads of 80.
@@ -217,31 +233,32 @@ Bytes golden_rows(Side side, int bits, Isa isa) {
 
 // The format: a change here makes every stored cache unreadable.
 TEST_P(CodecOf, PackedBytesAreGoldenOnEveryIsa) {
-    constexpr uint64_t kGolden[2][7] = {
-        {0xda068650ec9fa8b8, 0x739d1908ee01e597, 0xa3c8402790cc158f, 0xe0d63ab2fc91d024,
-         0x554b24bf6b918121, 0xfa84d3e13c39c8af, 0x162693d5b59964b8},
-        {0xdd648d78643fa20a, 0x7178358f6ac61ea1, 0x69e3918424cfab90, 0xf300be37e9fbcbc6,
-         0xe411a526c2799b2c, 0x54c2b511f8572608, 0x51fd62e68516c9df}};
+    constexpr uint64_t kGolden[2][7] = {{0xda068650ec9fa8b8, 0x739d1908ee01e597, 0xa3c8402790cc158f, 0xe0d63ab2fc91d024,
+                                         0x554b24bf6b918121, 0xfa84d3e13c39c8af, 0x162693d5b59964b8},
+                                        {0xdd648d78643fa20a, 0x7178358f6ac61ea1, 0x69e3918424cfab90, 0xf300be37e9fbcbc6,
+                                         0xe411a526c2799b2c, 0x54c2b511f8572608, 0x51fd62e68516c9df}};
     const uint64_t expected = kGolden[side_ == Side::kValue][bits_ - kMinBits];
     for (Isa isa : available_isas()) {
         const Bytes bytes = golden_rows(side_, bits_, isa);
-        EXPECT_EQ(fnv1a(bytes.data(), bytes.size()), expected) << isa_name(isa) << std::hex << " 0x" << fnv1a(bytes.data(), bytes.size());
+        EXPECT_EQ(fnv1a(bytes.data(), bytes.size()), expected)
+            << isa_name(isa) << std::hex << " 0x" << fnv1a(bytes.data(), bytes.size());
     }
 }
 
 TEST_P(CodecOf, AllIsasGiveTheSameBytesForAllKindsOfRows) {
-    for (int head_dim : {16, 112, 256}) for (RowKind kind : kRowKinds) {
-        Random random(static_cast<uint64_t>(head_dim));
-        PackedRows best(shape(head_dim, 3));
-        const std::vector<float> row = make_row(kind, best.codec.rotation(), best.width(), random);
-        best.encode(row);
-        for (Isa isa : available_isas()) {
-            PackedRows other(shape(head_dim, 3), isa);
-            other.encode(row);
-            EXPECT_EQ(other.bytes, best.bytes) << isa_name(isa) << " " << row_kind_name(kind);
-            EXPECT_TRUE(same_bits(other.decode(), best.decode())) << isa_name(isa);
+    for (int head_dim : {16, 112, 256})
+        for (RowKind kind : kRowKinds) {
+            Random random(static_cast<uint64_t>(head_dim));
+            PackedRows best(shape(head_dim, 3));
+            const std::vector<float> row = make_row(kind, best.codec.rotation(), best.width(), random);
+            best.encode(row);
+            for (Isa isa : available_isas()) {
+                PackedRows other(shape(head_dim, 3), isa);
+                other.encode(row);
+                EXPECT_EQ(other.bytes, best.bytes) << isa_name(isa) << " " << row_kind_name(kind);
+                EXPECT_TRUE(same_bits(other.decode(), best.decode())) << isa_name(isa);
+            }
         }
-    }
 }
 
 TEST_P(CodecOf, SlicesMayBeEncodedInAnyOrder) {
@@ -272,7 +289,8 @@ TEST_P(CodecOf, WritingACellLeavesTheOthers) {
         packed.encode(random.normals(packed.width()), written % kCells, written / kCells);
         EXPECT_NE(packed.cell_bytes(written % kCells, written / kCells), expected[written]);
         expected[written] = packed.cell_bytes(written % kCells, written / kCells);
-        for (int64_t i = 0; i < kCells * kStreams; ++i) ASSERT_EQ(packed.cell_bytes(i % kCells, i / kCells), expected[i]) << i;
+        for (int64_t i = 0; i < kCells * kStreams; ++i)
+            ASSERT_EQ(packed.cell_bytes(i % kCells, i / kCells), expected[i]) << i;
     }
 }
 
@@ -295,7 +313,8 @@ TEST_P(CodecOf, DecodeIsTheInverseRotationOfDecodeRotated) {
     const std::vector<float> decoded = packed.encode_decode(random.normals(packed.width()));
     std::vector<float> row(packed.width());
     packed.codec.decode_rotated(packed.bytes.data(), 0, 0, row.data());
-    for (int head = 0; head < 3; ++head) packed.codec.kernels().rotate_inverse(packed.codec.rotation(), &row[96 * head], &row[96 * head]);
+    for (int head = 0; head < 3; ++head)
+        packed.codec.kernels().rotate_inverse(packed.codec.rotation(), &row[96 * head], &row[96 * head]);
     EXPECT_TRUE(same_bits(row, decoded));
 }
 

@@ -13,16 +13,18 @@
 namespace tq::test {
 namespace {
 
-// ---- presets ----------------------------------------------------------------------------------------------------------
+// ---- presets
+// ----------------------------------------------------------------------------------------------------------
 
 TEST(Preset, ParsesAllPairs) {
-    for (int k = 2; k <= 8; ++k) for (int v = 2; v <= 8; ++v) {
-        const std::string name = "k" + std::to_string(k) + "v" + std::to_string(v);
-        const Preset preset = Preset::parse(name).value();
-        EXPECT_EQ(preset.bits(Side::kKey), k);
-        EXPECT_EQ(preset.bits(Side::kValue), v);
-        EXPECT_EQ(preset.name(), name);
-    }
+    for (int k = 2; k <= 8; ++k)
+        for (int v = 2; v <= 8; ++v) {
+            const std::string name = "k" + std::to_string(k) + "v" + std::to_string(v);
+            const Preset preset = Preset::parse(name).value();
+            EXPECT_EQ(preset.bits(Side::kKey), k);
+            EXPECT_EQ(preset.bits(Side::kValue), v);
+            EXPECT_EQ(preset.name(), name);
+        }
 }
 
 TEST(Preset, ParsesBitsPerValue) {
@@ -39,11 +41,13 @@ TEST(Preset, ParsesBitsPerValue) {
 }
 
 TEST(Preset, RefusesOthersAndListsTheValid) {
-    for (const char* text : {"", "1", "9", "1.5", "8.5", "3.25", "k4", "k4v", "k1v4", "k4v9", "v4k4", "K4V4", "k4v4 ", "k10v4", "4,5"}) {
+    for (const char* text :
+         {"", "1", "9", "1.5", "8.5", "3.25", "k4", "k4v", "k1v4", "k4v9", "v4k4", "K4V4", "k4v4 ", "k10v4", "4,5"}) {
         const auto preset = Preset::parse(text);
         ASSERT_FALSE(preset.ok()) << text;
         EXPECT_EQ(preset.status().error(), Error::kInvalidArgument);
-        for (const char* part : {"k4v4", "2.5", "2 to 8"}) EXPECT_NE(preset.status().message().find(part), std::string::npos);
+        for (const char* part : {"k4v4", "2.5", "2 to 8"})
+            EXPECT_NE(preset.status().message().find(part), std::string::npos);
     }
 }
 
@@ -53,14 +57,15 @@ TEST(Preset, EffectiveBitsCountTheScales) {
     EXPECT_DOUBLE_EQ(effective_bits(Preset{5, 3}), (5.25 + 3.125) / 2);
 }
 
-// ---- tensors ----------------------------------------------------------------------------------------------------------
+// ---- tensors
+// ----------------------------------------------------------------------------------------------------------
 
 struct TensorShape {
     int64_t n_embd, n_cells, n_stream;
 };
 
 class LayoutOfTensor : public testing::TestWithParam<std::tuple<Side, int, TensorShape>> {
-protected:
+  protected:
     PackedLayout layout() const {
         const auto& [side, bits, shape] = GetParam();
         return PackedLayout::create(side, bits, shape.n_embd, shape.n_cells, shape.n_stream).value();
@@ -68,8 +73,8 @@ protected:
 };
 INSTANTIATE_TEST_SUITE_P(Shapes, LayoutOfTensor,
                          testing::Combine(testing::Values(Side::kKey, Side::kValue), testing::Values(2, 3, 7, 8),
-                                          testing::Values(TensorShape{16, 1, 1}, TensorShape{80, 64, 1}, TensorShape{240, 65, 3},
-                                                          TensorShape{512, 200, 2})));
+                                          testing::Values(TensorShape{16, 1, 1}, TensorShape{80, 64, 1},
+                                                          TensorShape{240, 65, 3}, TensorShape{512, 200, 2})));
 
 // Every byte of the tensor belongs to exactly one tile or one row of scales.
 TEST_P(LayoutOfTensor, TilesAndScalesCoverEveryByteOnce) {
@@ -80,10 +85,12 @@ TEST_P(LayoutOfTensor, TilesAndScalesCoverEveryByteOnce) {
         EXPECT_EQ(begin % 64, 0u);
         for (size_t i = begin; i < begin + n; ++i) ++uses[i];
     };
-    for (int64_t stream = 0; stream < l.n_stream; ++stream) for (int64_t block = 0; block < l.n_blocks(); ++block) {
-        for (int64_t step = 0; step < l.n_steps(); ++step) use(l.tile_offset(stream, step, block), l.tile_bytes());
-        for (int64_t group = 0; group < l.n_groups(); ++group) use(l.scale_offset(stream, group, block), kBlockCells);
-    }
+    for (int64_t stream = 0; stream < l.n_stream; ++stream)
+        for (int64_t block = 0; block < l.n_blocks(); ++block) {
+            for (int64_t step = 0; step < l.n_steps(); ++step) use(l.tile_offset(stream, step, block), l.tile_bytes());
+            for (int64_t group = 0; group < l.n_groups(); ++group)
+                use(l.scale_offset(stream, group, block), kBlockCells);
+        }
     EXPECT_EQ(std::count(uses.begin(), uses.end(), 1), static_cast<int64_t>(uses.size()));
 }
 
@@ -106,9 +113,11 @@ TEST_P(LayoutOfTensor, StepsOfGroupsAddUp) {
 }
 
 TEST(Layout, FullBlocksCostTheEffectiveBits) {
-    for (Side side : {Side::kKey, Side::kValue}) for (int bits = 2; bits <= 8; ++bits) {
-        EXPECT_DOUBLE_EQ(PackedLayout::create(side, bits, 256, 128, 2).value().effective_bits(), effective_bits(side, bits));
-    }
+    for (Side side : {Side::kKey, Side::kValue})
+        for (int bits = 2; bits <= 8; ++bits) {
+            EXPECT_DOUBLE_EQ(PackedLayout::create(side, bits, 256, 128, 2).value().effective_bits(),
+                             effective_bits(side, bits));
+        }
 }
 
 TEST(Layout, RefusesBadArgumentsByName) {
@@ -119,16 +128,19 @@ TEST(Layout, RefusesBadArgumentsByName) {
     };
     for (int bits : {-1, 0, 1, 9}) expect_refused(PackedLayout::create(Side::kKey, bits, 64, 64, 1), "bits");
     for (int64_t n : {-16, 0, 8, 100, 1 << 25}) expect_refused(PackedLayout::create(Side::kKey, 4, n, 64, 1), "n_embd");
-    for (int64_t n : {int64_t{-1}, int64_t{0}, int64_t{1} << 50}) expect_refused(PackedLayout::create(Side::kKey, 4, 64, n, 1), "n_cells");
-    for (int64_t n : {int64_t{-1}, int64_t{0}, int64_t{1} << 50}) expect_refused(PackedLayout::create(Side::kKey, 4, 64, 64, n), "n_stream");
+    for (int64_t n : {int64_t{-1}, int64_t{0}, int64_t{1} << 50})
+        expect_refused(PackedLayout::create(Side::kKey, 4, 64, n, 1), "n_cells");
+    for (int64_t n : {int64_t{-1}, int64_t{0}, int64_t{1} << 50})
+        expect_refused(PackedLayout::create(Side::kKey, 4, 64, 64, n), "n_stream");
 }
 
-// ---- codes in a tile --------------------------------------------------------------------------------------------------
+// ---- codes in a tile
+// --------------------------------------------------------------------------------------------------
 
 using Codes = std::array<uint8_t, kStepDims>;
 
 class CodesInTile : public testing::TestWithParam<std::tuple<Side, int>> {
-protected:
+  protected:
     const Side side_ = std::get<0>(GetParam());
     const int bits_ = std::get<1>(GetParam());
     const size_t tile_bytes_ = size_t{128} * bits_;
@@ -152,7 +164,8 @@ protected:
         return code;
     }
 };
-INSTANTIATE_TEST_SUITE_P(All, CodesInTile, testing::Combine(testing::Values(Side::kKey, Side::kValue), testing::Range(2, 9)));
+INSTANTIATE_TEST_SUITE_P(All, CodesInTile,
+                         testing::Combine(testing::Values(Side::kKey, Side::kValue), testing::Range(2, 9)));
 
 TEST_P(CodesInTile, LieWhereDocumentedAndRoundTrip) {
     Bytes tile(tile_bytes_);
@@ -165,7 +178,8 @@ TEST_P(CodesInTile, LieWhereDocumentedAndRoundTrip) {
         Codes codes;
         extract_codes(side_, bits_, cell, tile.data(), codes.data());
         EXPECT_EQ(codes, cells[cell]) << cell;
-        for (int dim = 0; dim < kStepDims; ++dim) EXPECT_EQ(code_at(tile, dim, cell), cells[cell][dim]) << cell << " " << dim;
+        for (int dim = 0; dim < kStepDims; ++dim)
+            EXPECT_EQ(code_at(tile, dim, cell), cells[cell][dim]) << cell << " " << dim;
     }
 }
 
@@ -179,7 +193,9 @@ TEST_P(CodesInTile, InsertingOneCellLeavesTheOthers) {
             Codes a, b;
             extract_codes(side_, bits_, other, before.data(), a.data());
             extract_codes(side_, bits_, other, tile.data(), b.data());
-            if (other != cell) { ASSERT_EQ(a, b) << cell << " disturbs " << other; }
+            if (other != cell) {
+                ASSERT_EQ(a, b) << cell << " disturbs " << other;
+            }
         }
     }
 }

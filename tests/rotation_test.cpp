@@ -30,7 +30,7 @@ std::vector<float> rotate_inverse(const Rotation& r, const std::vector<float>& y
 
 // R = 2^-a M S2 M S1, M = H (x) Q, as dense products in double.
 class DenseRotation {
-public:
+  public:
     explicit DenseRotation(int head_dim) : n_(head_dim), run_(1 << std::countr_zero(static_cast<unsigned>(head_dim))) {}
 
     std::vector<double> apply(const std::vector<float>& x) const {
@@ -43,7 +43,7 @@ public:
         return y;
     }
 
-private:
+  private:
     double m(int row, int column) const {
         const int runs = n_ / run_;
         const double q = (row / run_ == column / run_ ? 1.0 : 0.0) - 2.0 / runs * (runs > 1);
@@ -52,7 +52,8 @@ private:
     }
     std::vector<double> multiply_m(const std::vector<double>& x) const {
         std::vector<double> y(n_, 0.0);
-        for (int row = 0; row < n_; ++row) for (int column = 0; column < n_; ++column) y[row] += m(row, column) * x[column];
+        for (int row = 0; row < n_; ++row)
+            for (int column = 0; column < n_; ++column) y[row] += m(row, column) * x[column];
         return y;
     }
 
@@ -60,7 +61,7 @@ private:
 };
 
 class RotationOfHeadDim : public testing::TestWithParam<int> {
-protected:
+  protected:
     const int head_dim_ = GetParam();
     const Rotation rotation_ = Rotation::create(head_dim_).value();
     Random random_{static_cast<uint64_t>(head_dim_)};
@@ -105,8 +106,8 @@ TEST_P(RotationOfHeadDim, AllIsasGiveTheSameBits) {
     }
 }
 
-// One value becomes head_dim values of similar size, not two or three large ones. A Gaussian has kurtosis 3; a single round
-// would give 1, no rotation head_dim. The runs' mixing weakens with their number m: head dims in use have m <= 7.
+// One value becomes head_dim values of similar size, not two or three large ones. A Gaussian has kurtosis 3; a single
+// round would give 1, no rotation head_dim. The runs' mixing weakens with their number m: head dims in use have m <= 7.
 TEST_P(RotationOfHeadDim, SpreadsASingleValue) {
     double largest = 0, kurtosis = 0;
     for (int i = 0; i < head_dim_; ++i) {
@@ -127,7 +128,8 @@ TEST_P(RotationOfHeadDim, SpreadsASingleValue) {
 TEST(Rotation, SignsOfHeadDim64AreGolden) {
     const Rotation r = Rotation::create(64).value();
     std::string signs[2];
-    for (int round = 0; round < 2; ++round) for (int i = 0; i < 16; ++i) signs[round] += r.signs[round][i] < 0 ? '-' : '+';
+    for (int round = 0; round < 2; ++round)
+        for (int i = 0; i < 16; ++i) signs[round] += r.signs[round][i] < 0 ? '-' : '+';
     EXPECT_EQ(signs[0], "+-+---+++++++---");
     EXPECT_EQ(signs[1], "+-+-+--++-+-+-+-");
 }

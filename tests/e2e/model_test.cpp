@@ -33,24 +33,47 @@ protected:
     }
 
     // The sequences 0..3 of four different prompts, each decoded token by token beside the others.
-    static std::vector<Tokens> together(llama_model* model, bool unified, std::vector<Logits>* first_logits = nullptr) {
-        Session session(model, {.n_ctx = 4096, .n_seq_max = 4, .unified = unified});
-        std::vector<Logits> logits;
-        std::vector<llama_pos> positions;
-        for (llama_seq_id seq = 0; seq < 4; ++seq) {
-            logits.push_back(session.decode(prompt(model, length(seq), seq * 50u), 0, seq));
-            positions.push_back(static_cast<llama_pos>(length(seq)));
-        }
+    static std::vector<Tokens> together(llama_model* model) {
+        Session session(model, {.n_ctx = 4096, .n_seq_max = 4});
+        std::vector<Logits> logits = decode_prompts(session, model);
         std::vector<Tokens> generated(4);
         for (size_t i = 0; i < kGenerated && !logits.empty(); ++i) {
             Tokens next;
             for (const Logits& l : logits) next.push_back(argmax(l));
             for (size_t seq = 0; seq < 4; ++seq) generated[seq].push_back(next[seq]);
-            logits = session.decode_together(next, positions);
-            for (llama_pos& position : positions) ++position;
-            if (i == 0 && first_logits) *first_logits = logits;
+            logits = session.decode_together(next, positions(i));
         }
         return generated;
+    }
+
+    // Mean over 32 given tokens of each of the four sequences, decoded side by side in both caches.
+    double divergence_from_f16(bool unified) {
+        constexpr size_t kTokens = 32;
+        const ContextOptions options{.n_ctx = 4096, .n_seq_max = 4, .unified = unified};
+        Session packed(model(), options), dense(f16(), options);
+        decode_prompts(packed, model());
+        decode_prompts(dense, f16());
+        double sum = 0;
+        for (size_t i = 0; i < kTokens; ++i) {
+            Tokens next;
+            for (llama_seq_id seq = 0; seq < 4; ++seq) next.push_back(prompt(model(), length(seq) + i + 1, seq * 50u).back());
+            const std::vector<Logits> p = dense.decode_together(next, positions(i)), q = packed.decode_together(next, positions(i));
+            if (p.size() != 4 || q.size() != 4) return NAN;
+            for (size_t seq = 0; seq < 4; ++seq) sum += kl_divergence(p[seq], q[seq]);
+        }
+        return sum / (4 * kTokens);
+    }
+
+    static std::vector<Logits> decode_prompts(Session& session, llama_model* model) {
+        std::vector<Logits> logits;
+        for (llama_seq_id seq = 0; seq < 4; ++seq) logits.push_back(session.decode(prompt(model, length(seq), seq * 50u), 0, seq));
+        return logits;
+    }
+    // Of the i-th token behind each prompt.
+    static std::vector<llama_pos> positions(size_t i) {
+        std::vector<llama_pos> all;
+        for (llama_seq_id seq = 0; seq < 4; ++seq) all.push_back(static_cast<llama_pos>(length(seq) + i));
+        return all;
     }
     static size_t length(llama_seq_id seq) { return 120 + 37 * static_cast<size_t>(seq); }
 
@@ -71,18 +94,19 @@ TEST_F(Model, PromptBatchesDoNotChangeTheText) {
 }
 
 TEST_F(Model, SequencesBesideOthersKeepTheirText) {
-    const std::vector<Tokens> texts = together(model(), false);
+    const std::vector<Tokens> texts = together(model());
     for (llama_seq_id seq = 0; seq < 4; ++seq) {
         EXPECT_EQ(alone(model(), {}, length(seq), seq * 50u), texts[static_cast<size_t>(seq)]) << "sequence " << seq;
     }
 }
 
-TEST_F(Model, UnifiedCacheStaysClose) {
-    std::vector<Logits> split, unified;
-    together(model(), false, &split);
-    together(model(), true, &unified);
-    ASSERT_EQ(unified.size(), 4u);
-    for (size_t seq = 0; seq < 4; ++seq) EXPECT_LT(kl_divergence(split[seq], unified[seq]), 0.02) << seq;
+// In a unified cache a sequence lies in other cells, beside other sequences' cells: llama.cpp's own f16 attention is not
+// bit-identical there either. What must hold: being unified takes the cache no farther from f16 than it is anyway.
+TEST_F(Model, UnifiedCacheIsAsCloseToF16) {
+    const double split = divergence_from_f16(false), unified = divergence_from_f16(true);
+    std::printf("mean KLD against f16: %.4f in separate streams, %.4f unified\n", split, unified);
+    EXPECT_LT(split, 0.15);
+    EXPECT_LT(unified, 1.5 * split);
 }
 
 TEST_F(Model, CopiedSequenceContinuesAsTheOriginal) {

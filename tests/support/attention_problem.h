@@ -30,20 +30,21 @@ struct AttentionCase {
     int64_t n_stream = 1, first_stream = 0;
     bool sinks = false;
     float softcap = 0, max_bias = 0;
-    float query_size = 1;   // standard deviation of the query's values
+    float query_size = 1;  // standard deviation of the query's values
 
     int n_head() const { return group_size * n_head_kv; }
 };
 
 inline void PrintTo(const AttentionCase& c, std::ostream* out) {
-    *out << "D " << c.head_dim_k << "/" << c.head_dim_v << " heads " << c.n_head() << "/" << c.n_head_kv << " tokens " << c.n_tokens
-         << " cells " << c.n_kv << " k" << c.key_bits << "v" << c.value_bits << " mask " << static_cast<int>(c.mask) << " streams "
-         << c.n_stream << "+" << c.first_stream << (c.sinks ? " sinks" : "") << " softcap " << c.softcap << " ALiBi " << c.max_bias;
+    *out << "D " << c.head_dim_k << "/" << c.head_dim_v << " heads " << c.n_head() << "/" << c.n_head_kv << " tokens "
+         << c.n_tokens << " cells " << c.n_kv << " k" << c.key_bits << "v" << c.value_bits << " mask "
+         << static_cast<int>(c.mask) << " streams " << c.n_stream << "+" << c.first_stream << (c.sinks ? " sinks" : "")
+         << " softcap " << c.softcap << " ALiBi " << c.max_bias;
 }
 
 // 64-byte aligned memory of a plan.
 class Workspace {
-public:
+  public:
     explicit Workspace(size_t bytes) : memory_(bytes + 64) {}
     void* data() {
         void* p = memory_.data();
@@ -51,12 +52,12 @@ public:
         return std::align(64, space - 64, p, space);
     }
 
-private:
+  private:
     Bytes memory_;
 };
 
 class AttentionProblem {
-public:
+  public:
     // Cells that no mask shows, behind n_kv.
     static constexpr int64_t kPadding = 256;
     static constexpr float kUntouched = 12345.0f;
@@ -65,7 +66,8 @@ public:
         : case_(c),
           random_(seed),
           keys_({Side::kKey, c.key_bits, c.head_dim_k, c.n_head_kv, c.n_kv + kPadding, c.n_stream + c.first_stream}),
-          values_({Side::kValue, c.value_bits, c.head_dim_v, c.n_head_kv, c.n_kv + kPadding, c.n_stream + c.first_stream}) {
+          values_(
+              {Side::kValue, c.value_bits, c.head_dim_v, c.n_head_kv, c.n_kv + kPadding, c.n_stream + c.first_stream}) {
         dense_k = fill(keys_);
         dense_v = fill(values_);
         // Strides of no particular form: heads padded by 3 floats, tokens by 5.
@@ -82,8 +84,9 @@ public:
 
     AttentionShape shape(int n_threads = 1) const {
         const float scale = 1 / std::sqrt(static_cast<float>(case_.head_dim_k));
-        return {case_.head_dim_k, case_.head_dim_v, case_.n_head(), case_.n_head_kv, case_.n_tokens, case_.n_kv,
-                case_.n_stream,   scale,            case_.softcap,  case_.max_bias,  n_threads};
+        return {case_.head_dim_k, case_.head_dim_v, case_.n_head(), case_.n_head_kv,
+                case_.n_tokens,   case_.n_kv,       case_.n_stream, scale,
+                case_.softcap,    case_.max_bias,   n_threads};
     }
 
     AttentionInputs inputs(const RowCodec& key_codec, const RowCodec& value_codec, std::vector<float>& out) const {
@@ -108,13 +111,16 @@ public:
 
     void set_value(int64_t cell, const std::vector<float>& row) { values_.encode(row, cell); }
 
-    std::vector<float> empty_output() const { return std::vector<float>(out_token_ * case_.n_tokens * case_.n_stream, kUntouched); }
+    std::vector<float> empty_output() const {
+        return std::vector<float>(out_token_ * case_.n_tokens * case_.n_stream, kUntouched);
+    }
 
     using Runner = std::function<void(const AttentionPlan&, const AttentionInputs&, void* workspace)>;
     using Change = std::function<void(AttentionShape&, AttentionInputs&)>;
 
     // The strided output, gaps included. `change` may alter what is asked for.
-    std::vector<float> run(Isa isa, int n_threads = 1, const Runner& runner = run_in_order, const Change& change = {}) const {
+    std::vector<float> run(Isa isa, int n_threads = 1, const Runner& runner = run_in_order,
+                           const Change& change = {}) const {
         const RowCodec key_codec = codec_for(keys_, isa), value_codec = codec_for(values_, isa);
         std::vector<float> out = empty_output();
         AttentionShape s = shape(n_threads);
@@ -126,7 +132,9 @@ public:
         return out;
     }
     std::vector<float> run() const { return run(available_isas().back()); }
-    std::vector<float> run_changed(const Change& change) const { return run(available_isas().back(), 1, run_in_order, change); }
+    std::vector<float> run_changed(const Change& change) const {
+        return run(available_isas().back(), 1, run_in_order, change);
+    }
 
     std::vector<float> reference() const {
         std::vector<float> out = empty_output();
@@ -134,17 +142,22 @@ public:
         return out;
     }
 
-    static void run_in_order(const AttentionPlan& plan, const AttentionInputs& in, void* workspace) { plan.run_all(in, workspace); }
+    static void run_in_order(const AttentionPlan& plan, const AttentionInputs& in, void* workspace) {
+        plan.run_all(in, workspace);
+    }
 
     // Each row of a strided output: fn(stream, token, head, values).
     template <class Fn>
     void for_rows(const std::vector<float>& out, Fn fn) const {
-        for (int64_t stream = 0; stream < case_.n_stream; ++stream) for (int64_t token = 0; token < case_.n_tokens; ++token) {
-            for (int head = 0; head < case_.n_head(); ++head) fn(stream, token, head, row(out, stream, token, head));
-        }
+        for (int64_t stream = 0; stream < case_.n_stream; ++stream)
+            for (int64_t token = 0; token < case_.n_tokens; ++token) {
+                for (int head = 0; head < case_.n_head(); ++head)
+                    fn(stream, token, head, row(out, stream, token, head));
+            }
     }
     std::span<const float> row(const std::vector<float>& out, int64_t stream, int64_t token, int head) const {
-        return std::span(out).subspan((stream * case_.n_tokens + token) * out_token_ + head * out_head_, case_.head_dim_v);
+        return std::span(out).subspan((stream * case_.n_tokens + token) * out_token_ + head * out_head_,
+                                      case_.head_dim_v);
     }
     std::span<float> query(int64_t stream, int64_t token, int head) {
         return std::span(q).subspan((stream * case_.n_tokens + token) * q_token_ + head * q_head_, case_.head_dim_k);
@@ -158,7 +171,8 @@ public:
         return mask.empty() ? uint16_t{0} : mask[(stream * case_.n_tokens + token) * mask_token() + cell];
     }
     bool fully_masked(int64_t stream, int64_t token) const {
-        for (int64_t cell = 0; cell < case_.n_kv; ++cell) if (mask_at(stream, token, cell) != kMasked) return false;
+        for (int64_t cell = 0; cell < case_.n_kv; ++cell)
+            if (mask_at(stream, token, cell) != kMasked) return false;
         return true;
     }
 
@@ -170,10 +184,10 @@ public:
     const PackedRows& values() const { return values_; }
 
     static constexpr uint16_t kMasked = 0xfc00;
-    std::vector<float> q, sinks, dense_k, dense_v;   // dense: [stream][cell][n_embd]
-    std::vector<uint16_t> mask;                      // [stream][token][n_kv + kPadding]; empty: none
+    std::vector<float> q, sinks, dense_k, dense_v;  // dense: [stream][cell][n_embd]
+    std::vector<uint16_t> mask;                     // [stream][token][n_kv + kPadding]; empty: none
 
-private:
+  private:
     static size_t bytes_of(int64_t floats) { return sizeof(float) * static_cast<size_t>(floats); }
     static RowCodec codec_for(const PackedRows& rows, Isa isa) {
         return RowCodec::create(rows.codec.layout(), rows.codec.head_dim(), isa).value();
@@ -182,11 +196,12 @@ private:
     std::vector<float> fill(PackedRows& packed) {
         const PackedLayout& layout = packed.codec.layout();
         std::vector<float> dense;
-        for (int64_t stream = 0; stream < layout.n_stream; ++stream) for (int64_t cell = 0; cell < layout.n_cells; ++cell) {
-            const std::vector<float> row = random_.normals(layout.n_embd, 0.5 + random_.uniform());
-            packed.encode(row, cell, stream);
-            dense.insert(dense.end(), row.begin(), row.end());
-        }
+        for (int64_t stream = 0; stream < layout.n_stream; ++stream)
+            for (int64_t cell = 0; cell < layout.n_cells; ++cell) {
+                const std::vector<float> row = random_.normals(layout.n_embd, 0.5 + random_.uniform());
+                packed.encode(row, cell, stream);
+                dense.insert(dense.end(), row.begin(), row.end());
+            }
         return dense;
     }
 
@@ -195,7 +210,8 @@ private:
         for (int64_t stream = case_.first_stream; stream < case_.first_stream + case_.n_stream; ++stream) {
             for (int64_t cell = 0; cell < case_.n_kv; ++cell) {
                 const std::vector<float> row = packed.decode(cell, stream);
-                for (int h = 0; h < case_.n_head_kv; ++h) largest = std::max(largest, norm(std::span(row).subspan(h * head_dim, head_dim)));
+                for (int h = 0; h < case_.n_head_kv; ++h)
+                    largest = std::max(largest, norm(std::span(row).subspan(h * head_dim, head_dim)));
             }
         }
         return largest;
@@ -204,22 +220,28 @@ private:
     bool shown(int64_t token, int64_t cell) {
         const int64_t position = case_.n_kv - case_.n_tokens + token;
         switch (case_.mask) {
-            case Mask::kCausal: return cell <= position;
-            case Mask::kHoles: return random_.below(3) > 0;
-            case Mask::kSlidingWindow: return cell <= position && cell > position - 100;
-            case Mask::kSomeRowsFullyMasked: return token % 2 == 1 && cell <= position;
-            default: return true;
+            case Mask::kCausal:
+                return cell <= position;
+            case Mask::kHoles:
+                return random_.below(3) > 0;
+            case Mask::kSlidingWindow:
+                return cell <= position && cell > position - 100;
+            case Mask::kSomeRowsFullyMasked:
+                return token % 2 == 1 && cell <= position;
+            default:
+                return true;
         }
     }
     void make_mask() {
         if (case_.mask == Mask::kNone) return;
         const bool biased = case_.mask == Mask::kBias || case_.max_bias > 0;
         mask.assign(case_.n_stream * case_.n_tokens * mask_token(), kMasked);
-        for (int64_t row = 0; row < case_.n_stream * case_.n_tokens; ++row) for (int64_t cell = 0; cell < case_.n_kv; ++cell) {
-            const int64_t token = row % case_.n_tokens;
-            const auto bias = static_cast<float>(cell - (case_.n_kv - case_.n_tokens + token)) / 16;
-            if (shown(token, cell)) mask[row * mask_token() + cell] = biased ? float_to_half(bias) : uint16_t{0};
-        }
+        for (int64_t row = 0; row < case_.n_stream * case_.n_tokens; ++row)
+            for (int64_t cell = 0; cell < case_.n_kv; ++cell) {
+                const int64_t token = row % case_.n_tokens;
+                const auto bias = static_cast<float>(cell - (case_.n_kv - case_.n_tokens + token)) / 16;
+                if (shown(token, cell)) mask[row * mask_token() + cell] = biased ? float_to_half(bias) : uint16_t{0};
+            }
     }
 
     AttentionCase case_;

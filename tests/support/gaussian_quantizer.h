@@ -8,12 +8,17 @@
 
 namespace tq::test {
 
-inline double normal_density(double x) { return std::exp(-x * x / 2) / std::sqrt(2 * std::numbers::pi); }
+inline double normal_density(double x) {
+    return std::exp(-x * x / 2) / std::sqrt(2 * std::numbers::pi);
+}
 
 // P(X > x)
-inline double normal_tail(double x) { return std::erfc(x / std::numbers::sqrt2) / 2; }
+inline double normal_tail(double x) {
+    return std::erfc(x / std::numbers::sqrt2) / 2;
+}
 
-// The positive half of a symmetric quantizer: level i serves [border[i], border[i+1]); border 0 is 0, the last infinity.
+// The positive half of a symmetric quantizer: level i serves [border[i], border[i+1]); border 0 is 0, the last
+// infinity.
 struct GaussianQuantizer {
     std::vector<double> levels;
     std::vector<double> borders;
@@ -31,7 +36,7 @@ struct GaussianQuantizer {
         return 2 * sum;
     }
 
-private:
+  private:
     static double edge(double x) { return std::isinf(x) ? 0 : x * normal_density(x); }
 };
 

@@ -20,7 +20,9 @@ struct PackedShape {
     int64_t n_stream = 1;
 };
 
-inline std::string side_name(Side side) { return side == Side::kKey ? "K" : "V"; }
+inline std::string side_name(Side side) {
+    return side == Side::kKey ? "K" : "V";
+}
 
 // For readable parameter names and failure messages.
 inline void PrintTo(const PackedShape& s, std::ostream* out) {
@@ -32,7 +34,7 @@ inline PackedLayout make_layout(const PackedShape& s) {
 }
 
 class PackedRows {
-public:
+  public:
     explicit PackedRows(const PackedShape& shape, Isa isa = available_isas().back())
         : codec(RowCodec::create(make_layout(shape), shape.head_dim, isa).value()), bytes(codec.layout().bytes()) {}
 

@@ -9,7 +9,7 @@
 namespace tq::test {
 
 class Random {
-public:
+  public:
     explicit Random(uint64_t seed) : state_(seed) {}
 
     // SplitMix64.
@@ -45,7 +45,7 @@ public:
         return values;
     }
 
-private:
+  private:
     uint64_t state_;
 };
 

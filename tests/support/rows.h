@@ -10,13 +10,13 @@
 namespace tq::test {
 
 enum class RowKind { kGaussian, kHeavyTailed, kOneHot, kConstant, kSparse, kScaled, kSpikeAfterRotation };
-inline constexpr RowKind kRowKinds[] = {RowKind::kGaussian, RowKind::kHeavyTailed, RowKind::kOneHot,
-                                        RowKind::kConstant, RowKind::kSparse,      RowKind::kScaled,
+inline constexpr RowKind kRowKinds[] = {RowKind::kGaussian,          RowKind::kHeavyTailed, RowKind::kOneHot,
+                                        RowKind::kConstant,          RowKind::kSparse,      RowKind::kScaled,
                                         RowKind::kSpikeAfterRotation};
 
 inline const char* row_kind_name(RowKind kind) {
-    constexpr const char* kNames[] = {"Gaussian", "HeavyTailed", "OneHot",            "Constant",
-                                      "Sparse",   "Scaled",   "SpikeAfterRotation"};
+    constexpr const char* kNames[] = {"Gaussian", "HeavyTailed",       "OneHot", "Constant", "Sparse",
+                                      "Scaled",   "SpikeAfterRotation"};
     return kNames[static_cast<int>(kind)];
 }
 
@@ -39,12 +39,23 @@ inline std::vector<float> make_row(RowKind kind, const Rotation& rotation, int64
     const auto size = static_cast<float>(std::exp2(-6 + 16 * random.uniform()));
     for (float& x : row) {
         switch (kind) {
-            case RowKind::kHeavyTailed: x = x * x * x; break;
-            case RowKind::kConstant: x = constant; break;
-            case RowKind::kSparse: x = random.below(10) == 0 ? x : 0; break;
-            case RowKind::kScaled: x *= size; break;
-            case RowKind::kOneHot: x = 0; break;
-            default: break;
+            case RowKind::kHeavyTailed:
+                x = x * x * x;
+                break;
+            case RowKind::kConstant:
+                x = constant;
+                break;
+            case RowKind::kSparse:
+                x = random.below(10) == 0 ? x : 0;
+                break;
+            case RowKind::kScaled:
+                x *= size;
+                break;
+            case RowKind::kOneHot:
+                x = 0;
+                break;
+            default:
+                break;
         }
     }
     if (kind == RowKind::kOneHot) row[random.below(n)] = 10 * constant;
