@@ -15,8 +15,8 @@ inline constexpr float kLargestHalf = 65504.0f;
 // The window of candidate scales around the one that gives the group's rms the codebook's sigma.
 inline constexpr float kWindowLow = 0.65f;
 inline constexpr float kWindowHigh = 1.4f;
-// It is widened to these multiples of the scale that clips nothing. The decoded values of a scale whose largest centroid is
-// >= kReachCentroid have that scale in their window: 1.1 * 110 / 127 > 15/16, the largest ratio of neighbouring scales.
+// It is widened to these multiples of the scale that clips nothing. The decoded values of a scale whose largest centroid
+// is >= kReachCentroid have that scale in their window: 1.1 * 110 / 127 > 15/16, the largest ratio of neighbours.
 inline constexpr float kReachLow = 0.85f;
 inline constexpr float kReachHigh = 1.1f;
 inline constexpr float kReachCentroid = 110.0f;
@@ -158,8 +158,8 @@ struct Kernels {
         float top;      // largest magnitude
     };
 
-    // A scale is admissible if the encoder, given the decoded values, would look at it again: then encoding what was decoded
-    // gives the same bytes. Scales up to `reach` always are (the largest value gets centroid 127), and the window has one.
+    // A scale is admissible if the encoder, given the decoded values, would look at it again: then encoding what was
+    // decoded gives the same bytes. Scales that clip always are (the largest centroid is 127), and the window has one.
     static int search_scale(const Codebook& book, const float* y, int n, const Peak& peak, int low, int high) {
         int best = low;
         float best_error = INFINITY;

@@ -32,9 +32,9 @@ public:
         for (int slice = 0; slice < n_slices_; ++slice) encode_slice(row, packed, stream, cell, slice);
     }
 
-    // The inverse up to quantization. encode(decode(bytes)) gives the same bytes; also through f16 rows, and through bf16 rows
-    // up to 5 bits, where no group of a head is so much smaller than the head that its values drown in their rounding errors.
-    // (tests/codec_test.cpp states the few exceptions: rows of a few distinct values, single codes of 6-8 bits through bf16.)
+    // The inverse up to quantization. encode(decode(bytes)) gives the same bytes, also through f16 rows and (up to 5 bits)
+    // bf16 rows, unless a group is so much smaller than its head that its values drown in their rounding errors.
+    // tests/codec_test.cpp states the few exceptions: rows of a few distinct values, single codes of 6-8 bits in bf16.
     void decode(const uint8_t* packed, int64_t stream, int64_t cell, float* row) const;
 
     // As decode, but without the inverse rotation (what attention works on).
