@@ -105,24 +105,26 @@ struct Kernels {
         return Ops::round_to_int(Ops::min(Ops::mul(Ops::abs(value), inverse_scale), Ops::set1(kCentroidMax)));
     }
 
+    static TQ_INLINE F centroid_magnitude(const Codebook& book, F value, F inverse_scale) {
+        return Ops::lookup_float(book.nearest.data(), book.nearest_byte.data(), magnitude(value, inverse_scale));
+    }
+
     struct Fit {
         float squared_error;   // in units of the scale
         float centroid_energy; // sum of squared centroids
-        float projection;      // sum of |value| * centroid
     };
 
     static Fit fit(const Codebook& book, const float* y, int n, float scale) {
         const F inverse = Ops::set1(1.0f / scale);
-        F error = Ops::set1(0), energy = Ops::set1(0), projection = Ops::set1(0);
+        F error = Ops::set1(0), energy = Ops::set1(0);
         for (int i = 0; i < n; i += 16) {
             const F value = Ops::load(y + i);
-            const F c = Ops::lookup_float(book.nearest.data(), book.nearest_byte.data(), magnitude(value, inverse));
+            const F c = centroid_magnitude(book, value, inverse);
             const F e = Ops::sub(Ops::mul(Ops::abs(value), inverse), c);
             error = Ops::fma(e, e, error);
             energy = Ops::fma(c, c, energy);
-            projection = Ops::fma(Ops::abs(value), c, projection);
         }
-        return {Ops::reduce_add(error), Ops::reduce_add(energy), Ops::reduce_add(projection)};
+        return {Ops::reduce_add(error), Ops::reduce_add(energy)};
     }
 
     static uint8_t encode_group(const Codebook& book, bool unbiased, const float* y, int n, uint8_t* codes) {
@@ -149,8 +151,13 @@ struct Kernels {
     }
 
     static int unbiased_scale(const Codebook& book, const float* y, int n, float energy, int best) {
-        const Fit chosen = fit(book, y, n, scale_from_code(static_cast<uint8_t>(best)));
-        return scale_code_nearest(energy / chosen.projection);
+        const F inverse = Ops::set1(1.0f / scale_from_code(static_cast<uint8_t>(best)));
+        F projection = Ops::set1(0);   // <y, c>
+        for (int i = 0; i < n; i += 16) {
+            const F value = Ops::load(y + i);
+            projection = Ops::fma(Ops::abs(value), centroid_magnitude(book, value, inverse), projection);
+        }
+        return scale_code_nearest(energy / Ops::reduce_add(projection));
     }
 
     struct Peak {
@@ -179,8 +186,7 @@ struct Kernels {
     }
 
     static float largest_centroid(const Codebook& book, float top, float scale) {
-        const I index = magnitude(Ops::set1(top), Ops::set1(1.0f / scale));
-        return Ops::reduce_max(Ops::lookup_float(book.nearest.data(), book.nearest_byte.data(), index));
+        return Ops::reduce_max(centroid_magnitude(book, Ops::set1(top), Ops::set1(1.0f / scale)));
     }
 
     static void write_codes(const Codebook& book, const float* y, int n, int scale_code, uint8_t* codes) {
