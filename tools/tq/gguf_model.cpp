@@ -11,8 +11,8 @@
 #include <utility>
 
 #include <fmt/format.h>
-#include <ggml.h>
-#include <gguf.h>
+
+#include "ggml_api.h"
 
 namespace tq::tool {
 namespace {
@@ -23,8 +23,13 @@ constexpr int64_t kMaxHeads = 1 << 16;
 constexpr int64_t kMaxWidth = 1 << 20;
 constexpr int64_t kMaxContext = int64_t{1} << 31;
 
+// read_gguf_model has made sure that it is there.
+const GgmlApi& ggml() {
+    return *ggml_api().value();
+}
+
 struct FreeGguf {
-    void operator()(gguf_context* context) const { gguf_free(context); }
+    void operator()(gguf_context* context) const { ggml().gguf.free(context); }
 };
 using Gguf = std::unique_ptr<gguf_context, FreeGguf>;
 
@@ -37,9 +42,9 @@ struct BadFile : std::runtime_error {
 // -----------------------------------------------------------------------------------------------------------
 
 std::string type_of(const gguf_context* gguf, int64_t id) {
-    const gguf_type type = gguf_get_kv_type(gguf, id);
-    if (type != GGUF_TYPE_ARRAY) return gguf_type_name(type);
-    return fmt::format("array of {}", gguf_type_name(gguf_get_arr_type(gguf, id)));
+    const gguf_type type = ggml().gguf.get_kv_type(gguf, id);
+    if (type != GGUF_TYPE_ARRAY) return ggml().gguf.type_name(type);
+    return fmt::format("array of {}", ggml().gguf.type_name(ggml().gguf.get_arr_type(gguf, id)));
 }
 
 bool is_integer(gguf_type type) {
@@ -92,11 +97,11 @@ int64_t checked(const std::string& key, int64_t value, Range range) {
 }
 
 std::optional<int64_t> find_integer(const gguf_context* gguf, const std::string& key, Range range) {
-    const int64_t id = gguf_find_key(gguf, key.c_str());
+    const int64_t id = ggml().gguf.find_key(gguf, key.c_str());
     if (id < 0) return std::nullopt;
-    const gguf_type type = gguf_get_kv_type(gguf, id);
+    const gguf_type type = ggml().gguf.get_kv_type(gguf, id);
     if (!is_integer(type)) throw BadFile(fmt::format("{} must be an integer, but is {}", key, type_of(gguf, id)));
-    return checked(key, integer_at(type, gguf_get_val_data(gguf, id), 0), range);
+    return checked(key, integer_at(type, ggml().gguf.get_val_data(gguf, id), 0), range);
 }
 
 int64_t need_integer(const gguf_context* gguf, const std::string& key, Range range) {
@@ -108,29 +113,29 @@ int64_t need_integer(const gguf_context* gguf, const std::string& key, Range ran
 // One integer for all layers, or an array with one for each.
 std::optional<std::vector<int64_t>> find_per_layer(const gguf_context* gguf, const std::string& key, int64_t n_layer,
                                                    Range range) {
-    const int64_t id = gguf_find_key(gguf, key.c_str());
+    const int64_t id = ggml().gguf.find_key(gguf, key.c_str());
     if (id < 0) return std::nullopt;
-    if (gguf_get_kv_type(gguf, id) != GGUF_TYPE_ARRAY) {
+    if (ggml().gguf.get_kv_type(gguf, id) != GGUF_TYPE_ARRAY) {
         return std::vector<int64_t>(static_cast<size_t>(n_layer), *find_integer(gguf, key, range));
     }
-    const gguf_type type = gguf_get_arr_type(gguf, id);
+    const gguf_type type = ggml().gguf.get_arr_type(gguf, id);
     if (!is_integer(type)) throw BadFile(fmt::format("{} must hold integers, but is {}", key, type_of(gguf, id)));
-    const size_t n = gguf_get_arr_n(gguf, id);
+    const size_t n = ggml().gguf.get_arr_n(gguf, id);
     if (n != static_cast<size_t>(n_layer))
         throw BadFile(fmt::format("{} has {} elements for {} layers", key, n, n_layer));
     std::vector<int64_t> values;
     for (size_t i = 0; i < n; ++i)
-        values.push_back(checked(key, integer_at(type, gguf_get_arr_data(gguf, id), i), range));
+        values.push_back(checked(key, integer_at(type, ggml().gguf.get_arr_data(gguf, id), i), range));
     return values;
 }
 
 std::string find_string(const gguf_context* gguf, const char* key) {
-    const int64_t id = gguf_find_key(gguf, key);
+    const int64_t id = ggml().gguf.find_key(gguf, key);
     if (id < 0) return "";
-    if (gguf_get_kv_type(gguf, id) != GGUF_TYPE_STRING) {
+    if (ggml().gguf.get_kv_type(gguf, id) != GGUF_TYPE_STRING) {
         throw BadFile(fmt::format("{} must be a string, but is {}", key, type_of(gguf, id)));
     }
-    return gguf_get_val_str(gguf, id);
+    return ggml().gguf.get_val_str(gguf, id);
 }
 
 // Text of a file that is going to a terminal.
@@ -255,10 +260,10 @@ class ModelReader {
 class LogCapture {
   public:
     LogCapture() {
-        ggml_log_get(&callback_, &user_data_);
-        ggml_log_set(append, &text_);
+        ggml().log_get(&callback_, &user_data_);
+        ggml().log_set(append, &text_);
     }
-    ~LogCapture() { ggml_log_set(callback_, user_data_); }
+    ~LogCapture() { ggml().log_set(callback_, user_data_); }
     LogCapture(const LogCapture&) = delete;
     LogCapture& operator=(const LogCapture&) = delete;
 
@@ -291,17 +296,17 @@ uint64_t regular_file_size(const std::string& file) {
 
 Gguf open_gguf(const std::string& file) {
     LogCapture log;
-    Gguf gguf(gguf_init_from_file(file.c_str(), {/*no_alloc=*/true, /*ctx=*/nullptr}));
+    Gguf gguf(ggml().gguf.init(file.c_str(), {/*no_alloc=*/true, /*ctx=*/nullptr}));
     if (!gguf) throw BadFile(log.first_error());
     return gguf;
 }
 
 void check_complete(const gguf_context* gguf, uint64_t size) {
-    const int64_t n = gguf_get_n_tensors(gguf);
+    const int64_t n = ggml().gguf.get_n_tensors(gguf);
     if (n == 0) return;
     // ggml has checked that the tensors follow one another and that their sizes add up without overflow.
-    const uint64_t data = gguf_get_data_offset(gguf),
-                   end = gguf_get_tensor_offset(gguf, n - 1) + gguf_get_tensor_size(gguf, n - 1);
+    const uint64_t data = ggml().gguf.get_data_offset(gguf),
+                   end = ggml().gguf.get_tensor_offset(gguf, n - 1) + ggml().gguf.get_tensor_size(gguf, n - 1);
     if (data > size || end > size - data) {
         throw BadFile(fmt::format("truncated: {} bytes, but its tensors end at {}", size, data + end));
     }
@@ -315,6 +320,7 @@ int64_t GgufModel::n_layer_kv() const {
 }
 
 Result<GgufModel> read_gguf_model(const std::string& file) {
+    if (const auto api = ggml_api(); !api.ok()) return api.status();
     try {
         const uint64_t size = regular_file_size(file);
         const Gguf gguf = open_gguf(file);

@@ -1,11 +1,15 @@
 #include "kv_cost.h"
 
-#include <ggml.h>
-
+#include "ggml_api.h"
 #include "turboquant/codec/layout.h"
 
 namespace tq::tool {
 namespace {
+
+// A model has been read with it.
+const GgmlApi& ggml() {
+    return *ggml_api().value();
+}
 
 // Sums fn(side, n_embd) over the cached rows of all layers.
 template <class Fn>
@@ -37,20 +41,20 @@ std::optional<KvCost> ggml_kv_cost(const GgufModel& model, int64_t n_cells, int 
     bool fits = true;
     const size_t bytes = sum_rows(model, [&](Side side, int64_t n_embd) {
         const int64_t head_size = side == Side::kKey ? model.key_length : model.value_length;
-        if (head_size % ggml_blck_size(t) != 0) {  // llama.cpp refuses it
+        if (head_size % ggml().blck_size(t) != 0) {  // llama.cpp refuses it
             fits = false;
             return size_t{0};
         }
-        return ggml_row_size(t, n_embd) * static_cast<size_t>(n_cells);
+        return ggml().row_size(t, n_embd) * static_cast<size_t>(n_cells);
     });
     if (!fits) return std::nullopt;
-    return make_cost(ggml_type_name(t), bytes, kv_values(model, n_cells));
+    return make_cost(ggml().type_name(t), bytes, kv_values(model, n_cells));
 }
 
 KvCost packed_kv_cost(const GgufModel& model, int64_t n_cells, const Preset& preset) {
     const size_t bytes = sum_rows(model, [&](Side side, int64_t n_embd) {
         const Result<PackedLayout> layout = PackedLayout::create(side, preset.bits(side), n_embd, n_cells, 1);
-        return layout.ok() ? layout->bytes() : ggml_row_size(GGML_TYPE_F16, n_embd) * static_cast<size_t>(n_cells);
+        return layout.ok() ? layout->bytes() : ggml().row_size(GGML_TYPE_F16, n_embd) * static_cast<size_t>(n_cells);
     });
     return make_cost(preset.name(), bytes, kv_values(model, n_cells));
 }

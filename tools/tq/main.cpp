@@ -3,6 +3,8 @@
 
 #include <CLI/CLI.hpp>
 
+#include "bench/bench.h"
+#include "bench/command.h"
 #include "info.h"
 
 namespace {
@@ -40,10 +42,15 @@ int main(int argc, char** argv) {
     info_command->add_flag("--json", info.json, "Print JSON");
     info_command->footer(kFooter);
 
+    tq::tool::BenchCommands bench;
+    tq::tool::add_bench_commands(app, bench);
+
     try {
         app.parse(argc, argv);
     } catch (const CLI::ParseError& error) {
         return usage_status(app.exit(error));
     }
+    if (*bench.attention) return tq::tool::run_bench(tq::tool::BenchKind::kAttention, bench.options);
+    if (*bench.encode) return tq::tool::run_bench(tq::tool::BenchKind::kEncode, bench.options);
     return tq::tool::run_info(info);
 }

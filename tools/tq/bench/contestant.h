@@ -1,0 +1,27 @@
+// What is timed side by side.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+namespace tq::tool {
+
+// One system at one task. All contestants of a case work on the same numbers and on as many layers.
+class Contestant {
+  public:
+    virtual ~Contestant() = default;
+
+    // Runs all layers once; seconds. Threads are awake before the clock starts.
+    virtual double run() = 0;
+
+    // The result of the last layer, to compare with others'; empty: none.
+    virtual std::vector<float> output() const { return {}; }
+
+    std::string name;        // of a preset or of a ggml type
+    std::string isa;         // ours; empty: a rival
+    double bits = 0;         // per value, everything counted
+    size_t layer_bytes = 0;  // read (attention) or written (encode) in one layer
+};
+
+}  // namespace tq::tool

@@ -1,0 +1,18 @@
+// The machine that the numbers are of.
+#pragma once
+
+#include <cstddef>
+#include <string>
+
+namespace tq::tool {
+
+struct Machine {
+    std::string cpu;             // name; "unknown" where the system does not say
+    int cores = 0;               // that this process may use, hardware threads counted one by one
+    size_t l3_bytes = 0;         // the largest cache that one core sees
+    size_t available_bytes = 0;  // of memory, now
+};
+
+Machine this_machine();
+
+}  // namespace tq::tool

@@ -1,0 +1,46 @@
+// tq bench: what is asked for, and what that means once checked.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "bench/task.h"
+#include "ggml_api.h"
+#include "turboquant/base/isa.h"
+#include "turboquant/codec/preset.h"
+
+namespace tq::tool {
+
+struct BenchOptions {
+    std::vector<std::string> shapes{"32/8/128"};
+    std::vector<int64_t> depths{8192};
+    std::vector<int64_t> batches{1};
+    std::vector<std::string> presets{kDefaultPreset};
+    std::vector<std::string> rivals{"f16", "q8_0", "q4_0"};  // "none": ours alone
+    std::vector<std::string> isas;                           // empty: TURBOQUANT_ISA or the best
+    std::vector<int> threads;                                // empty: every core
+    std::string ggml;                                        // folder of ggml's libraries; empty: found
+    std::string layers = "auto";
+    int rounds = 20;
+    double max_seconds = 30;  // of one case, after its first three rounds
+    bool json = false;
+};
+
+// Options with every name resolved.
+struct BenchPlan {
+    std::vector<HeadShape> shapes;
+    std::vector<int64_t> depths, batches;
+    std::vector<Preset> presets;
+    std::vector<ggml_type> rivals;
+    std::vector<Isa> isas;
+    std::vector<int> threads;
+    int64_t layers = 0;  // 0: as many as it takes to leave the caches
+    int rounds = 0;
+    double max_seconds = 0;
+};
+
+// Error: kInvalidArgument naming the option, the value and what is allowed.
+Result<BenchPlan> check_options(const BenchOptions& options, int cores);
+
+}  // namespace tq::tool
