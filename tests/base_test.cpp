@@ -1,13 +1,17 @@
 // Half and bfloat16 conversions, group scales, ISA selection: exhaustively where the domain allows.
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <limits>
+#include <set>
+#include <utility>
 
 #include <gtest/gtest.h>
 
 #include "tests/support/random.h"
 #include "turboquant/base/half.h"
 #include "turboquant/base/isa.h"
+#include "turboquant/base/machine.h"
 #include "turboquant/codec/scale.h"
 
 namespace tq::test {
@@ -143,18 +147,54 @@ TEST(Scale, Saturates) {
 // ---- ISA
 // --------------------------------------------------------------------------------------------------------------
 
+TEST(Isa, AvailableOnesStartWithScalarAndAscend) {
+    const std::vector<Isa> isas = available_isas();
+    ASSERT_EQ(isas.front(), Isa::kScalar);
+    for (size_t i = 1; i < isas.size(); ++i) EXPECT_LT(isas[i - 1], isas[i]);
+}
+
+TEST(Isa, NamesDiffer) {
+    std::set<std::string> names;
+    for (Isa isa : kAllIsas) names.insert(isa_name(isa));
+    EXPECT_EQ(names.size(), kAllIsas.size());
+    EXPECT_FALSE(names.contains("unknown"));
+}
+
 TEST(Isa, EveryAvailableOneCanBeSelectedByName) {
-    ASSERT_EQ(available_isas().front(), Isa::kScalar);
     for (Isa isa : available_isas()) EXPECT_EQ(select_isa(isa_name(isa)).value(), isa);
     EXPECT_EQ(select_isa("").value(), available_isas().back());
 }
 
-TEST(Isa, UnknownNamesAreRefusedWithTheList) {
-    const auto isa = select_isa("sse9");
-    ASSERT_FALSE(isa.ok());
+void expect_refused_with_the_list(const char* name) {
+    const auto isa = select_isa(name);
+    ASSERT_FALSE(isa.ok()) << name;
     EXPECT_EQ(isa.status().error(), Error::kInvalidArgument);
+    EXPECT_NE(isa.status().message().find(name), std::string::npos);
     for (Isa available : available_isas())
         EXPECT_NE(isa.status().message().find(isa_name(available)), std::string::npos);
+}
+
+// Also those of other machines: on any machine there are some.
+TEST(Isa, UnknownAndUnavailableNamesAreRefusedWithTheList) {
+    expect_refused_with_the_list("sse9");
+    const std::vector<Isa> available = available_isas();
+    for (Isa isa : kAllIsas)
+        if (std::find(available.begin(), available.end(), isa) == available.end())
+            expect_refused_with_the_list(isa_name(isa));
+}
+
+// Each level of a family includes those before.
+TEST(Isa, AHigherLevelComesWithTheLowerOnes) {
+    constexpr std::pair<Isa, Isa> kIncludes[] = {{Isa::kAvxVnni, Isa::kAvx2},
+                                                 {Isa::kAvx512, Isa::kAvx2},
+                                                 {Isa::kAvx512Vnni, Isa::kAvx512},
+                                                 {Isa::kAvx512Vbmi, Isa::kAvx512Vnni},
+                                                 {Isa::kI8mm, Isa::kNeon}};
+    for (const auto& [higher, lower] : kIncludes) {
+        if (machine_has(higher)) {
+            EXPECT_TRUE(machine_has(lower)) << isa_name(higher);
+        }
+    }
 }
 
 TEST(Isa, ComesFromTheEnvironment) {

@@ -19,6 +19,7 @@ source "$TQ_LIB/pins"
 
 TQ_PACKAGES=(build-essential cmake ninja-build git python3 python3-pip python3-venv unzip
     libgtest-dev libbenchmark-dev libcli11-dev nlohmann-json3-dev libfmt-dev librapidcheck-dev)
+TQ_ARM64_PACKAGES=(g++-aarch64-linux-gnu qemu-user-static libgtest-dev) # libgtest-dev has GoogleTest's source
 
 elapsed() { printf '%d:%02d' $((SECONDS / 60)) $((SECONDS % 60)); }
 
@@ -107,18 +108,23 @@ apt_install() {
     apt_get install -y --no-install-recommends "$@" || { apt_get update && apt_get install -y --no-install-recommends "$@"; }
 }
 
-# Installs the Debian packages that are missing; on other systems checks for the commands and leaves the rest to CMake.
-ensure_packages() {
+is_debian() { command -v apt-get >/dev/null && command -v dpkg-query >/dev/null; }
+
+# require_commands "packages to name" COMMAND...: on systems without apt-get; leaves the rest to CMake.
+require_commands() {
+    local packages=$1 command missing=()
+    shift
+    for command in "$@"; do
+        command -v "$command" >/dev/null || missing+=("$command")
+    done
+    ((${#missing[@]} == 0)) || die "not a Debian-like system, and these commands are missing: ${missing[*]}" \
+        "install them and the equivalents of: $packages"
+}
+
+# install_packages PACKAGE...: those that are missing.
+install_packages() {
     local package missing=()
-    if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
-        for package in c++ cmake ninja python3 unzip; do
-            command -v "$package" >/dev/null || missing+=("$package")
-        done
-        ((${#missing[@]} == 0)) || die "not a Debian-like system, and these commands are missing: ${missing[*]}" \
-            "install them and the equivalents of: ${TQ_PACKAGES[*]}"
-        return 0
-    fi
-    for package in "${TQ_PACKAGES[@]}"; do
+    for package in "$@"; do
         [[ $(dpkg-query -W -f '${db:Status-Status} ' "$package" 2>/dev/null) == installed* ]] || missing+=("$package")
     done
     ((${#missing[@]})) || return 0
@@ -128,8 +134,25 @@ ensure_packages() {
             "there is no sudo; as root run: apt-get install ${missing[*]}"
         sudo -v # asks for the password here, not in the middle of a progress line
     fi
-    TQ_STEP_HINT="run it by hand: apt-get update && apt-get install ${missing[*]}" \
+    TQ_STEP_HINT="run it by hand: apt-get update && apt-get install ${missing[*]}${TQ_PACKAGES_HINT:-}" \
         run_step "apt-get install" apt.log apt_install "${missing[@]}"
+}
+
+ensure_packages() {
+    if is_debian; then
+        install_packages "${TQ_PACKAGES[@]}"
+    else
+        require_commands "${TQ_PACKAGES[*]}" c++ cmake ninja python3 unzip
+    fi
+}
+
+# The cross-compiler and the emulator of the preset arm64-qemu.
+ensure_arm64_packages() {
+    if is_debian; then
+        install_packages "${TQ_ARM64_PACKAGES[@]}"
+    else
+        require_commands "${TQ_ARM64_PACKAGES[*]}" aarch64-linux-gnu-g++ qemu-aarch64-static
+    fi
 }
 
 # Where a llama.cpp source tree other than the pinned one is built; cmake/LlamaCpp.cmake computes the same name.

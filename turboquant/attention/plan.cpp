@@ -91,13 +91,4 @@ void AttentionPlan::run_all(const AttentionInputs& inputs, void* workspace) cons
     }
 }
 
-const AttentionKernels& attention_kernels(Isa isa) {
-#if defined(__x86_64__)
-    if (isa == Isa::kAvx512) return kAttentionKernelsAvx512;
-    if (isa == Isa::kAvx2) return kAttentionKernelsAvx2;
-#endif
-    (void)isa;
-    return kAttentionKernelsScalar;
-}
-
 }  // namespace tq

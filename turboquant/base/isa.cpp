@@ -2,38 +2,27 @@
 
 #include <cstdlib>
 
+#include "turboquant/base/machine.h"
+
 namespace tq {
-namespace {
-
-#if defined(__x86_64__)
-bool machine_has_avx2() {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
-}
-
-bool machine_has_avx512() {
-    return machine_has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi");
-}
-#endif
-
-}  // namespace
 
 const char* isa_name(Isa isa) {
     switch (isa) {
         case Isa::kScalar: return "scalar";
         case Isa::kAvx2: return "avx2";
+        case Isa::kAvxVnni: return "avxvnni";
         case Isa::kAvx512: return "avx512";
+        case Isa::kAvx512Vnni: return "avx512vnni";
+        case Isa::kAvx512Vbmi: return "avx512vbmi";
+        case Isa::kNeon: return "neon";
+        case Isa::kI8mm: return "i8mm";
     }
     return "unknown";
 }
 
 std::vector<Isa> available_isas() {
-    std::vector<Isa> isas{Isa::kScalar};
-#if defined(__x86_64__)
-    if (machine_has_avx2()) isas.push_back(Isa::kAvx2);
-    if (machine_has_avx512()) isas.push_back(Isa::kAvx512);
-#endif
+    std::vector<Isa> isas;
+    for (Isa isa : kAllIsas) if (machine_has(isa)) isas.push_back(isa);
     return isas;
 }
 

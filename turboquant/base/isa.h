@@ -1,6 +1,7 @@
 // Instruction sets that the kernels are compiled for, and the choice among them at run time.
 #pragma once
 
+#include <array>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -11,10 +12,18 @@ namespace tq {
 
 // Ordered: a later one is preferred where the machine has it.
 enum class Isa {
-    kScalar,  // portable C++, the same algorithm with arrays for vectors
-    kAvx2,    // AVX2 + FMA + F16C
-    kAvx512,  // AVX-512 F/BW/VL/DQ + VNNI + VBMI
+    kScalar,      // portable C++, the same algorithm with arrays for vectors
+    kAvx2,        // x86-64: AVX2 + FMA + F16C
+    kAvxVnni,     // kAvx2 + AVX-VNNI
+    kAvx512,      // kAvx2 + AVX-512 F/BW/VL/DQ
+    kAvx512Vnni,  // kAvx512 + AVX-512 VNNI
+    kAvx512Vbmi,  // kAvx512Vnni + AVX-512 VBMI
+    kNeon,        // AArch64: Advanced SIMD + dot product (SDOT)
+    kI8mm,        // kNeon + int8 matrix multiplication (USDOT)
 };
+
+inline constexpr std::array kAllIsas{Isa::kScalar,     Isa::kAvx2,       Isa::kAvxVnni, Isa::kAvx512,
+                                     Isa::kAvx512Vnni, Isa::kAvx512Vbmi, Isa::kNeon,    Isa::kI8mm};
 
 const char* isa_name(Isa isa);
 

@@ -7,6 +7,11 @@ namespace tq {
 
 extern const CodecKernels kCodecKernelsScalar;
 extern const CodecKernels kCodecKernelsAvx2;
+extern const CodecKernels kCodecKernelsAvxVnni;
 extern const CodecKernels kCodecKernelsAvx512;
+extern const CodecKernels kCodecKernelsAvx512Vnni;
+extern const CodecKernels kCodecKernelsAvx512Vbmi;
+extern const CodecKernels kCodecKernelsNeon;
+extern const CodecKernels kCodecKernelsI8mm;
 
 }  // namespace tq

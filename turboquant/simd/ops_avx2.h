@@ -15,6 +15,7 @@ struct OpsAvx2 {
     struct B { __m256i lo, hi; };
 
     static constexpr int kKeyBias = 0;
+    static constexpr int kAccumulators = 2;
 
     static TQ_INLINE F load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
     static TQ_INLINE void store(float* p, F a) { _mm256_storeu_ps(p, a.lo); _mm256_storeu_ps(p + 8, a.hi); }

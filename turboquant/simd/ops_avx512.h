@@ -1,4 +1,5 @@
-// AVX-512 F/BW/VL/DQ + VNNI + VBMI. The contract of every function is in ops_scalar.h.
+// AVX-512 in three levels, each with what the one before lacks: F/BW/VL/DQ, + VNNI, + VBMI.
+// The contract of every function is in ops_scalar.h.
 #pragma once
 
 #include <immintrin.h>
@@ -9,12 +10,14 @@
 
 namespace tq::simd {
 
+// F/BW/VL/DQ: Skylake-X.
 struct OpsAvx512 {
     using F = __m512;
     using I = __m512i;
     struct B { __m512i v; };
 
-    static constexpr int kKeyBias = 128;
+    static constexpr int kKeyBias = 0;
+    static constexpr int kAccumulators = 8;
 
     static TQ_INLINE F load(const float* p) { return _mm512_loadu_ps(p); }
     static TQ_INLINE void store(float* p, F a) { _mm512_storeu_ps(p, a); }
@@ -65,8 +68,11 @@ struct OpsAvx512 {
         _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a));
     }
     static TQ_INLINE F lookup_float(const float*, const uint8_t* table, I a) {
+        // vpermt2w picks the pair of bytes, the lowest bit the byte.
         const __m512i low = _mm512_loadu_si512(table), high = _mm512_loadu_si512(table + 64);
-        return _mm512_cvtepi32_ps(_mm512_maskz_permutex2var_epi8(0x1111111111111111u, low, a, high));
+        const __m512i pair = _mm512_permutex2var_epi16(low, _mm512_srli_epi32(a, 1), high);
+        const __m512i byte = _mm512_srlv_epi32(pair, _mm512_slli_epi32(and_int(a, 1), 3));
+        return _mm512_cvtepi32_ps(and_int(byte, 0xff));
     }
 
     static TQ_INLINE F load_half(const uint16_t* p) {
@@ -86,22 +92,51 @@ struct OpsAvx512 {
     template <int shift> static TQ_INLINE B shift_left(B a) { return {_mm512_slli_epi16(a.v, shift)}; }
     static TQ_INLINE B or_bytes(B a, B b) { return {_mm512_or_si512(a.v, b.v)}; }
     static TQ_INLINE B xor_bytes(B a, uint8_t x) { return {_mm512_xor_si512(a.v, _mm512_set1_epi8(static_cast<char>(x)))}; }
-    template <int bits> static TQ_INLINE B lookup_bytes(const uint8_t* table, B codes) {
+    template <int bits> static TQ_INLINE B lookup_bytes(const uint8_t* table, B codes) { return {lookup<bits>(table, codes.v)}; }
+
+    // |key| * sign(query, key), as in ops_avx2.h.
+    static TQ_INLINE I dot_key(I acc, B key, int32_t query) {
+        const __m512i q = _mm512_set1_epi32(query);
+        const __m512i signed_query = _mm512_mask_sub_epi8(q, _mm512_movepi8_mask(key.v), _mm512_setzero_si512(), q);
+        return dot(acc, _mm512_abs_epi8(key.v), signed_query);
+    }
+    static TQ_INLINE I dot_value(I acc, int32_t weight, B value) { return dot(acc, _mm512_set1_epi32(weight), value.v); }
+
+private:
+    // vpshufb sees the low four bits of a code (bit 7 is clear); each further bit chooses between two halves of the table.
+    template <int bits> static TQ_INLINE __m512i lookup(const uint8_t* table, __m512i codes) {
         if constexpr (bits <= 4) {
-            const __m512i t = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)));
-            return {_mm512_shuffle_epi8(t, codes.v)};
-        } else if constexpr (bits <= 6) {
-            return {_mm512_permutexvar_epi8(codes.v, _mm512_loadu_si512(table))};
+            return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table))), codes);
         } else {
-            return {_mm512_permutex2var_epi8(_mm512_loadu_si512(table), codes.v, _mm512_loadu_si512(table + 64))};
+            constexpr int half = 1 << (bits - 1);
+            const __mmask64 in_high = _mm512_test_epi8_mask(codes, _mm512_set1_epi8(half));
+            return _mm512_mask_blend_epi8(in_high, lookup<bits - 1>(table, codes), lookup<bits - 1>(table + half, codes));
         }
     }
-
-    static TQ_INLINE I dot_key(I acc, B key, int32_t query) {
-        return _mm512_dpbusd_epi32(acc, key.v, _mm512_set1_epi32(query));
+    static TQ_INLINE I dot(I acc, __m512i unsigned_bytes, __m512i signed_bytes) {
+        const __m512i pairs = _mm512_maddubs_epi16(unsigned_bytes, signed_bytes);
+        return _mm512_add_epi32(acc, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
     }
-    static TQ_INLINE I dot_value(I acc, int32_t weight, B value) {
-        return _mm512_dpbusd_epi32(acc, _mm512_set1_epi32(weight), value.v);
+};
+
+// + VNNI: Cascade Lake, Cooper Lake.
+struct OpsAvx512Vnni : OpsAvx512 {
+    static constexpr int kKeyBias = 128;
+
+    static TQ_INLINE I dot_key(I acc, B key, int32_t query) { return _mm512_dpbusd_epi32(acc, key.v, _mm512_set1_epi32(query)); }
+    static TQ_INLINE I dot_value(I acc, int32_t weight, B value) { return _mm512_dpbusd_epi32(acc, _mm512_set1_epi32(weight), value.v); }
+};
+
+// + VBMI: Ice Lake, Zen 4.
+struct OpsAvx512Vbmi : OpsAvx512Vnni {
+    static TQ_INLINE F lookup_float(const float*, const uint8_t* table, I a) {
+        const __m512i low = _mm512_loadu_si512(table), high = _mm512_loadu_si512(table + 64);
+        return _mm512_cvtepi32_ps(_mm512_maskz_permutex2var_epi8(0x1111111111111111u, low, a, high));
+    }
+    template <int bits> static TQ_INLINE B lookup_bytes(const uint8_t* table, B codes) {
+        if constexpr (bits <= 4) return OpsAvx512::lookup_bytes<bits>(table, codes);
+        else if constexpr (bits <= 6) return {_mm512_permutexvar_epi8(codes.v, _mm512_loadu_si512(table))};
+        else return {_mm512_permutex2var_epi8(_mm512_loadu_si512(table), codes.v, _mm512_loadu_si512(table + 64))};
     }
 };
 

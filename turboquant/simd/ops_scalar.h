@@ -20,6 +20,8 @@ struct OpsScalar {
 
     // What is added to a key centroid in a decoded key tile: 0, or 128 where the dot product wants unsigned bytes.
     static constexpr int kKeyBias = 0;
+    // How many I a kernel should hold in registers as accumulators, beside what it decodes and loads.
+    static constexpr int kAccumulators = 1;
 
     template <class Fn> static F map(Fn fn) { F r; for (int i = 0; i < 16; ++i) r.v[i] = fn(i); return r; }
     template <class Fn> static I map_int(Fn fn) { I r; for (int i = 0; i < 16; ++i) r.v[i] = fn(i); return r; }

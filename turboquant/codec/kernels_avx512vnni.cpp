@@ -1,0 +1,9 @@
+#include "turboquant/codec/encode-inl.h"
+#include "turboquant/codec/kernels_isa.h"
+#include "turboquant/simd/ops_avx512.h"
+
+namespace tq {
+
+const CodecKernels kCodecKernelsAvx512Vnni = codec_impl::make_kernels<simd::OpsAvx512Vnni>();
+
+}  // namespace tq

@@ -1,0 +1,9 @@
+#include "turboquant/codec/encode-inl.h"
+#include "turboquant/codec/kernels_isa.h"
+#include "turboquant/simd/ops_avxvnni.h"
+
+namespace tq {
+
+const CodecKernels kCodecKernelsAvxVnni = codec_impl::make_kernels<simd::OpsAvxVnni>();
+
+}  // namespace tq

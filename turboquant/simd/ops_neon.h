@@ -1,0 +1,176 @@
+// AArch64 Advanced SIMD with dot products, four registers a vector. The contract of every function is in ops_scalar.h.
+#pragma once
+
+#include <arm_neon.h>
+
+#include <cstdint>
+
+#include "turboquant/base/inline.h"
+
+namespace tq::simd {
+
+struct OpsNeon {
+    struct F { float32x4_t a, b, c, d; };
+    struct I { int32x4_t a, b, c, d; };
+    struct B { uint8x16_t a, b, c, d; };
+
+    static constexpr int kKeyBias = 0;
+    static constexpr int kAccumulators = 4;
+
+    static TQ_INLINE F load(const float* p) { return {vld1q_f32(p), vld1q_f32(p + 4), vld1q_f32(p + 8), vld1q_f32(p + 12)}; }
+    static TQ_INLINE void store(float* p, F x) {
+        vst1q_f32(p, x.a);
+        vst1q_f32(p + 4, x.b);
+        vst1q_f32(p + 8, x.c);
+        vst1q_f32(p + 12, x.d);
+    }
+    static TQ_INLINE F set1(float x) { return all(vdupq_n_f32(x)); }
+    static TQ_INLINE F add(F x, F y) { return {vaddq_f32(x.a, y.a), vaddq_f32(x.b, y.b), vaddq_f32(x.c, y.c), vaddq_f32(x.d, y.d)}; }
+    static TQ_INLINE F sub(F x, F y) { return {vsubq_f32(x.a, y.a), vsubq_f32(x.b, y.b), vsubq_f32(x.c, y.c), vsubq_f32(x.d, y.d)}; }
+    static TQ_INLINE F mul(F x, F y) { return {vmulq_f32(x.a, y.a), vmulq_f32(x.b, y.b), vmulq_f32(x.c, y.c), vmulq_f32(x.d, y.d)}; }
+    static TQ_INLINE F div(F x, F y) { return {vdivq_f32(x.a, y.a), vdivq_f32(x.b, y.b), vdivq_f32(x.c, y.c), vdivq_f32(x.d, y.d)}; }
+    static TQ_INLINE F fma(F x, F y, F z) {
+        return {vfmaq_f32(z.a, x.a, y.a), vfmaq_f32(z.b, x.b, y.b), vfmaq_f32(z.c, x.c, y.c), vfmaq_f32(z.d, x.d, y.d)};
+    }
+    static TQ_INLINE F max(F x, F y) { return {larger(x.a, y.a), larger(x.b, y.b), larger(x.c, y.c), larger(x.d, y.d)}; }
+    static TQ_INLINE F min(F x, F y) { return {smaller(x.a, y.a), smaller(x.b, y.b), smaller(x.c, y.c), smaller(x.d, y.d)}; }
+    static TQ_INLINE F abs(F x) { return {vabsq_f32(x.a), vabsq_f32(x.b), vabsq_f32(x.c), vabsq_f32(x.d)}; }
+    static TQ_INLINE F nan_to_zero(F x) { return {ordered(x.a), ordered(x.b), ordered(x.c), ordered(x.d)}; }
+    template <int h> static TQ_INLINE F swap_lanes(F x) {
+        if constexpr (h == 8) return {x.c, x.d, x.a, x.b};
+        else if constexpr (h == 4) return {x.b, x.a, x.d, x.c};
+        else if constexpr (h == 2) return {vextq_f32(x.a, x.a, 2), vextq_f32(x.b, x.b, 2), vextq_f32(x.c, x.c, 2), vextq_f32(x.d, x.d, 2)};
+        else return {vrev64q_f32(x.a), vrev64q_f32(x.b), vrev64q_f32(x.c), vrev64q_f32(x.d)};
+    }
+    template <int h> static TQ_INLINE F negate_lanes(F x) {
+        if constexpr (h == 8) return {x.a, x.b, vnegq_f32(x.c), vnegq_f32(x.d)};
+        else if constexpr (h == 4) return {x.a, vnegq_f32(x.b), x.c, vnegq_f32(x.d)};
+        else return {negate_quad<h>(x.a), negate_quad<h>(x.b), negate_quad<h>(x.c), negate_quad<h>(x.d)};
+    }
+    static TQ_INLINE float reduce_add(F x) {
+        const float32x4_t h4 = vaddq_f32(vaddq_f32(x.a, x.c), vaddq_f32(x.b, x.d));
+        const float32x2_t h2 = vadd_f32(vget_low_f32(h4), vget_high_f32(h4));
+        return vget_lane_f32(h2, 0) + vget_lane_f32(h2, 1);
+    }
+    static TQ_INLINE float reduce_max(F x) {
+        const float32x4_t h4 = larger(larger(x.a, x.c), larger(x.b, x.d));
+        const float32x4_t h2 = larger(h4, vextq_f32(h4, h4, 2));
+        return vgetq_lane_f32(larger(h2, vdupq_laneq_f32(h2, 1)), 0);
+    }
+
+    static TQ_INLINE I set1_int(int32_t x) { return all(vdupq_n_s32(x)); }
+    static TQ_INLINE I add_int(I x, I y) { return {vaddq_s32(x.a, y.a), vaddq_s32(x.b, y.b), vaddq_s32(x.c, y.c), vaddq_s32(x.d, y.d)}; }
+    static TQ_INLINE I round_to_int(F x) { return {vcvtnq_s32_f32(x.a), vcvtnq_s32_f32(x.b), vcvtnq_s32_f32(x.c), vcvtnq_s32_f32(x.d)}; }
+    template <int n> static TQ_INLINE I shift_right_int(I x) {
+        return {vshrq_n_s32(x.a, n), vshrq_n_s32(x.b, n), vshrq_n_s32(x.c, n), vshrq_n_s32(x.d, n)};
+    }
+    static TQ_INLINE I and_int(I x, int32_t y) {
+        const int32x4_t mask = vdupq_n_s32(y);
+        return {vandq_s32(x.a, mask), vandq_s32(x.b, mask), vandq_s32(x.c, mask), vandq_s32(x.d, mask)};
+    }
+    static TQ_INLINE F to_float(I x) { return {vcvtq_f32_s32(x.a), vcvtq_f32_s32(x.b), vcvtq_f32_s32(x.c), vcvtq_f32_s32(x.d)}; }
+    static TQ_INLINE F pow2(I n) { return {pow2_quad(n.a), pow2_quad(n.b), pow2_quad(n.c), pow2_quad(n.d)}; }
+    static TQ_INLINE void store_int(int32_t* p, I x) {
+        vst1q_s32(p, x.a);
+        vst1q_s32(p + 4, x.b);
+        vst1q_s32(p + 8, x.c);
+        vst1q_s32(p + 12, x.d);
+    }
+    static TQ_INLINE void store_bytes(uint8_t* p, I x) { vst1q_u8(p, low_bytes(x)); }
+    static TQ_INLINE F lookup_float(const float*, const uint8_t* table, I x) {
+        const uint8x16_t bytes = lookup128(table, low_bytes(x));
+        const uint16x8_t low = vmovl_u8(vget_low_u8(bytes)), high = vmovl_high_u8(bytes);
+        return {widen(vget_low_u16(low)), widen(vget_high_u16(low)), widen(vget_low_u16(high)), widen(vget_high_u16(high))};
+    }
+
+    static TQ_INLINE F load_half(const uint16_t* p) {
+        const float16x8_t low = vreinterpretq_f16_u16(vld1q_u16(p)), high = vreinterpretq_f16_u16(vld1q_u16(p + 8));
+        return {vcvt_f32_f16(vget_low_f16(low)), vcvt_high_f32_f16(low), vcvt_f32_f16(vget_low_f16(high)), vcvt_high_f32_f16(high)};
+    }
+    static TQ_INLINE F load_scale(const uint8_t* p) {
+        const uint8x16_t codes = vld1q_u8(p);
+        const uint16x8_t low = vmovl_u8(vget_low_u8(codes)), high = vmovl_high_u8(codes);
+        return {scale(vget_low_u16(low)), scale(vget_high_u16(low)), scale(vget_low_u16(high)), scale(vget_high_u16(high))};
+    }
+
+    static TQ_INLINE B load_bytes(const void* p) {
+        const uint8_t* v = static_cast<const uint8_t*>(p);
+        return {vld1q_u8(v), vld1q_u8(v + 16), vld1q_u8(v + 32), vld1q_u8(v + 48)};
+    }
+    static TQ_INLINE void store_bytes(void* p, B x) {
+        uint8_t* v = static_cast<uint8_t*>(p);
+        vst1q_u8(v, x.a);
+        vst1q_u8(v + 16, x.b);
+        vst1q_u8(v + 32, x.c);
+        vst1q_u8(v + 48, x.d);
+    }
+    template <int shift, int width> static TQ_INLINE B extract(B x) {
+        return {extract<shift, width>(x.a), extract<shift, width>(x.b), extract<shift, width>(x.c), extract<shift, width>(x.d)};
+    }
+    template <int shift> static TQ_INLINE B shift_left(B x) {
+        return {vshlq_n_u8(x.a, shift), vshlq_n_u8(x.b, shift), vshlq_n_u8(x.c, shift), vshlq_n_u8(x.d, shift)};
+    }
+    static TQ_INLINE B or_bytes(B x, B y) { return {vorrq_u8(x.a, y.a), vorrq_u8(x.b, y.b), vorrq_u8(x.c, y.c), vorrq_u8(x.d, y.d)}; }
+    static TQ_INLINE B xor_bytes(B x, uint8_t y) {
+        const uint8x16_t mask = vdupq_n_u8(y);
+        return {veorq_u8(x.a, mask), veorq_u8(x.b, mask), veorq_u8(x.c, mask), veorq_u8(x.d, mask)};
+    }
+    template <int bits> static TQ_INLINE B lookup_bytes(const uint8_t* table, B codes) {
+        return {lookup<bits>(table, codes.a), lookup<bits>(table, codes.b), lookup<bits>(table, codes.c), lookup<bits>(table, codes.d)};
+    }
+
+    static TQ_INLINE I dot_key(I acc, B key, int32_t query) { return dot(acc, key, vreinterpretq_s8_s32(vdupq_n_s32(query))); }
+    // A weight is below 128, so its sign does not matter.
+    static TQ_INLINE I dot_value(I acc, int32_t weight, B value) { return dot(acc, value, vreinterpretq_s8_s32(vdupq_n_s32(weight))); }
+
+private:
+    static TQ_INLINE F all(float32x4_t x) { return {x, x, x, x}; }
+    static TQ_INLINE I all(int32x4_t x) { return {x, x, x, x}; }
+
+    // Not fmax, fmaxnm: the contract has y where the comparison is false or unordered.
+    static TQ_INLINE float32x4_t larger(float32x4_t x, float32x4_t y) { return vbslq_f32(vcgtq_f32(x, y), x, y); }
+    static TQ_INLINE float32x4_t smaller(float32x4_t x, float32x4_t y) { return vbslq_f32(vcltq_f32(x, y), x, y); }
+    static TQ_INLINE float32x4_t ordered(float32x4_t x) {
+        return vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(x), vceqq_f32(x, x)));
+    }
+    template <int h> static TQ_INLINE float32x4_t negate_quad(float32x4_t x) {
+        constexpr uint32_t n = 0x80000000u;
+        const uint32x4_t mask = h == 2 ? uint32x4_t{0, 0, n, n} : uint32x4_t{0, n, 0, n};
+        return vreinterpretq_f32_u32(veorq_u32(vreinterpretq_u32_f32(x), mask));
+    }
+    static TQ_INLINE float32x4_t pow2_quad(int32x4_t n) {
+        return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(n, vdupq_n_s32(127)), 23));
+    }
+    // The low byte of each of the 16 lanes.
+    static TQ_INLINE uint8x16_t low_bytes(I x) {
+        const uint16x8_t low = vuzp1q_u16(vreinterpretq_u16_s32(x.a), vreinterpretq_u16_s32(x.b));
+        const uint16x8_t high = vuzp1q_u16(vreinterpretq_u16_s32(x.c), vreinterpretq_u16_s32(x.d));
+        return vuzp1q_u8(vreinterpretq_u8_u16(low), vreinterpretq_u8_u16(high));
+    }
+    static TQ_INLINE float32x4_t widen(uint16x4_t x) { return vcvtq_f32_u32(vmovl_u16(x)); }
+    static TQ_INLINE float32x4_t scale(uint16x4_t codes) {
+        return vmulq_n_f32(vreinterpretq_f32_u32(vshlq_n_u32(vmovl_u16(codes), 20)), 0x1p106f);
+    }
+    template <int shift, int width> static TQ_INLINE uint8x16_t extract(uint8x16_t x) {
+        if constexpr (shift > 0) x = vshrq_n_u8(x, shift);
+        if constexpr (shift + width < 8) x = vandq_u8(x, vdupq_n_u8((1 << width) - 1));
+        return x;
+    }
+    // tbl gives 0 beyond its table, tbx leaves the byte as it is.
+    static TQ_INLINE uint8x16_t lookup128(const uint8_t* table, uint8x16_t codes) {
+        const uint8x16_t low = vqtbl4q_u8(vld1q_u8_x4(table), codes);
+        return vqtbx4q_u8(low, vld1q_u8_x4(table + 64), veorq_u8(codes, vdupq_n_u8(64)));
+    }
+    template <int bits> static TQ_INLINE uint8x16_t lookup(const uint8_t* table, uint8x16_t codes) {
+        if constexpr (bits <= 4) return vqtbl1q_u8(vld1q_u8(table), codes);
+        else if constexpr (bits == 5) return vqtbl2q_u8(vld1q_u8_x2(table), codes);
+        else if constexpr (bits == 6) return vqtbl4q_u8(vld1q_u8_x4(table), codes);
+        else return lookup128(table, codes);
+    }
+    static TQ_INLINE I dot(I acc, B x, int8x16_t y) {
+        return {vdotq_s32(acc.a, vreinterpretq_s8_u8(x.a), y), vdotq_s32(acc.b, vreinterpretq_s8_u8(x.b), y),
+                vdotq_s32(acc.c, vreinterpretq_s8_u8(x.c), y), vdotq_s32(acc.d, vreinterpretq_s8_u8(x.d), y)};
+    }
+};
+
+}  // namespace tq::simd
