@@ -1,68 +1,44 @@
 // The attention algorithm over Ops (simd/ops_*.h). Written once, compiled per ISA; no ISA changes a bit of the result.
 //
 // For every block of 64 cells that some row of the tile attends to:
-//   1. decode the block's keys to int8 centroids in L1 (lanes are cells), for all rows of the tile at once
-//   2. logits: int8 query x int8 centroid dot products, exact in int32; times key scale, query scale
-//   3. softmax relative to the block's own maximum
-//   4. decode the values (lanes are dims); weights p * value scale become 7-bit integers relative to their largest
-//      (two 7-bit digits from kWideWeightBits on), with a fixed dither so that small weights keep their total
-//   5. exact int32 weighted sums, added to the row's output
+//   1. int8 query x int8 centroid dot products, exact in int32, lanes are cells; times key scale, query scale (dots-inl.h)
+//   2. softmax relative to the block's own maximum (softmax-inl.h)
+//   3. weights p * value scale become 7-bit integers relative to their largest (two 7-bit digits from kWideWeightBits on), with
+//      a fixed dither so that small weights keep their total
+//   4. exact int32 weighted sums of value centroids, lanes are dims, added to the rows' outputs (dots-inl.h)
+// Centroids come straight from the packed codes in registers; only where many rows share a block are they decoded to L1 first.
 // Logits are kept in base 2.
 #pragma once
 
+#include <bit>
 #include <cmath>
 #include <cstring>
-#include <limits>
-#include <utility>
 
+#include "turboquant/attention/dots-inl.h"
 #include "turboquant/attention/kernels.h"
-#include "turboquant/base/inline.h"
+#include "turboquant/attention/softmax-inl.h"
 
 namespace tq::attention_impl {
 
-inline constexpr float kLog2e = 1.44269504088896340736f;
-inline constexpr float kInfinity = std::numeric_limits<float>::infinity();
 inline constexpr uint16_t kHalfMinusInfinity = 0xfc00;
-inline constexpr int kMaxSegments = 40;      // (head, group) intersections of one head
-inline constexpr int kRowBatch = 4;          // rows that a kernel keeps in registers
+inline constexpr int kDecodeBatches = 3;     // from this many batches of rows on, a block is decoded to L1 once
 
-// The part of one head that shares a scale: whole steps. Heads and groups need not be aligned to each other.
-struct Segment {
-    int first_step;   // in the head
-    int n_steps;
-    int group;        // in the row
-};
+inline constexpr int64_t kPrefetchBlocks = 1;   // ahead of the block at hand, in its many separate streams
 
-struct Segments {
-    int count = 0;
-    Segment at[kMaxSegments];
-};
-
-static TQ_INLINE Segments segments_of_head(const PackedLayout& layout, int head_dim, int head) {
-    Segments segments;
-    const int steps = head_dim / kStepDims, width = group_steps(layout.side);
-    const int base = head * steps;
-    for (int step = 0; step < steps;) {
-        const int group = (base + step) / width;
-        const int end = std::min(steps, (group + 1) * width - base);
-        segments.at[segments.count++] = {step, end - step, group};
-        step = end;
+// The mask of rows that attend to nothing in a block where other rows of their batch do.
+struct FullyMasked {
+    alignas(64) float logits[kBlockCells];
+    constexpr FullyMasked() : logits{} {
+        for (float& logit : logits) logit = -kInfinity;
     }
-    return segments;
-}
+};
+inline constexpr FullyMasked kFullyMasked;
 
 // One query row, ready for integer dot products.
 struct PreparedQuery {
     float logit_scale;              // turns sum(key scale * dot) into a logit; NaN if the query is not finite
     int32_t bias[kMaxSegments];     // -kKeyBias * sum(q) of each segment
     int8_t q[];                     // head_dim
-};
-
-// Running softmax of a row: maximum, sum and output relative to it. Partials in the workspace have the same form.
-struct Accumulator {
-    float* max;
-    float* sum;
-    float* out;   // head_dim_v
 };
 
 template <class T>
@@ -100,30 +76,38 @@ static TQ_INLINE int64_t row_index(const AttentionGeometry& g, int64_t stream, i
     return (stream * g.shape.n_tokens + token) * g.shape.n_head + head;
 }
 
-// One thread's memory, cut from its part of the workspace.
+// One thread's memory, cut from its part of the workspace. Arrays over rows have a vector's width of padding.
 struct Scratch {
-    uint8_t* key_tiles;      // [step][unit][64]
+    static constexpr int kRows = kMaxTileRows + 16;
+
+    int32_t* query_words;    // [head_dim_k / 4][kMaxTileRows]
+    int32_t* query_bias;     // [segment][kMaxTileRows]
+    float* logit_scale;      // [row]
+    uint8_t* key_tiles;      // [step][unit][64], of one block
     uint8_t* value_tiles;
-    float* key_scales;       // [segment][64]
-    float* value_scales;
     float* logits;           // [row][64]; probabilities after the softmax
     float* masks;            // [row][64]
-    float* chunk;            // [row] accumulators of this chunk
-    float* total;            // [row] accumulators over all chunks
-    uint8_t* weights;        // [row batch][2 digits][64]
+    float* factor;           // [row]
+    uint8_t* weights;        // [row of a batch][2 digits][64]
+    RunningRows chunk;       // of this chunk
+    RunningRows total;       // over all chunks
     size_t bytes;
 
     Scratch(const AttentionGeometry& g, char* base) {
         const char* start = base;
-        key_tiles = take<uint8_t>(base, size_t{64} * g.shape.head_dim_k);
-        value_tiles = take<uint8_t>(base, size_t{64} * g.shape.head_dim_v);
-        key_scales = take<float>(base, size_t{kMaxSegments} * kBlockCells);
-        value_scales = take<float>(base, size_t{kMaxSegments} * kBlockCells);
+        query_words = take<int32_t>(base, size_t{kMaxTileRows} * g.shape.head_dim_k / 4);
+        query_bias = take<int32_t>(base, size_t{kMaxTileRows} * kMaxSegments);
+        logit_scale = take<float>(base, kRows);
+        key_tiles = take<uint8_t>(base, size_t{kBlockCells} * g.shape.head_dim_k);
+        value_tiles = take<uint8_t>(base, size_t{kBlockCells} * g.shape.head_dim_v);
         logits = take<float>(base, size_t{kMaxTileRows} * kBlockCells);
         masks = take<float>(base, size_t{kMaxTileRows} * kBlockCells);
-        chunk = take<float>(base, kMaxTileRows * g.partial_floats);
-        total = take<float>(base, kMaxTileRows * g.partial_floats);
-        weights = take<uint8_t>(base, size_t{kRowBatch} * 2 * kBlockCells);
+        factor = take<float>(base, kRows);
+        weights = take<uint8_t>(base, size_t{kSoftmaxRows} * 2 * kBlockCells);
+        for (RunningRows* rows : {&chunk, &total}) {
+            *rows = {take<float>(base, kRows), take<float>(base, kRows), take<float>(base, size_t{kMaxTileRows} * g.shape.head_dim_v),
+                     static_cast<size_t>(g.shape.head_dim_v)};
+        }
         bytes = static_cast<size_t>(base - start);
     }
 
@@ -135,160 +119,20 @@ struct Scratch {
     }
 };
 
-static TQ_INLINE Accumulator accumulator(float* base, size_t stride, int64_t index) {
-    float* p = base + static_cast<size_t>(index) * stride;
-    return {p, p + 1, p + 16};
-}
-
-// The bytes that decoded tiles are made of, padded for 64-byte table loads.
-struct CentroidTable {
-    alignas(64) uint8_t bytes[128];
+// One row's share of a split: running maximum, sum and outputs, as they lie in the workspace.
+struct Partial {
+    float* max;
+    float* sum;
+    float* out;   // head_dim_v
 };
 
-// Order in which weights of a block are rounded up: bit-reversed, so that any run of cells is treated evenly.
-struct Dither {
-    alignas(64) float offset[kBlockCells];
-    constexpr Dither() : offset{} {
-        for (int i = 0; i < kBlockCells; ++i) {
-            int reversed = 0;
-            for (int bit = 0; bit < 6; ++bit) reversed |= ((i >> bit) & 1) << (5 - bit);
-            offset[i] = (static_cast<float>(reversed) + 0.5f) / kBlockCells - 0.5f;
-        }
-    }
-};
-inline constexpr Dither kDither;
+static TQ_INLINE Partial partial_in(float* base) { return {base, base + 1, base + 16}; }
 
 template <class Ops>
 struct Kernels {
     using F = typename Ops::F;
-    using I = typename Ops::I;
-    using B = typename Ops::B;
-
-    // ---- elementary functions -------------------------------------------------------------------------------------
-
-    // 2^x for x <= 126: relative error below 4e-7; exactly 0 for x <= -127, exactly 1 for 0.
-    static TQ_INLINE F exp2(F x) {
-        x = Ops::max(x, Ops::set1(-127.0f));
-        const I n = Ops::round_to_int(x);
-        const F f = Ops::sub(x, Ops::to_float(n));
-        F p = Ops::set1(1.5403530e-4f);
-        p = Ops::fma(p, f, Ops::set1(1.3333558e-3f));
-        p = Ops::fma(p, f, Ops::set1(9.6181291e-3f));
-        p = Ops::fma(p, f, Ops::set1(5.5504109e-2f));
-        p = Ops::fma(p, f, Ops::set1(2.4022651e-1f));
-        p = Ops::fma(p, f, Ops::set1(6.9314718e-1f));
-        p = Ops::fma(p, f, Ops::set1(1.0f));
-        return Ops::mul(p, Ops::pow2(n));
-    }
-
-    static TQ_INLINE float exp2(float x) {
-        alignas(64) float lanes[16];
-        Ops::store(lanes, exp2(Ops::set1(x)));
-        return lanes[0];
-    }
-
-    // tanh x = 1 - 2 / (e^2x + 1)
-    static TQ_INLINE F tanh(F x) {
-        const F e = exp2(Ops::min(Ops::mul(x, Ops::set1(2.0f * kLog2e)), Ops::set1(126.0f)));
-        return Ops::sub(Ops::set1(1.0f), Ops::div(Ops::set1(2.0f), Ops::add(e, Ops::set1(1.0f))));
-    }
-
-    // ---- decoding tiles -------------------------------------------------------------------------------------------
-
-    template <int bits, int unit, int plane_index>
-    static TQ_INLINE B plane_codes(const uint8_t* tile) {
-        constexpr CodePlane plane = code_planes(bits).plane[plane_index];
-        constexpr int per_vector = 8 / plane.width;
-        const B packed = Ops::load_bytes(tile + plane.byte_offset + 64 * (unit / per_vector));
-        const B codes = Ops::template extract<plane.width * (unit % per_vector), plane.width>(packed);
-        if constexpr (plane.shift == 0) return codes;
-        else return Ops::template shift_left<plane.shift>(codes);
-    }
-
-    template <int bits, int unit>
-    static TQ_INLINE B unit_codes(const uint8_t* tile) {
-        constexpr int n_planes = code_planes(bits).count;
-        B codes = plane_codes<bits, unit, 0>(tile);
-        if constexpr (n_planes > 1) codes = Ops::or_bytes(codes, plane_codes<bits, unit, 1>(tile));
-        if constexpr (n_planes > 2) codes = Ops::or_bytes(codes, plane_codes<bits, unit, 2>(tile));
-        return codes;
-    }
-
-    // 1024 codes -> 1024 centroids (+ bias), unit by unit.
-    template <int bits, int bias>
-    static void decode_tile(const uint8_t* tile, const CentroidTable& table, uint8_t* out) {
-        [&]<int... unit>(std::integer_sequence<int, unit...>) {
-            (Ops::store_bytes(static_cast<void*>(out + 64 * unit), decode_unit<bits, bias, unit>(tile, table)), ...);
-        }(std::make_integer_sequence<int, kTileUnits>());
-    }
-
-    template <int bits, int bias, int unit>
-    static TQ_INLINE B decode_unit(const uint8_t* tile, const CentroidTable& table) {
-        const B codes = unit_codes<bits, unit>(tile);
-        if constexpr (bits == kMaxBits) return bias == 128 ? codes : Ops::xor_bytes(codes, 0x80);  // code = 128 + value
-        else return Ops::template lookup_bytes<bits>(table.bytes, codes);
-    }
-
-    using DecodeTile = void (*)(const uint8_t*, const CentroidTable&, uint8_t*);
-    template <int bias>
-    static DecodeTile decode_tile_for(int bits) {
-        static constexpr DecodeTile table[] = {decode_tile<2, bias>, decode_tile<3, bias>, decode_tile<4, bias>, decode_tile<5, bias>,
-                                               decode_tile<6, bias>, decode_tile<7, bias>, decode_tile<8, bias>};
-        return table[bits - kMinBits];
-    }
-
-    static CentroidTable centroid_table(int bits, int bias) {
-        CentroidTable table{};
-        if (bits == kMaxBits) return table;
-        const Codebook& book = codebook(bits);
-        for (int code = 0; code < (1 << bits); ++code) table.bytes[code] = static_cast<uint8_t>(book.centroid[code] + bias);
-        return table;
-    }
-
-    // One head's bytes: block b of a step (or segment) starts at `first + b * stride`.
-    struct Strided {
-        const uint8_t* first;
-        size_t stride;
-    };
-
-    struct Side {
-        int n_steps;
-        Segments segments;
-        Strided tiles[kMaxHeadDim / kStepDims];
-        Strided scales[kMaxSegments];
-        CentroidTable table;
-        DecodeTile decode;
-
-        // One head's part of a block: centroid tiles and float scales.
-        TQ_INLINE void load_block(int64_t block, uint8_t* tile_out, float* scale_out) const {
-            for (int step = 0; step < n_steps; ++step) {
-                decode(tiles[step].first + block * tiles[step].stride, table, tile_out + kTileValues * step);
-            }
-            for (int s = 0; s < segments.count; ++s) {
-                const uint8_t* codes = scales[s].first + block * scales[s].stride;
-                for (int i = 0; i < kBlockCells; i += 16) Ops::store(scale_out + kBlockCells * s + i, Ops::load_scale(codes + i));
-            }
-        }
-    };
-
-    template <int bias>
-    static Side make_side(const PackedTensor& tensor, int64_t stream, int head_dim, int head_kv) {
-        const PackedLayout& layout = tensor.codec->layout();
-        Side side;
-        side.n_steps = head_dim / kStepDims;
-        side.segments = segments_of_head(layout, head_dim, head_kv);
-        for (int step = 0; step < side.n_steps; ++step) {
-            const int64_t in_row = int64_t{head_kv} * side.n_steps + step;
-            const int64_t tiles_in_block = layout.steps_in_group(layout.group_of_step(in_row));
-            side.tiles[step] = {tensor.data + layout.tile_offset(stream, in_row, 0), layout.tile_bytes() * tiles_in_block};
-        }
-        for (int s = 0; s < side.segments.count; ++s) {
-            side.scales[s] = {tensor.data + layout.scale_offset(stream, side.segments.at[s].group, 0), kBlockCells};
-        }
-        side.table = centroid_table(layout.bits, bias);
-        side.decode = decode_tile_for<bias>(layout.bits);
-        return side;
-    }
+    using Dots = DotKernels<Ops>;
+    using Soft = Softmax<Ops>;
 
     // ---- queries --------------------------------------------------------------------------------------------------
 
@@ -335,265 +179,134 @@ struct Kernels {
         }
     }
 
-    // ---- logits ---------------------------------------------------------------------------------------------------
+    // ---- one block ------------------------------------------------------------------------------------------------
 
-    static TQ_INLINE int32_t four_bytes(const void* p) {
-        int32_t x;
-        std::memcpy(&x, p, 4);
-        return x;
-    }
+    // Rows of a tile, and which of them attend to something in the block at hand.
+    struct Rows {
+        uint32_t live = 0;                 // bit mask, kMaxTileRows bits
+        const float* mask[kMaxTileRows];   // 64 base-2 logits each
+    };
 
-    // sum over dims of key scale * (q . centroid) for n rows and 32 cells, in units of the query's scale.
-    template <int n>
-    static TQ_INLINE void dot_products(const Side& keys, const Scratch& m, PreparedQuery* const* q, int cell, float* const* out) {
-        constexpr int kVectors = 2;   // cells / 16: two share each query broadcast
-        F sums[n][kVectors];
-        for (int r = 0; r < n; ++r) for (int v = 0; v < kVectors; ++v) sums[r][v] = Ops::set1(0);
-        for (int s = 0; s < keys.segments.count; ++s) {
-            const Segment& segment = keys.segments.at[s];
-            I acc[n][kVectors];
-            for (int r = 0; r < n; ++r) for (int v = 0; v < kVectors; ++v) acc[r][v] = Ops::set1_int(q[r]->bias[s]);
-            const uint8_t* tile = m.key_tiles + kTileValues * segment.first_step + 16 * cell;
-            for (int step = 0; step < segment.n_steps; ++step, tile += kTileValues) {
-                const int dim = (segment.first_step + step) * kStepDims;
-                for (int quad = 0; quad < 4; ++quad) {
-                    B centroids[kVectors];
-                    for (int v = 0; v < kVectors; ++v) centroids[v] = Ops::load_bytes(tile + 256 * v + 64 * quad);
-                    for (int r = 0; r < n; ++r) {
-                        const int32_t query = four_bytes(q[r]->q + dim + 4 * quad);
-                        for (int v = 0; v < kVectors; ++v) acc[r][v] = Ops::dot_key(acc[r][v], centroids[v], query);
-                    }
-                }
-            }
-            for (int v = 0; v < kVectors; ++v) {
-                const F scale = Ops::load(m.key_scales + kBlockCells * s + cell + 16 * v);
-                for (int r = 0; r < n; ++r) sums[r][v] = Ops::fma(Ops::to_float(acc[r][v]), scale, sums[r][v]);
-            }
-        }
-        for (int r = 0; r < n; ++r) for (int v = 0; v < kVectors; ++v) Ops::store(out[r] + cell + 16 * v, sums[r][v]);
-    }
+    struct Head {
+        HeadTiles tiles;
+        Strided decoded[kMaxSteps];   // the block that scratch holds, whatever its index
+    };
 
-    // Base-2 logits of one row from its dot products: scale, softcap, mask (already times slope and log2 e).
-    static TQ_INLINE void finish_logits(const AttentionShape& s, float logit_scale, const float* mask, float* logits) {
-        for (int i = 0; i < kBlockCells; i += 16) {
-            const F dot = Ops::load(logits + i);
-            const F added = Ops::load(mask + i);
-            if (s.softcap > 0) {
-                const F capped = tanh(Ops::mul(dot, Ops::set1(logit_scale / s.softcap)));
-                Ops::store(logits + i, Ops::fma(capped, Ops::set1(s.softcap * kLog2e), added));
-            } else {
-                Ops::store(logits + i, Ops::fma(dot, Ops::set1(logit_scale), added));
-            }
+    // fn(constant number of rows, first row) for runs of at most kMaxBatchRows rows that cover all live ones.
+    template <class Fn>
+    static TQ_INLINE void for_batches(uint32_t live, Fn fn) {
+        constexpr int limit = Dots::kMaxBatchRows;
+        while (live) {
+            const int first = std::countr_zero(live), span = 32 - std::countl_zero(live) - first;
+            const int batches = (span + limit - 1) / limit, n = (span + batches - 1) / batches;   // even shares
+            unrolled<limit>([&](auto i) TQ_LAMBDA { if (n == i + 1) fn(std::integral_constant<int, i + 1>(), first); });
+            live = first + n < 32 ? live >> (first + n) << (first + n) : 0;
         }
     }
 
-    // ---- softmax --------------------------------------------------------------------------------------------------
-
-    // Turns logits into probabilities relative to the block's maximum, and folds the block's maximum and sum into the row's.
-    // Returns the factor of this block's outputs relative to the row's (new) maximum; the row's outputs are rescaled here.
-    static TQ_INLINE float softmax_block(float* logits, const Accumulator& row, int head_dim_v) {
-        F x[4];
-        for (int v = 0; v < 4; ++v) x[v] = Ops::load(logits + 16 * v);
-        const float top = Ops::reduce_max(Ops::max(Ops::max(x[0], x[1]), Ops::max(x[2], x[3])));
-        if (!(top > -kInfinity)) {   // only where the query is not finite: the row ends as NaN
-            for (int v = 0; v < 4; ++v) Ops::store(logits + 16 * v, Ops::set1(0));
-            return 0;
-        }
-        for (int v = 0; v < 4; ++v) {
-            x[v] = exp2(Ops::sub(x[v], Ops::set1(top)));
-            Ops::store(logits + 16 * v, x[v]);
-        }
-        const float sum = Ops::reduce_add(Ops::add(Ops::add(x[0], x[1]), Ops::add(x[2], x[3])));
-        if (top <= *row.max) {
-            const float factor = exp2(top - *row.max);
-            *row.sum = std::fma(sum, factor, *row.sum);
-            return factor;
-        }
-        const float rescale = exp2(*row.max - top);
-        *row.sum = std::fma(*row.sum, rescale, sum);
-        for (int d = 0; d < head_dim_v; d += 16) Ops::store(row.out + d, Ops::mul(Ops::load(row.out + d), Ops::set1(rescale)));
-        *row.max = top;
-        return 1;
+    static typename Dots::Block block_of(const Head& head, int64_t block, bool decoded) {
+        return {&head.tiles, decoded ? head.decoded : head.tiles.tiles, block};
     }
 
-    // ---- weighted sums --------------------------------------------------------------------------------------------
-
-    // p * value scale as integers of one 7-bit digit (or two: high, then low, 64 bytes each).
-    // Returns what one unit of the integer sum is worth; 0 if all weights are 0.
-    template <int digits>
-    static TQ_INLINE float quantize_weights(const float* p, const float* value_scales, uint8_t* out) {
-        F w[4];
-        for (int v = 0; v < 4; ++v) w[v] = Ops::mul(Ops::load(p + 16 * v), Ops::load(value_scales + 16 * v));
-        const float top = Ops::reduce_max(Ops::max(Ops::max(w[0], w[1]), Ops::max(w[2], w[3])));
-        if (!(top > 0)) return 0;
-        constexpr float kLargest = digits == 1 ? 127.0f : 127.0f * 128.0f;
-        // A tiny `top` (subnormal) would overflow the inverse.
-        const F inverse = Ops::set1(std::min(kLargest / top, 0x1p126f));
-        for (int v = 0; v < 4; ++v) {
-            const I integer = Ops::round_to_int(Ops::fma(w[v], inverse, Ops::load(kDither.offset + 16 * v)));
-            if constexpr (digits == 1) {
-                Ops::store_bytes(out + 16 * v, integer);
-            } else {
-                Ops::store_bytes(out + 16 * v, Ops::template shift_right_int<7>(integer));
-                Ops::store_bytes(out + kBlockCells + 16 * v, Ops::and_int(integer, 127));
-            }
+    // Past the last block this reads nothing: a prefetch never faults.
+    static TQ_INLINE void prefetch(const HeadTiles& head, int64_t block) {
+        for (int step = 0; step < head.n_steps; ++step) {
+            const uint8_t* tile = head.tiles[step].at(block);
+            for (int line = 0; line < 2 * head.bits; ++line) __builtin_prefetch(tile + 64 * line);
         }
-        return top / kLargest;
+        for (int s = 0; s < head.segments.count; ++s) __builtin_prefetch(head.scales[s].at(block));
     }
 
-    // out[row] += unit[row] * sum over cells of weight * centroid, for one segment of `steps` steps.
-    template <int n, int steps, int digits>
-    static TQ_INLINE void weighted_sum(const uint8_t* tiles, const uint8_t* weights, const float* unit, float* const* out) {
-        I acc[n][digits][steps];
-        for (int r = 0; r < n; ++r) for (int d = 0; d < digits; ++d) for (int s = 0; s < steps; ++s) acc[r][d][s] = Ops::set1_int(0);
-        for (int quad = 0; quad < kTileUnits; ++quad) {
-            B centroids[steps];
-            for (int s = 0; s < steps; ++s) centroids[s] = Ops::load_bytes(tiles + kTileValues * s + 64 * quad);
-            for (int r = 0; r < n; ++r) {
-                for (int d = 0; d < digits; ++d) {
-                    const int32_t weight = four_bytes(weights + (2 * r + d) * kBlockCells + 4 * quad);
-                    for (int s = 0; s < steps; ++s) acc[r][d][s] = Ops::dot_value(acc[r][d][s], weight, centroids[s]);
-                }
-            }
+    static void attend_block(const AttentionGeometry& g, const Head& keys, const Head& values, const Scratch& m, int64_t block, const Rows& rows) {
+        const int span = 32 - std::countl_zero(rows.live) - std::countr_zero(rows.live);
+        const bool decode = !Ops::kDecodesInRegisters || span > (kDecodeBatches - 1) * Dots::kMaxBatchRows;
+        if (decode) {
+            TileDecoder<Ops>::template decode_block<Ops::kKeyBias>(keys.tiles, block, m.key_tiles);
+            TileDecoder<Ops>::template decode_block<0>(values.tiles, block, m.value_tiles);
         }
-        for (int r = 0; r < n; ++r) {
-            for (int s = 0; s < steps; ++s) {
-                F sum = Ops::to_float(acc[r][0][s]);
-                if constexpr (digits == 2) sum = Ops::fma(sum, Ops::set1(128.0f), Ops::to_float(acc[r][1][s]));
-                Ops::store(out[r] + 16 * s, Ops::fma(sum, Ops::set1(unit[r]), Ops::load(out[r] + 16 * s)));
-            }
-        }
+        prefetch(keys.tiles, block + kPrefetchBlocks);
+        prefetch(values.tiles, block + kPrefetchBlocks);
+        const auto key_block = block_of(keys, block, decode), value_block = block_of(values, block, decode);
+        const typename Dots::Queries queries{m.query_words, m.query_bias};
+        for_batches(rows.live, [&](auto n, int first) {
+            Dots::template key_dots_for<n>(decode ? kDecoded : g.key_bits)(key_block, queries, first, m.logits + kBlockCells * first);
+            Soft::template block<n>(g.shape.softcap, m.logits + kBlockCells * first, m.logit_scale + first, rows.mask + first, m.chunk, first,
+                                    g.shape.head_dim_v, m.factor + first);
+            if (weight_digits(g.value_bits) == 2) add_values<n, 2>(g, value_block, decode, m, first);
+            else add_values<n, 1>(g, value_block, decode, m, first);
+        });
     }
 
     template <int n, int digits>
-    static TQ_INLINE void add_values(const Side& values, const Scratch& m, const float* const* p, const float* factor, float* const* out) {
-        for (int s = 0; s < values.segments.count; ++s) {
-            const Segment& segment = values.segments.at[s];
-            float unit[n];
-            float* target[n];
-            for (int r = 0; r < n; ++r) {
-                uint8_t* weights = m.weights + 2 * kBlockCells * r;
-                unit[r] = factor[r] * quantize_weights<digits>(p[r], m.value_scales + kBlockCells * s, weights);
-                if (unit[r] == 0) std::memset(weights, 0, digits * kBlockCells);
-                target[r] = out[r] + segment.first_step * kStepDims;
-            }
-            const uint8_t* tiles = m.value_tiles + kTileValues * segment.first_step;
-            switch (segment.n_steps) {
-                case 1: weighted_sum<n, 1, digits>(tiles, m.weights, unit, target); break;
-                case 2: weighted_sum<n, 2, digits>(tiles, m.weights, unit, target); break;
-                case 3: weighted_sum<n, 3, digits>(tiles, m.weights, unit, target); break;
-                default: weighted_sum<n, 4, digits>(tiles, m.weights, unit, target); break;
-            }
+    static void add_values(const AttentionGeometry& g, const typename Dots::Block& block, bool decoded, const Scratch& m, int first) {
+        const auto weighted_sums = Dots::template weighted_sums_for<n>(decoded, g.value_bits);
+        alignas(64) float unit[16];
+        for (int s = 0; s < block.head->segments.count; ++s) {
+            Soft::template quantize_weights<n, digits>(m.logits + kBlockCells * first, block.head->scales[s].at(block.index), m.factor + first,
+                                                       m.weights, unit);
+            weighted_sums(block, block.head->segments.at[s], m.weights, unit, m.chunk.out + m.chunk.stride * first, m.chunk.stride);
         }
     }
 
-    // ---- one block ------------------------------------------------------------------------------------------------
-
-    struct Rows {
-        int count = 0;                                  // rows of the tile that attend to something in this block
-        PreparedQuery* query[kMaxTileRows];
-        float* logits[kMaxTileRows];
-        const float* mask[kMaxTileRows];
-        Accumulator accumulator[kMaxTileRows];
-    };
-
-    template <int n>
-    static void logits_of_batch(const AttentionShape& s, const Side& keys, const Scratch& m, Rows& rows, int first) {
-        for (int cell = 0; cell < kBlockCells; cell += 32) dot_products<n>(keys, m, rows.query + first, cell, rows.logits + first);
-        for (int r = first; r < first + n; ++r) finish_logits(s, rows.query[r]->logit_scale, rows.mask[r], rows.logits[r]);
-    }
-
-    template <int n>
-    static void values_of_batch(const AttentionGeometry& g, const Side& values, const Scratch& m, Rows& rows, int first) {
-        float factor[n];
-        float* out[n];
-        for (int r = 0; r < n; ++r) {
-            const Accumulator& row = rows.accumulator[first + r];
-            factor[r] = softmax_block(rows.logits[first + r], row, g.shape.head_dim_v);
-            out[r] = row.out;
-        }
-        if (g.value_bits >= kWideWeightBits) {
-            add_values<n, 2>(values, m, rows.logits + first, factor, out);
-        } else {
-            add_values<n, 1>(values, m, rows.logits + first, factor, out);
-        }
-    }
-
-    template <class Fn>
-    static TQ_INLINE void for_batches(int count, Fn fn) {
-        int first = 0;
-        for (; count - first >= 4; first += 4) fn(std::integral_constant<int, 4>(), first);
-        if (count - first == 3) fn(std::integral_constant<int, 3>(), first);
-        if (count - first == 2) fn(std::integral_constant<int, 2>(), first);
-        if (count - first == 1) fn(std::integral_constant<int, 1>(), first);
-    }
-
-    static void attend_block(const AttentionGeometry& g, const Side& keys, const Side& values, const Scratch& m, int64_t block, Rows& rows) {
-        keys.load_block(block, m.key_tiles, m.key_scales);
-        for_batches(rows.count, [&](auto n, int first) { logits_of_batch<n()>(g.shape, keys, m, rows, first); });
-        values.load_block(block, m.value_tiles, m.value_scales);
-        for_batches(rows.count, [&](auto n, int first) { values_of_batch<n()>(g, values, m, rows, first); });
-    }
+    // ---- masks ----------------------------------------------------------------------------------------------------
 
     // The block's mask in base-2 logits; cells from n_kv on are masked. Returns whether any cell is left.
     static TQ_INLINE bool load_mask(const uint16_t* mask, float slope, int64_t n_kv, int64_t block, float* out) {
         const int64_t begin = block * kBlockCells;
         const int n = static_cast<int>(std::min<int64_t>(kBlockCells, n_kv - begin));
-        uint16_t half[kBlockCells];
-        if (mask) {
-            uint32_t live = 0;
-            for (int i = 0; i < n; ++i) live |= static_cast<uint32_t>(mask[begin + i] != kHalfMinusInfinity);
-            if (!live) return false;
-            std::memcpy(half, mask + begin, sizeof(uint16_t) * n);
-        } else {
-            std::memset(half, 0, sizeof(uint16_t) * n);
-        }
+        alignas(64) uint16_t half[kBlockCells];
+        if (mask) std::memcpy(half, mask + begin, sizeof(uint16_t) * n);
+        else std::memset(half, 0, sizeof(uint16_t) * n);
         for (int i = n; i < kBlockCells; ++i) half[i] = kHalfMinusInfinity;
+        uint32_t live = 0;
+        for (int i = 0; i < kBlockCells; ++i) live |= static_cast<uint32_t>(half[i] ^ kHalfMinusInfinity);
+        if (!live) return false;
         const F factor = Ops::set1(slope * kLog2e);
         for (int i = 0; i < kBlockCells; i += 16) Ops::store(out + i, Ops::mul(Ops::load_half(half + i), factor));
         return true;
     }
 
-    static void collect_rows(const AttentionGeometry& g, const AttentionInputs& in, char* workspace, const Tile& t, const Scratch& m,
-                             int64_t block, Rows& rows) {
+    static int head_of_row(const AttentionGeometry& g, const Tile& t, int64_t row) {
+        return t.head_kv * g.group_size + static_cast<int>(row % g.group_size);
+    }
+
+    static void find_live_rows(const AttentionGeometry& g, const AttentionInputs& in, const Tile& t, const Scratch& m, int64_t block, Rows& rows) {
         const AttentionShape& s = g.shape;
-        rows.count = 0;
-        const float* shared_mask = nullptr;   // of the token, where heads do not differ
+        const float* shared_mask = m.masks;   // of the token, where heads do not differ
         int64_t last_token = -1;
         bool live = false;
+        rows.live = 0;
         for (int i = 0; i < t.n_rows; ++i) {
-            const int64_t row = t.first_row + i;
-            const int64_t token = row / g.group_size;
-            const int head = t.head_kv * g.group_size + static_cast<int>(row % g.group_size);
+            const int64_t token = (t.first_row + i) / g.group_size;
             if (token != last_token || s.max_bias > 0) {
                 const uint16_t* mask = in.mask ? at_byte(in.mask, t.stream * in.mask_stream_stride + token * in.mask_token_stride) : nullptr;
                 float* target = m.masks + kBlockCells * i;
-                live = load_mask(mask, alibi_slope(s.max_bias, s.n_head, head), s.n_kv, block, target);
+                live = load_mask(mask, alibi_slope(s.max_bias, s.n_head, head_of_row(g, t, t.first_row + i)), s.n_kv, block, target);
                 shared_mask = target;
                 last_token = token;
             }
-            if (!live) continue;
-            rows.query[rows.count] = query_at(g, workspace, row_index(g, t.stream, token, head));
-            rows.logits[rows.count] = m.logits + kBlockCells * rows.count;
-            rows.mask[rows.count] = shared_mask;
-            rows.accumulator[rows.count] = accumulator(m.chunk, g.partial_floats, i);
-            ++rows.count;
+            rows.live |= static_cast<uint32_t>(live) << i;
+            rows.mask[i] = live ? shared_mask : kFullyMasked.logits;
         }
     }
 
-    // ---- items ----------------------------------------------------------------------------------------------------
+    // ---- running rows ---------------------------------------------------------------------------------------------
 
-    static TQ_INLINE void reset(const Accumulator& a, int head_dim_v) {
-        *a.max = -kInfinity;
-        *a.sum = 0;
-        std::memset(a.out, 0, sizeof(float) * head_dim_v);
+    static TQ_INLINE void reset(const RunningRows& rows, int n_rows) {
+        for (int i = 0; i < Scratch::kRows; ++i) {
+            rows.max[i] = -kInfinity;
+            rows.sum[i] = 0;
+        }
+        std::memset(rows.out, 0, sizeof(float) * rows.stride * n_rows);
     }
 
-    // (max, sum, out) of `part` into `total`: exact up to rounding, always in cell order.
-    static TQ_INLINE void merge_partial(const Accumulator& part, const Accumulator& total, int head_dim_v) {
+    static TQ_INLINE Partial row_of(const RunningRows& rows, int row) { return {rows.max + row, rows.sum + row, rows.out + rows.stride * row}; }
+
+    // (max, sum, out) of `part` into `total`, always in cell order.
+    static TQ_INLINE void merge_partial(const Partial& part, const Partial& total, int head_dim_v) {
         if (*part.sum == 0) return;
         const float top = *part.max > *total.max ? *part.max : *total.max;
-        const float keep = exp2(*total.max - top), take = exp2(*part.max - top);
+        const float keep = Soft::exp2(*total.max - top), take = Soft::exp2(*part.max - top);
         *total.sum = std::fma(*total.sum, keep, *part.sum * take);
         *total.max = top;
         for (int d = 0; d < head_dim_v; d += 16) {
@@ -604,15 +317,15 @@ struct Kernels {
 
     // Sinks, normalization, inverse rotation.
     static void finish_row(const AttentionGeometry& g, const AttentionInputs& in, char* workspace, int64_t stream, int64_t token, int head,
-                           const Accumulator& total) {
+                           const Partial& total) {
         const int n = g.shape.head_dim_v;
         float* out = at_byte(in.out, stream * in.out_stream_stride + token * in.out_token_stride + head * in.out_head_stride);
         float sum = *total.sum, factor = 1;
         if (in.sinks) {
             const float sink = in.sinks[head] * kLog2e;
             const float top = *total.max > sink ? *total.max : sink;
-            factor = exp2(*total.max - top);
-            sum = std::fma(sum, factor, exp2(sink - top));
+            factor = Soft::exp2(*total.max - top);
+            sum = std::fma(sum, factor, Soft::exp2(sink - top));
         }
         factor = sum > 0 ? factor / sum : 0.0f;
         const float logit_scale = query_at(g, workspace, row_index(g, stream, token, head))->logit_scale;
@@ -626,22 +339,44 @@ struct Kernels {
         return reinterpret_cast<float*>(workspace + g.partial_offset) + static_cast<size_t>(row * g.n_chunks + chunk) * g.partial_floats;
     }
 
+    // ---- items ----------------------------------------------------------------------------------------------------
+
+    // The tile's queries, word by word for all rows.
+    static void gather_queries(const AttentionGeometry& g, char* workspace, const Tile& t, int n_segments, const Scratch& m) {
+        const int words = g.shape.head_dim_k / 4;
+        for (int i = 0; i < t.n_rows; ++i) {
+            const int64_t row = t.first_row + i;
+            const PreparedQuery* query = query_at(g, workspace, row_index(g, t.stream, row / g.group_size, head_of_row(g, t, row)));
+            m.logit_scale[i] = query->logit_scale;
+            for (int s = 0; s < n_segments; ++s) m.query_bias[kMaxTileRows * s + i] = query->bias[s];
+            for (int w = 0; w < words; ++w) std::memcpy(m.query_words + kMaxTileRows * w + i, query->q + 4 * w, 4);
+        }
+    }
+
+    static Head make_head(const PackedTensor& tensor, int64_t stream, int head_dim, int head_kv, int bias, const uint8_t* decoded) {
+        Head head;
+        head.tiles = head_tiles(tensor, stream, head_dim, head_kv, bias);
+        for (int step = 0; step < head.tiles.n_steps; ++step) head.decoded[step] = {decoded + kTileValues * step, 0};
+        return head;
+    }
+
     static void attend(const AttentionGeometry& g, int64_t item, int thread, const AttentionInputs& in, char* workspace) {
         const AttentionShape& s = g.shape;
         const Tile t = tile_of_item(g, item);
         const Scratch m(g, workspace + g.scratch_offset + static_cast<size_t>(thread) * g.scratch_bytes);
-        const Side keys = make_side<Ops::kKeyBias>(in.k, in.k_first_stream + t.stream, s.head_dim_k, t.head_kv);
-        const Side values = make_side<0>(in.v, in.v_first_stream + t.stream, s.head_dim_v, t.head_kv);
+        const Head keys = make_head(in.k, in.k_first_stream + t.stream, s.head_dim_k, t.head_kv, Ops::kKeyBias, m.key_tiles);
+        const Head values = make_head(in.v, in.v_first_stream + t.stream, s.head_dim_v, t.head_kv, 0, m.value_tiles);
+        gather_queries(g, workspace, t, keys.tiles.segments.count, m);
         const int64_t n_blocks = (s.n_kv + kBlockCells - 1) / kBlockCells;
         constexpr int64_t kChunkBlocks = kChunkCells / kBlockCells;
         Rows rows;
-        if (!g.split) for (int i = 0; i < t.n_rows; ++i) reset(accumulator(m.total, g.partial_floats, i), s.head_dim_v);
+        if (!g.split) reset(m.total, t.n_rows);
         for (int64_t chunk = t.first_chunk; chunk < t.end_chunk; ++chunk) {
-            for (int i = 0; i < t.n_rows; ++i) reset(accumulator(m.chunk, g.partial_floats, i), s.head_dim_v);
+            reset(m.chunk, t.n_rows);
             const int64_t end = std::min(n_blocks, (chunk + 1) * kChunkBlocks);
             for (int64_t block = chunk * kChunkBlocks; block < end; ++block) {
-                collect_rows(g, in, workspace, t, m, block, rows);
-                if (rows.count > 0) attend_block(g, keys, values, m, block, rows);
+                find_live_rows(g, in, t, m, block, rows);
+                if (rows.live) attend_block(g, keys, values, m, block, rows);
             }
             for (int i = 0; i < t.n_rows; ++i) end_chunk(g, workspace, t, m, chunk, i);
         }
@@ -649,36 +384,36 @@ struct Kernels {
     }
 
     static TQ_INLINE void end_chunk(const AttentionGeometry& g, char* workspace, const Tile& t, const Scratch& m, int64_t chunk, int i) {
-        const Accumulator part = accumulator(m.chunk, g.partial_floats, i);
+        const Partial part = row_of(m.chunk, i);
         if (!g.split) {
-            merge_partial(part, accumulator(m.total, g.partial_floats, i), g.shape.head_dim_v);
+            merge_partial(part, row_of(m.total, i), g.shape.head_dim_v);
             return;
         }
         const int64_t row = t.first_row + i;
-        const int head = t.head_kv * g.group_size + static_cast<int>(row % g.group_size);
-        float* target = partial_at(g, workspace, row_index(g, t.stream, row / g.group_size, head), chunk);
-        std::memcpy(target, part.max, sizeof(float) * g.partial_floats);
+        const Partial target = partial_in(partial_at(g, workspace, row_index(g, t.stream, row / g.group_size, head_of_row(g, t, row)), chunk));
+        *target.max = *part.max;
+        *target.sum = *part.sum;
+        std::memcpy(target.out, part.out, sizeof(float) * g.shape.head_dim_v);
     }
 
     static void finish_tile(const AttentionGeometry& g, const AttentionInputs& in, char* workspace, const Tile& t, const Scratch& m) {
         for (int i = 0; i < t.n_rows; ++i) {
             const int64_t row = t.first_row + i;
-            const int head = t.head_kv * g.group_size + static_cast<int>(row % g.group_size);
-            finish_row(g, in, workspace, t.stream, row / g.group_size, head, accumulator(m.total, g.partial_floats, i));
+            finish_row(g, in, workspace, t.stream, row / g.group_size, head_of_row(g, t, row), row_of(m.total, i));
         }
     }
 
     // item: a (stream, token, head) row.
     static void merge(const AttentionGeometry& g, int64_t item, const AttentionInputs& in, char* workspace) {
         const AttentionShape& s = g.shape;
-        alignas(64) float total[16 + kMaxHeadDim];
-        const Accumulator sum = accumulator(total, 0, 0);
-        reset(sum, s.head_dim_v);
-        for (int64_t chunk = 0; chunk < g.n_chunks; ++chunk) {
-            merge_partial(accumulator(partial_at(g, workspace, item, chunk), 0, 0), sum, s.head_dim_v);
-        }
+        alignas(64) float memory[16 + kMaxHeadDim];
+        const Partial total = partial_in(memory);
+        *total.max = -kInfinity;
+        *total.sum = 0;
+        std::memset(total.out, 0, sizeof(float) * s.head_dim_v);
+        for (int64_t chunk = 0; chunk < g.n_chunks; ++chunk) merge_partial(partial_in(partial_at(g, workspace, item, chunk)), total, s.head_dim_v);
         const int64_t token_row = item / s.n_head;
-        finish_row(g, in, workspace, token_row / s.n_tokens, token_row % s.n_tokens, static_cast<int>(item % s.n_head), sum);
+        finish_row(g, in, workspace, token_row / s.n_tokens, token_row % s.n_tokens, static_cast<int>(item % s.n_head), total);
     }
 };
 

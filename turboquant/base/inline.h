@@ -3,3 +3,5 @@
 #pragma once
 
 #define TQ_INLINE inline __attribute__((always_inline))
+// The same for lambdas: kernels unroll loops over constants with them.
+#define TQ_LAMBDA __attribute__((always_inline))

@@ -16,6 +16,7 @@ struct OpsAvx2 {
 
     static constexpr int kKeyBias = 0;
     static constexpr int kAccumulators = 2;
+    static constexpr bool kDecodesInRegisters = true;
 
     static TQ_INLINE F load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
     static TQ_INLINE void store(float* p, F a) { _mm256_storeu_ps(p, a.lo); _mm256_storeu_ps(p + 8, a.hi); }
@@ -61,6 +62,9 @@ struct OpsAvx2 {
         return _mm_cvtss_f32(_mm_max_ss(h2, _mm_movehdup_ps(h2)));
     }
 
+    static TQ_INLINE void reduce_add_4(const F (&rows)[4], float* out) { for (int r = 0; r < 4; ++r) out[r] = reduce_add(rows[r]); }
+    static TQ_INLINE void reduce_max_4(const F (&rows)[4], float* out) { for (int r = 0; r < 4; ++r) out[r] = reduce_max(rows[r]); }
+
     static TQ_INLINE I set1_int(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
     static TQ_INLINE I add_int(I a, I b) { return {_mm256_add_epi32(a.lo, b.lo), _mm256_add_epi32(a.hi, b.hi)}; }
     static TQ_INLINE I round_to_int(F a) { return {_mm256_cvtps_epi32(a.lo), _mm256_cvtps_epi32(a.hi)}; }
@@ -85,6 +89,7 @@ struct OpsAvx2 {
         const __m128i bytes = _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
         _mm_storeu_si128(reinterpret_cast<__m128i*>(p), bytes);
     }
+    static TQ_INLINE void store_bytes_4(uint8_t* p, const I (&a)[4]) { for (int v = 0; v < 4; ++v) store_bytes(p + 16 * v, a[v]); }
     static TQ_INLINE F lookup_float(const float* table, const uint8_t*, I a) {
         return {_mm256_i32gather_ps(table, a.lo, 4), _mm256_i32gather_ps(table, a.hi, 4)};
     }
@@ -110,18 +115,23 @@ struct OpsAvx2 {
         _mm256_storeu_si256(v, a.lo);
         _mm256_storeu_si256(v + 1, a.hi);
     }
-    template <int shift, int width> static TQ_INLINE B extract(B a) {
-        if constexpr (width == 8) return a;
-        const __m256i mask = _mm256_set1_epi8((1 << width) - 1);
-        return {_mm256_and_si256(_mm256_srli_epi16(a.lo, shift), mask), _mm256_and_si256(_mm256_srli_epi16(a.hi, shift), mask)};
+    template <int n> static TQ_INLINE B shift_bits(B a) {
+        if constexpr (n == 0) return a;
+        else if constexpr (n > 0) return {_mm256_srli_epi16(a.lo, n), _mm256_srli_epi16(a.hi, n)};
+        else return {_mm256_slli_epi16(a.lo, -n), _mm256_slli_epi16(a.hi, -n)};
     }
-    template <int shift> static TQ_INLINE B shift_left(B a) { return {_mm256_slli_epi16(a.lo, shift), _mm256_slli_epi16(a.hi, shift)}; }
-    static TQ_INLINE B or_bytes(B a, B b) { return {_mm256_or_si256(a.lo, b.lo), _mm256_or_si256(a.hi, b.hi)}; }
+    template <int n> static TQ_INLINE B select_low(B low, B high) {
+        const __m256i mask = _mm256_set1_epi8((1 << n) - 1);
+        return {_mm256_or_si256(_mm256_and_si256(mask, low.lo), _mm256_andnot_si256(mask, high.lo)),
+                _mm256_or_si256(_mm256_and_si256(mask, low.hi), _mm256_andnot_si256(mask, high.hi))};
+    }
     static TQ_INLINE B xor_bytes(B a, uint8_t x) {
         const __m256i mask = _mm256_set1_epi8(static_cast<char>(x));
         return {_mm256_xor_si256(a.lo, mask), _mm256_xor_si256(a.hi, mask)};
     }
     template <int bits> static TQ_INLINE B lookup_bytes(const uint8_t* table, B codes) {
+        const __m256i mask = _mm256_set1_epi8((1 << bits) - 1);
+        codes = {_mm256_and_si256(codes.lo, mask), _mm256_and_si256(codes.hi, mask)};
         if constexpr (bits <= 4) {
             const __m256i t = load_table(table);
             return {_mm256_shuffle_epi8(t, codes.lo), _mm256_shuffle_epi8(t, codes.hi)};
@@ -133,7 +143,7 @@ struct OpsAvx2 {
                 const __m256i flip = _mm256_set1_epi8(static_cast<char>(part << 4)), bound = _mm256_set1_epi8(0x70);
                 const __m256i lo = _mm256_adds_epu8(_mm256_xor_si256(codes.lo, flip), bound);
                 const __m256i hi = _mm256_adds_epu8(_mm256_xor_si256(codes.hi, flip), bound);
-                result = or_bytes(result, {_mm256_shuffle_epi8(t, lo), _mm256_shuffle_epi8(t, hi)});
+                result = {_mm256_or_si256(result.lo, _mm256_shuffle_epi8(t, lo)), _mm256_or_si256(result.hi, _mm256_shuffle_epi8(t, hi))};
             }
             return result;
         }

@@ -18,6 +18,7 @@ struct OpsAvx512 {
 
     static constexpr int kKeyBias = 0;
     static constexpr int kAccumulators = 8;
+    static constexpr bool kDecodesInRegisters = true;
 
     static TQ_INLINE F load(const float* p) { return _mm512_loadu_ps(p); }
     static TQ_INLINE void store(float* p, F a) { _mm512_storeu_ps(p, a); }
@@ -54,6 +55,13 @@ struct OpsAvx512 {
         return _mm_cvtss_f32(_mm_max_ss(h2, _mm_movehdup_ps(h2)));
     }
 
+    static TQ_INLINE void reduce_add_4(const F (&rows)[4], float* out) {
+        reduce_4(rows, out, [](__m512 a, __m512 b) TQ_LAMBDA { return _mm512_add_ps(a, b); });
+    }
+    static TQ_INLINE void reduce_max_4(const F (&rows)[4], float* out) {
+        reduce_4(rows, out, [](__m512 a, __m512 b) TQ_LAMBDA { return _mm512_max_ps(a, b); });
+    }
+
     static TQ_INLINE I set1_int(int32_t x) { return _mm512_set1_epi32(x); }
     static TQ_INLINE I add_int(I a, I b) { return _mm512_add_epi32(a, b); }
     static TQ_INLINE I round_to_int(F a) { return _mm512_cvtps_epi32(a); }
@@ -66,6 +74,10 @@ struct OpsAvx512 {
     static TQ_INLINE void store_int(int32_t* p, I a) { _mm512_storeu_si512(p, a); }
     static TQ_INLINE void store_bytes(uint8_t* p, I a) {
         _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a));
+    }
+    static TQ_INLINE void store_bytes_4(uint8_t* p, const I (&a)[4]) {
+        const __m512i packed = _mm512_packs_epi16(_mm512_packs_epi32(a[0], a[1]), _mm512_packs_epi32(a[2], a[3]));
+        _mm512_storeu_si512(p, _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), packed));
     }
     static TQ_INLINE F lookup_float(const float*, const uint8_t* table, I a) {
         // vpermt2w picks the pair of bytes, the lowest bit the byte.
@@ -85,14 +97,18 @@ struct OpsAvx512 {
 
     static TQ_INLINE B load_bytes(const void* p) { return {_mm512_loadu_si512(p)}; }
     static TQ_INLINE void store_bytes(void* p, B a) { _mm512_storeu_si512(p, a.v); }
-    template <int shift, int width> static TQ_INLINE B extract(B a) {
-        const __m512i shifted = shift == 0 ? a.v : _mm512_srli_epi16(a.v, shift);
-        return {width == 8 ? shifted : _mm512_and_si512(shifted, _mm512_set1_epi8((1 << width) - 1))};
+    template <int n> static TQ_INLINE B shift_bits(B a) {
+        if constexpr (n == 0) return a;
+        else if constexpr (n > 0) return {_mm512_srli_epi16(a.v, n)};
+        else return {_mm512_slli_epi16(a.v, -n)};
     }
-    template <int shift> static TQ_INLINE B shift_left(B a) { return {_mm512_slli_epi16(a.v, shift)}; }
-    static TQ_INLINE B or_bytes(B a, B b) { return {_mm512_or_si512(a.v, b.v)}; }
+    template <int n> static TQ_INLINE B select_low(B low, B high) {
+        return {_mm512_ternarylogic_epi32(_mm512_set1_epi8((1 << n) - 1), low.v, high.v, 0xca)};
+    }
     static TQ_INLINE B xor_bytes(B a, uint8_t x) { return {_mm512_xor_si512(a.v, _mm512_set1_epi8(static_cast<char>(x)))}; }
-    template <int bits> static TQ_INLINE B lookup_bytes(const uint8_t* table, B codes) { return {lookup<bits>(table, codes.v)}; }
+    template <int bits> static TQ_INLINE B lookup_bytes(const uint8_t* table, B codes) { 
+        return {lookup<bits>(table, _mm512_and_si512(codes.v, _mm512_set1_epi8((1 << bits) - 1)))};
+    }
 
     // |key| * sign(query, key), as in ops_avx2.h.
     static TQ_INLINE I dot_key(I acc, B key, int32_t query) {
@@ -103,6 +119,16 @@ struct OpsAvx512 {
     static TQ_INLINE I dot_value(I acc, int32_t weight, B value) { return dot(acc, _mm512_set1_epi32(weight), value.v); }
 
 private:
+    // The tree of reduce_add for four vectors at once: lanes 8 apart, then 4, 2, 1.
+    template <class Combine>
+    static TQ_INLINE void reduce_4(const F (&rows)[4], float* out, Combine combine) {
+        const __m512 ab = combine(_mm512_shuffle_f32x4(rows[0], rows[1], 0x44), _mm512_shuffle_f32x4(rows[0], rows[1], 0xee));
+        const __m512 cd = combine(_mm512_shuffle_f32x4(rows[2], rows[3], 0x44), _mm512_shuffle_f32x4(rows[2], rows[3], 0xee));
+        const __m512 h4 = combine(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
+        const __m512 h2 = combine(h4, _mm512_permute_ps(h4, 0x4e));
+        const __m512 h1 = combine(h2, _mm512_permute_ps(h2, 0xb1));
+        _mm_storeu_ps(out, _mm512_castps512_ps128(_mm512_maskz_compress_ps(0x1111, h1)));
+    }
     // vpshufb sees the low four bits of a code (bit 7 is clear); each further bit chooses between two halves of the table.
     template <int bits> static TQ_INLINE __m512i lookup(const uint8_t* table, __m512i codes) {
         if constexpr (bits <= 4) {
@@ -134,8 +160,7 @@ struct OpsAvx512Vbmi : OpsAvx512Vnni {
         return _mm512_cvtepi32_ps(_mm512_maskz_permutex2var_epi8(0x1111111111111111u, low, a, high));
     }
     template <int bits> static TQ_INLINE B lookup_bytes(const uint8_t* table, B codes) {
-        if constexpr (bits <= 4) return OpsAvx512::lookup_bytes<bits>(table, codes);
-        else if constexpr (bits <= 6) return {_mm512_permutexvar_epi8(codes.v, _mm512_loadu_si512(table))};
+        if constexpr (bits <= 6) return {_mm512_permutexvar_epi8(codes.v, _mm512_loadu_si512(table))};
         else return {_mm512_permutex2var_epi8(_mm512_loadu_si512(table), codes.v, _mm512_loadu_si512(table + 64))};
     }
 };

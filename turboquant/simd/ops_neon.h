@@ -16,6 +16,7 @@ struct OpsNeon {
 
     static constexpr int kKeyBias = 0;
     static constexpr int kAccumulators = 4;
+    static constexpr bool kDecodesInRegisters = true;
 
     static TQ_INLINE F load(const float* p) { return {vld1q_f32(p), vld1q_f32(p + 4), vld1q_f32(p + 8), vld1q_f32(p + 12)}; }
     static TQ_INLINE void store(float* p, F x) {
@@ -58,6 +59,9 @@ struct OpsNeon {
         return vgetq_lane_f32(larger(h2, vdupq_laneq_f32(h2, 1)), 0);
     }
 
+    static TQ_INLINE void reduce_add_4(const F (&rows)[4], float* out) { for (int r = 0; r < 4; ++r) out[r] = reduce_add(rows[r]); }
+    static TQ_INLINE void reduce_max_4(const F (&rows)[4], float* out) { for (int r = 0; r < 4; ++r) out[r] = reduce_max(rows[r]); }
+
     static TQ_INLINE I set1_int(int32_t x) { return all(vdupq_n_s32(x)); }
     static TQ_INLINE I add_int(I x, I y) { return {vaddq_s32(x.a, y.a), vaddq_s32(x.b, y.b), vaddq_s32(x.c, y.c), vaddq_s32(x.d, y.d)}; }
     static TQ_INLINE I round_to_int(F x) { return {vcvtnq_s32_f32(x.a), vcvtnq_s32_f32(x.b), vcvtnq_s32_f32(x.c), vcvtnq_s32_f32(x.d)}; }
@@ -77,6 +81,7 @@ struct OpsNeon {
         vst1q_s32(p + 12, x.d);
     }
     static TQ_INLINE void store_bytes(uint8_t* p, I x) { vst1q_u8(p, low_bytes(x)); }
+    static TQ_INLINE void store_bytes_4(uint8_t* p, const I (&a)[4]) { for (int v = 0; v < 4; ++v) store_bytes(p + 16 * v, a[v]); }
     static TQ_INLINE F lookup_float(const float*, const uint8_t* table, I x) {
         const uint8x16_t bytes = lookup128(table, low_bytes(x));
         const uint16x8_t low = vmovl_u8(vget_low_u8(bytes)), high = vmovl_high_u8(bytes);
@@ -104,19 +109,23 @@ struct OpsNeon {
         vst1q_u8(v + 32, x.c);
         vst1q_u8(v + 48, x.d);
     }
-    template <int shift, int width> static TQ_INLINE B extract(B x) {
-        return {extract<shift, width>(x.a), extract<shift, width>(x.b), extract<shift, width>(x.c), extract<shift, width>(x.d)};
+    template <int n> static TQ_INLINE B shift_bits(B x) {
+        if constexpr (n == 0) return x;
+        else if constexpr (n > 0) return {vshrq_n_u8(x.a, n), vshrq_n_u8(x.b, n), vshrq_n_u8(x.c, n), vshrq_n_u8(x.d, n)};
+        else return {vshlq_n_u8(x.a, -n), vshlq_n_u8(x.b, -n), vshlq_n_u8(x.c, -n), vshlq_n_u8(x.d, -n)};
     }
-    template <int shift> static TQ_INLINE B shift_left(B x) {
-        return {vshlq_n_u8(x.a, shift), vshlq_n_u8(x.b, shift), vshlq_n_u8(x.c, shift), vshlq_n_u8(x.d, shift)};
+    template <int n> static TQ_INLINE B select_low(B x, B y) {
+        const uint8x16_t low = vdupq_n_u8((1 << n) - 1);
+        return {vbslq_u8(low, x.a, y.a), vbslq_u8(low, x.b, y.b), vbslq_u8(low, x.c, y.c), vbslq_u8(low, x.d, y.d)};
     }
-    static TQ_INLINE B or_bytes(B x, B y) { return {vorrq_u8(x.a, y.a), vorrq_u8(x.b, y.b), vorrq_u8(x.c, y.c), vorrq_u8(x.d, y.d)}; }
     static TQ_INLINE B xor_bytes(B x, uint8_t y) {
         const uint8x16_t mask = vdupq_n_u8(y);
         return {veorq_u8(x.a, mask), veorq_u8(x.b, mask), veorq_u8(x.c, mask), veorq_u8(x.d, mask)};
     }
     template <int bits> static TQ_INLINE B lookup_bytes(const uint8_t* table, B codes) {
-        return {lookup<bits>(table, codes.a), lookup<bits>(table, codes.b), lookup<bits>(table, codes.c), lookup<bits>(table, codes.d)};
+        const uint8x16_t mask = vdupq_n_u8((1 << bits) - 1);
+        return {lookup<bits>(table, vandq_u8(codes.a, mask)), lookup<bits>(table, vandq_u8(codes.b, mask)),
+                lookup<bits>(table, vandq_u8(codes.c, mask)), lookup<bits>(table, vandq_u8(codes.d, mask))};
     }
 
     static TQ_INLINE I dot_key(I acc, B key, int32_t query) { return dot(acc, key, vreinterpretq_s8_s32(vdupq_n_s32(query))); }
@@ -150,11 +159,6 @@ private:
     static TQ_INLINE float32x4_t widen(uint16x4_t x) { return vcvtq_f32_u32(vmovl_u16(x)); }
     static TQ_INLINE float32x4_t scale(uint16x4_t codes) {
         return vmulq_n_f32(vreinterpretq_f32_u32(vshlq_n_u32(vmovl_u16(codes), 20)), 0x1p106f);
-    }
-    template <int shift, int width> static TQ_INLINE uint8x16_t extract(uint8x16_t x) {
-        if constexpr (shift > 0) x = vshrq_n_u8(x, shift);
-        if constexpr (shift + width < 8) x = vandq_u8(x, vdupq_n_u8((1 << width) - 1));
-        return x;
     }
     // tbl gives 0 beyond its table, tbx leaves the byte as it is.
     static TQ_INLINE uint8x16_t lookup128(const uint8_t* table, uint8x16_t codes) {

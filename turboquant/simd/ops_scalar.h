@@ -22,6 +22,8 @@ struct OpsScalar {
     static constexpr int kKeyBias = 0;
     // How many I a kernel should hold in registers as accumulators, beside what it decodes and loads.
     static constexpr int kAccumulators = 1;
+    // Whether kernels decode packed codes in registers; else tiles are always decoded to memory first.
+    static constexpr bool kDecodesInRegisters = false;
 
     template <class Fn> static F map(Fn fn) { F r; for (int i = 0; i < 16; ++i) r.v[i] = fn(i); return r; }
     template <class Fn> static I map_int(Fn fn) { I r; for (int i = 0; i < 16; ++i) r.v[i] = fn(i); return r; }
@@ -53,6 +55,10 @@ struct OpsScalar {
         return a.v[0];
     }
 
+    // out[r] = reduction of rows[r]
+    static void reduce_add_4(const F (&rows)[4], float* out) { for (int r = 0; r < 4; ++r) out[r] = reduce_add(rows[r]); }
+    static void reduce_max_4(const F (&rows)[4], float* out) { for (int r = 0; r < 4; ++r) out[r] = reduce_max(rows[r]); }
+
     static I set1_int(int32_t x) { return map_int([&](int) { return x; }); }
     static I add_int(I a, I b) { return map_int([&](int i) { return a.v[i] + b.v[i]; }); }
     static I round_to_int(F a) { return map_int([&](int i) { return static_cast<int32_t>(std::nearbyint(a.v[i])); }); }
@@ -64,6 +70,8 @@ struct OpsScalar {
     static void store_int(int32_t* p, I a) { std::memcpy(p, &a, sizeof a); }
     // the low byte of each lane
     static void store_bytes(uint8_t* p, I a) { for (int i = 0; i < 16; ++i) p[i] = static_cast<uint8_t>(a.v[i]); }
+    // the low bytes of four vectors, one after another; lanes are in 0..127
+    static void store_bytes_4(uint8_t* p, const I (&a)[4]) { for (int v = 0; v < 4; ++v) store_bytes(p + 16 * v, a[v]); }
     // table[a] for a in 0..127
     static F lookup_float(const float* table, const uint8_t*, I a) { return map([&](int i) { return table[a.v[i]]; }); }
 
@@ -72,13 +80,16 @@ struct OpsScalar {
 
     static B load_bytes(const void* p) { B r; std::memcpy(&r, p, sizeof r); return r; }
     static void store_bytes(void* p, B a) { std::memcpy(p, &a, sizeof a); }
-    // (byte >> shift) & (2^width - 1)
-    template <int shift, int width> static B extract(B a) { return map_bytes([&](int i) { return (a.v[i] >> shift) & ((1 << width) - 1); }); }
-    template <int shift> static B shift_left(B a) { return map_bytes([&](int i) { return a.v[i] << shift; }); }
-    static B or_bytes(B a, B b) { return map_bytes([&](int i) { return a.v[i] | b.v[i]; }); }
+    // Each byte's bits moved right by n (left for negative n); what enters at the other end is unspecified.
+    template <int n> static B shift_bits(B a) { return map_bytes([&](int i) { return n >= 0 ? a.v[i] >> n : a.v[i] << -n; }); }
+    // The low n bits of `low`, the others of `high`.
+    template <int n> static B select_low(B low, B high) {
+        constexpr int mask = (1 << n) - 1;
+        return map_bytes([&](int i) { return (low.v[i] & mask) | (high.v[i] & ~mask); });
+    }
     static B xor_bytes(B a, uint8_t x) { return map_bytes([&](int i) { return a.v[i] ^ x; }); }
-    // table[code], 2^bits entries, bits 2..7
-    template <int bits> static B lookup_bytes(const uint8_t* table, B codes) { return map_bytes([&](int i) { return table[codes.v[i]]; }); }
+    // table[low bits of the code], bits 2..7; anything may be above them. The table's 2^bits entries are repeated to 128.
+    template <int bits> static B lookup_bytes(const uint8_t* table, B codes) { return map_bytes([&](int i) { return table[codes.v[i] & 127]; }); }
 
     // Each lane: sum of four products. Key bytes carry kKeyBias; `query` is four int8 in -127..127.
     static I dot_key(I acc, B key, int32_t query) {

@@ -1,0 +1,177 @@
+// The two integer products of attention over Ops: query rows x key centroids, weights x value centroids. Exact in int32.
+//
+// A kernel is made for each source (bits of packed codes, or kDecoded) and number of rows. Packed codes become centroids in
+// registers, each once for all rows of the batch.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "turboquant/attention/plan.h"
+#include "turboquant/attention/tiles-inl.h"
+
+namespace tq::attention_impl {
+
+// 7-bit digits that a weight is cut into.
+constexpr int weight_digits(int value_bits) { return value_bits >= kWideWeightBits ? 2 : 1; }
+
+template <class Ops>
+struct DotKernels {
+    using F = typename Ops::F;
+    using I = typename Ops::I;
+    using B = typename Ops::B;
+    using Decoder = TileDecoder<Ops>;
+
+    static constexpr int kMaxBatchRows = std::min(4, Ops::kAccumulators);   // rows of one kernel call
+
+    // 1, 2 or 4: at most x.
+    static constexpr int part_of_four(int x) { return x >= 4 ? 4 : x >= 2 ? 2 : 1; }
+
+    // Operands of both products for one block of 64 cells. Rows are numbered in the tile.
+    struct Block {
+        const HeadTiles* head;
+        const Strided* tiles;      // the head's own, or decoded ones
+        int64_t index;
+    };
+
+    // ---- logits ---------------------------------------------------------------------------------------------------
+
+    // Rows of int8 queries, four dims to a word, so that one base address serves all rows of a batch.
+    struct Queries {
+        int32_t* words;   // [head_dim / 4][kMaxTileRows]
+        int32_t* bias;    // [segment][kMaxTileRows]: -kKeyBias * sum(q)
+    };
+
+    // out[row][cell] = sum over dims of key scale * (q . centroid), in units of the query's scale, for n rows and
+    // 16 * vectors cells from vector `first` of 16 cells in a half tile (two vectors) on.
+    template <int bits, int n, int vectors, int first>
+    static TQ_INLINE void dots_of_cells(const Block& block, const Queries& queries, int row, int half, float* out) {
+        F sums[n][vectors];
+        unrolled<n * vectors>([&](auto i) TQ_LAMBDA { sums[i / vectors][i % vectors] = Ops::set1(0); });
+        const HeadTiles& head = *block.head;
+        for (int s = 0; s < head.segments.count; ++s) {
+            const Segment& segment = head.segments.at[s];
+            I acc[n][vectors];
+            const int32_t* bias = queries.bias + kMaxTileRows * s + row;
+            unrolled<n * vectors>([&](auto i) TQ_LAMBDA { acc[i / vectors][i % vectors] = Ops::set1_int(bias[i / vectors]); });
+            for (int step = segment.first_step; step < segment.first_step + segment.n_steps; ++step) {
+                const uint8_t* tile = block.tiles[step].at(block.index);
+                const int32_t* q = queries.words + kMaxTileRows * 4 * step + row;
+                unrolled<4 * vectors>([&](auto i) TQ_LAMBDA {
+                    constexpr int quad = i / vectors, v = i % vectors, unit = 4 * (first + v) + quad;
+                    const B keys = Decoder::template centroids<bits, Ops::kKeyBias, unit % kHalfTileUnits>(tile, half + unit / kHalfTileUnits, head.table);
+                    unrolled<n>([&](auto r) TQ_LAMBDA { acc[r][v] = Ops::dot_key(acc[r][v], keys, q[kMaxTileRows * quad + r]); });
+                });
+            }
+            const uint8_t* scales = head.scales[s].at(block.index) + 32 * half + 16 * first;
+            unrolled<vectors>([&](auto v) TQ_LAMBDA {
+                const F scale = Ops::load_scale(scales + 16 * v);
+                unrolled<n>([&](auto r) TQ_LAMBDA { sums[r][v] = Ops::fma(Ops::to_float(acc[r][v]), scale, sums[r][v]); });
+            });
+        }
+        unrolled<n * vectors>([&](auto i) TQ_LAMBDA {
+            Ops::store(out + kBlockCells * (i / vectors) + 32 * half + 16 * (first + i % vectors), sums[i / vectors][i % vectors]);
+        });
+    }
+
+    template <int bits, int n>
+    static void key_dots(const Block& block, const Queries& queries, int row, float* out) {
+        constexpr int vectors = part_of_four(Ops::kAccumulators / n);
+        if constexpr (vectors == 4) return dots_of_cells<bits, n, 4, 0>(block, queries, row, 0, out);
+        for (int half = 0; half < 2; ++half) {
+            dots_of_cells<bits, n, std::min(2, vectors), 0>(block, queries, row, half, out);
+            if constexpr (vectors == 1) dots_of_cells<bits, n, 1, 1>(block, queries, row, half, out);
+        }
+    }
+
+    static TQ_INLINE int32_t four_bytes(const uint8_t* p) {
+        int32_t word;
+        std::memcpy(&word, p, sizeof word);
+        return word;
+    }
+
+    // ---- weighted sums --------------------------------------------------------------------------------------------
+
+    // out[row][16 * step + lane] += unit[row] * sum over cells of weight * centroid, for n rows and `steps` steps.
+    // weights: [row][2 digits][64]. No branch on unit == 0 here: GCC would move a row's whole product behind it.
+    template <int bits, int n, int digits, int steps>
+    static TQ_INLINE void sums_of_steps(const Block& block, int step, const uint8_t* weights, const float* unit, float* out, size_t stride) {
+        I acc[n][digits][steps];
+        unrolled<n * digits * steps>([&](auto i) TQ_LAMBDA { acc[i / (digits * steps)][i / steps % digits][i % steps] = Ops::set1_int(0); });
+        const uint8_t* tiles[steps];
+        unrolled<steps>([&](auto s) TQ_LAMBDA { tiles[s] = block.tiles[step + s].at(block.index); });
+        for (int half = 0; half < 2; ++half, weights += 4 * kHalfTileUnits) {
+            unrolled<kHalfTileUnits>([&](auto quad) TQ_LAMBDA {
+                B values[steps];
+                unrolled<steps>([&](auto s) TQ_LAMBDA { values[s] = Decoder::template centroids<bits, 0, quad>(tiles[s], half, block.head->table); });
+                unrolled<n * digits * steps>([&](auto i) TQ_LAMBDA {
+                    constexpr int r = i / (digits * steps), d = i / steps % digits, s = i % steps;
+                    acc[r][d][s] = Ops::dot_value(acc[r][d][s], four_bytes(weights + (2 * r + d) * kBlockCells + 4 * quad), values[s]);
+                });
+            });
+        }
+        unrolled<n>([&](auto r) TQ_LAMBDA {
+            float* target = out + stride * r + kStepDims * step;
+            unrolled<steps>([&](auto s) TQ_LAMBDA {
+                F sum = Ops::to_float(acc[r][0][s]);
+                if constexpr (digits == 2) sum = Ops::fma(sum, Ops::set1(128.0f), Ops::to_float(acc[r][1][s]));
+                Ops::store(target + 16 * s, Ops::fma(sum, Ops::set1(unit[r]), Ops::load(target + 16 * s)));
+            });
+        });
+    }
+
+    // One segment of the head. out: row 0 of the batch, rows `stride` floats apart.
+    template <int bits, int n, int digits>
+    static void weighted_sums(const Block& block, const Segment& segment, const uint8_t* weights, const float* unit, float* out, size_t stride) {
+        constexpr int steps = part_of_four(2 * Ops::kAccumulators / (n * digits));
+        int step = segment.first_step;
+        const int end = step + segment.n_steps;
+        for (; step + steps <= end; step += steps) sums_of_steps<bits, n, digits, steps>(block, step, weights, unit, out, stride);
+        for (; step < end; ++step) sums_of_steps<bits, n, digits, 1>(block, step, weights, unit, out, stride);
+    }
+
+    // ---- choosing a kernel ----------------------------------------------------------------------------------------
+
+    using KeyDots = void (*)(const Block&, const Queries&, int row, float* out);
+    using WeightedSums = void (*)(const Block&, const Segment&, const uint8_t* weights, const float* unit, float* out, size_t stride);
+
+    // Source 0 is decoded tiles, 1.. are kMinBits..
+    static constexpr int kSources = kMaxBits - kMinBits + 2;
+    static constexpr int bits_of_source(int source) { return source == 0 ? kDecoded : source + kMinBits - 1; }
+    static constexpr int source_of_bits(int bits) { return bits == kDecoded ? 0 : bits - kMinBits + 1; }
+
+    template <int n>
+    static KeyDots key_dots_for(int bits) {
+        if constexpr (!Ops::kDecodesInRegisters) return key_dots<kDecoded, n>;
+        else return key_dots_from_table<n>(bits);
+    }
+
+    // value_bits decide the digits even where the tiles are decoded.
+    template <int n>
+    static WeightedSums weighted_sums_for(bool decoded, int value_bits) {
+        if constexpr (Ops::kDecodesInRegisters) {
+            if (!decoded) return weighted_sums_from_table<n>(value_bits);
+        }
+        return weight_digits(value_bits) == 1 ? weighted_sums<kDecoded, n, 1> : weighted_sums<kDecoded, n, 2>;
+    }
+
+private:
+    template <int n>
+    static KeyDots key_dots_from_table(int bits) {
+        static constexpr auto table = []<int... i>(std::integer_sequence<int, i...>) {
+            return std::array<KeyDots, sizeof...(i)>{key_dots<bits_of_source(i), n>...};
+        }(std::make_integer_sequence<int, kSources>());
+        return table[source_of_bits(bits)];
+    }
+
+    template <int n>
+    static WeightedSums weighted_sums_from_table(int bits) {
+        static constexpr auto table = []<int... i>(std::integer_sequence<int, i...>) {
+            return std::array<WeightedSums, sizeof...(i)>{weighted_sums<kMinBits + i, n, weight_digits(kMinBits + i)>...};
+        }(std::make_integer_sequence<int, kSources - 1>());
+        return table[bits - kMinBits];
+    }
+};
+
+}  // namespace tq::attention_impl

@@ -1,0 +1,174 @@
+// Softmax of one block of 64 cells over Ops, up to four rows at a time, and its probabilities as integer weights.
+#pragma once
+
+#include <algorithm>
+#include <limits>
+
+#include "turboquant/attention/plan.h"
+#include "turboquant/base/inline.h"
+
+namespace tq::attention_impl {
+
+inline constexpr float kLog2e = 1.44269504088896340736f;
+inline constexpr float kInfinity = std::numeric_limits<float>::infinity();
+inline constexpr int kSoftmaxRows = 4;
+
+// Order in which weights of a block are rounded up: bit-reversed, so that any run of cells is treated evenly.
+struct Dither {
+    alignas(64) float offset[kBlockCells];
+    constexpr Dither() : offset{} {
+        for (int i = 0; i < kBlockCells; ++i) {
+            int reversed = 0;
+            for (int bit = 0; bit < 6; ++bit) reversed |= ((i >> bit) & 1) << (5 - bit);
+            offset[i] = (static_cast<float>(reversed) + 0.5f) / kBlockCells - 0.5f;
+        }
+    }
+};
+inline constexpr Dither kDither;
+
+// Running softmax of a tile's rows: maxima (base 2), sums and outputs relative to them. Arrays over rows are padded to whole
+// vectors behind the last row.
+struct RunningRows {
+    float* max;
+    float* sum;
+    float* out;       // [row][stride]
+    size_t stride;    // floats
+};
+
+template <class Ops>
+struct Softmax {
+    using F = typename Ops::F;
+    using I = typename Ops::I;
+
+    // 2^x for x <= 126: relative error below 4e-6; exactly 0 for x <= -127 and NaN, exactly 1 for 0.
+    static TQ_INLINE F exp2(F x) {
+        x = Ops::max(x, Ops::set1(-127.0f));
+        const I n = Ops::round_to_int(x);
+        const F f = Ops::sub(x, Ops::to_float(n));
+        F p = Ops::set1(9.6181291e-3f);
+        p = Ops::fma(p, f, Ops::set1(5.5504109e-2f));
+        p = Ops::fma(p, f, Ops::set1(2.4022651e-1f));
+        p = Ops::fma(p, f, Ops::set1(6.9314718e-1f));
+        p = Ops::fma(p, f, Ops::set1(1.0f));
+        return Ops::mul(p, Ops::pow2(n));
+    }
+
+    static TQ_INLINE float exp2(float x) {
+        alignas(64) float lanes[16];
+        Ops::store(lanes, exp2(Ops::set1(x)));
+        return lanes[0];
+    }
+
+    // tanh x = 1 - 2 / (e^2x + 1)
+    static TQ_INLINE F tanh(F x) {
+        const F e = exp2(Ops::min(Ops::mul(x, Ops::set1(2.0f * kLog2e)), Ops::set1(126.0f)));
+        return Ops::sub(Ops::set1(1.0f), Ops::div(Ops::set1(2.0f), Ops::add(e, Ops::set1(1.0f))));
+    }
+
+    // Base-2 logits from dot products: scale, softcap, mask (already times slope and log2 e).
+    static TQ_INLINE F finish_logit(float softcap, F dot, float logit_scale, F mask) {
+        if (softcap > 0) [[unlikely]] {
+            return Ops::fma(tanh(Ops::mul(dot, Ops::set1(logit_scale / softcap))), Ops::set1(softcap * kLog2e), mask);
+        }
+        return Ops::fma(dot, Ops::set1(logit_scale), mask);
+    }
+
+    static TQ_INLINE F max4(const F (&x)[4]) { return Ops::max(Ops::max(x[0], x[1]), Ops::max(x[2], x[3])); }
+
+    // One number a row: lane r of the result is row r's; lanes behind the last row are `rest`.
+    template <int n, class Reduce>
+    static TQ_INLINE F one_lane_a_row(const F (&rows)[kSoftmaxRows], float rest, Reduce reduce) {
+        alignas(64) float lanes[16];
+        Ops::store(lanes, Ops::set1(rest));
+        alignas(16) float reduced[kSoftmaxRows];
+        reduce(rows, reduced);
+        for (int r = 0; r < n; ++r) lanes[r] = reduced[r];
+        return Ops::load(lanes);
+    }
+
+    // Turns n rows of dot products [row][64] into probabilities relative to each row's maximum in this block, and folds maximum
+    // and sum into the running ones. factor[row] (a whole vector is written): what the block's outputs have to be multiplied
+    // with; running outputs are rescaled here. Rows that attend to nothing in the block change nothing and get factor 0.
+    template <int n>
+    static TQ_INLINE void block(float softcap, float* x, const float* logit_scale, const float* const* mask, const RunningRows& rows, int row,
+                                int head_dim_v, float* factor) {
+        F partial[kSoftmaxRows];
+        unrolled<n>([&](auto r) TQ_LAMBDA {
+            F logits[4];
+            unrolled<4>([&](auto v) TQ_LAMBDA {
+                float* target = x + kBlockCells * r + 16 * v;
+                logits[v] = finish_logit(softcap, Ops::load(target), logit_scale[r], Ops::load(mask[r] + 16 * v));
+                Ops::store(target, logits[v]);
+            });
+            partial[r] = max4(logits);
+        });
+        unrolled<kSoftmaxRows - n>([&](auto r) TQ_LAMBDA { partial[n + r] = partial[0]; });
+        const F top = one_lane_a_row<n>(partial, -kInfinity, Ops::reduce_max_4);
+        alignas(64) float tops[16], rescale[16];
+        Ops::store(tops, top);
+        unrolled<n>([&](auto r) TQ_LAMBDA {
+            F p[4];
+            unrolled<4>([&](auto v) TQ_LAMBDA {
+                float* target = x + kBlockCells * r + 16 * v;
+                p[v] = exp2(Ops::sub(Ops::load(target), Ops::set1(tops[r])));
+                Ops::store(target, p[v]);
+            });
+            partial[r] = Ops::add(Ops::add(p[0], p[1]), Ops::add(p[2], p[3]));
+        });
+        unrolled<kSoftmaxRows - n>([&](auto r) TQ_LAMBDA { partial[n + r] = partial[0]; });
+        const F sum = one_lane_a_row<n>(partial, 0.0f, Ops::reduce_add_4);
+
+        const F old_max = Ops::load(rows.max + row), new_max = Ops::max(top, old_max);
+        const F block_factor = exp2(Ops::sub(top, new_max)), old_factor = exp2(Ops::sub(old_max, new_max));
+        Ops::store(rows.sum + row, Ops::fma(sum, block_factor, Ops::mul(Ops::load(rows.sum + row), old_factor)));
+        Ops::store(rows.max + row, new_max);
+        Ops::store(factor, block_factor);
+        Ops::store(rescale, old_factor);
+        for (int r = 0; r < n; ++r) {
+            if (rescale[r] == 1) continue;
+            float* out = rows.out + rows.stride * (row + r);
+            for (int d = 0; d < head_dim_v; d += 16) Ops::store(out + d, Ops::mul(Ops::load(out + d), Ops::set1(rescale[r])));
+        }
+    }
+
+    // p * value scale of n rows [row][64] as integers of one 7-bit digit, or two (high, then low): weights [row][2 digits][64].
+    // unit[row] (a whole vector is written): factor[row] times what one unit of the row's integer sums is worth; 0 if all its weights are 0.
+    template <int n, int digits>
+    static TQ_INLINE void quantize_weights(const float* p, const uint8_t* value_scales, const float* factor, uint8_t* weights, float* unit) {
+        constexpr float kLargest = digits == 1 ? 127.0f : 127.0f * 128.0f;
+        F scales[4], partial[kSoftmaxRows];
+        unrolled<4>([&](auto v) TQ_LAMBDA { scales[v] = Ops::load_scale(value_scales + 16 * v); });
+        unrolled<n>([&](auto r) TQ_LAMBDA {
+            F w[4];
+            unrolled<4>([&](auto v) TQ_LAMBDA { w[v] = Ops::mul(Ops::load(p + kBlockCells * r + 16 * v), scales[v]); });
+            partial[r] = max4(w);
+        });
+        unrolled<kSoftmaxRows - n>([&](auto r) TQ_LAMBDA { partial[n + r] = partial[0]; });
+        const F top = one_lane_a_row<n>(partial, 0.0f, Ops::reduce_max_4);
+        // A tiny `top` (0 or subnormal) would overflow the inverse.
+        alignas(64) float inverse[16];
+        Ops::store(inverse, Ops::min(Ops::div(Ops::set1(kLargest), top), Ops::set1(0x1p126f)));
+        Ops::store(unit, Ops::mul(Ops::load(factor), Ops::mul(top, Ops::set1(1.0f / kLargest))));
+        unrolled<n>([&](auto r) TQ_LAMBDA {
+            I integer[4];
+            unrolled<4>([&](auto v) TQ_LAMBDA {
+                const F w = Ops::mul(Ops::load(p + kBlockCells * r + 16 * v), scales[v]);
+                integer[v] = Ops::round_to_int(Ops::fma(w, Ops::set1(inverse[r]), Ops::load(kDither.offset + 16 * v)));
+            });
+            uint8_t* out = weights + 2 * kBlockCells * r;
+            if constexpr (digits == 1) {
+                Ops::store_bytes_4(out, integer);
+            } else {
+                I high[4], low[4];
+                unrolled<4>([&](auto v) TQ_LAMBDA {
+                    high[v] = Ops::template shift_right_int<7>(integer[v]);
+                    low[v] = Ops::and_int(integer[v], 127);
+                });
+                Ops::store_bytes_4(out, high);
+                Ops::store_bytes_4(out + kBlockCells, low);
+            }
+        });
+    }
+};
+
+}  // namespace tq::attention_impl
