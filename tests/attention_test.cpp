@@ -327,13 +327,13 @@ TEST(AttentionPlan, InconsistentArgumentsAreRefused) {
 TEST(AttentionPlan, SplitsLongContextsForThreadsOnly) {
     const AttentionProblem problem({64, 64, 1, 1, 1, 1300});
     const auto split = [&](int n_threads) {
-        return plan_for(problem, [&](AttentionShape& s) { s.n_threads = n_threads; })->geometry().split;
+        return plan_for(problem, [&](AttentionShape& s) { s.n_threads = n_threads; })->geometry().split();
     };
     EXPECT_FALSE(split(1));
     EXPECT_TRUE(split(8));
     EXPECT_FALSE(plan_for(AttentionProblem({64, 64, 1, 1, 1, 512}), [](AttentionShape& s) { s.n_threads = 8; })
                      ->geometry()
-                     .split);
+                     .split());
 }
 
 TEST(Alibi, SlopesAreThoseOfThePaper) {

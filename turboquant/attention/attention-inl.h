@@ -23,8 +23,6 @@ namespace tq::attention_impl {
 inline constexpr uint16_t kHalfMinusInfinity = 0xfc00;
 inline constexpr int kDecodeBatches = 3;     // from this many batches of rows on, a block is decoded to L1 once
 
-inline constexpr int64_t kPrefetchBlocks = 1;   // ahead of the block at hand, in its many separate streams
-
 // The mask of rows that attend to nothing in a block where other rows of their batch do.
 struct FullyMasked {
     alignas(64) float logits[kBlockCells];
@@ -57,17 +55,16 @@ struct Tile {
 
 static TQ_INLINE Tile tile_of_item(const AttentionGeometry& g, int64_t item) {
     Tile t;
-    const int64_t chunks = g.split ? g.n_chunks : 1;
-    const int64_t chunk = item % chunks;
-    item /= chunks;
+    const int64_t part = item % g.n_parts;
+    item /= g.n_parts;
     // Late rows see the most cells under a causal mask: start with them, so that the threads end together.
     t.first_row = (g.n_row_tiles - 1 - item % g.n_row_tiles) * kMaxTileRows;
     item /= g.n_row_tiles;
     t.head_kv = static_cast<int>(item % g.shape.n_head_kv);
     t.stream = item / g.shape.n_head_kv;
     t.n_rows = static_cast<int>(std::min<int64_t>(kMaxTileRows, g.rows_per_head_kv - t.first_row));
-    t.first_chunk = g.split ? chunk : 0;
-    t.end_chunk = g.split ? chunk + 1 : g.n_chunks;
+    t.first_chunk = g.n_chunks * part / g.n_parts;
+    t.end_chunk = g.n_chunks * (part + 1) / g.n_parts;
     return t;
 }
 
@@ -208,15 +205,6 @@ struct Kernels {
         return {&head.tiles, decoded ? head.decoded : head.tiles.tiles, block};
     }
 
-    // Past the last block this reads nothing: a prefetch never faults.
-    static TQ_INLINE void prefetch(const HeadTiles& head, int64_t block) {
-        for (int step = 0; step < head.n_steps; ++step) {
-            const uint8_t* tile = head.tiles[step].at(block);
-            for (int line = 0; line < 2 * head.bits; ++line) __builtin_prefetch(tile + 64 * line);
-        }
-        for (int s = 0; s < head.segments.count; ++s) __builtin_prefetch(head.scales[s].at(block));
-    }
-
     static void attend_block(const AttentionGeometry& g, const Head& keys, const Head& values, const Scratch& m, int64_t block, const Rows& rows) {
         const int span = 32 - std::countl_zero(rows.live) - std::countr_zero(rows.live);
         const bool decode = !Ops::kDecodesInRegisters || span > (kDecodeBatches - 1) * Dots::kMaxBatchRows;
@@ -224,8 +212,8 @@ struct Kernels {
             TileDecoder<Ops>::template decode_block<Ops::kKeyBias>(keys.tiles, block, m.key_tiles);
             TileDecoder<Ops>::template decode_block<0>(values.tiles, block, m.value_tiles);
         }
-        prefetch(keys.tiles, block + kPrefetchBlocks);
-        prefetch(values.tiles, block + kPrefetchBlocks);
+        prefetch_scales(keys.tiles, block);
+        prefetch_scales(values.tiles, block);
         const auto key_block = block_of(keys, block, decode), value_block = block_of(values, block, decode);
         const typename Dots::Queries queries{m.query_words, m.query_bias};
         for_batches(rows.live, [&](auto n, int first) {
@@ -370,7 +358,7 @@ struct Kernels {
         const int64_t n_blocks = (s.n_kv + kBlockCells - 1) / kBlockCells;
         constexpr int64_t kChunkBlocks = kChunkCells / kBlockCells;
         Rows rows;
-        if (!g.split) reset(m.total, t.n_rows);
+        if (!g.split()) reset(m.total, t.n_rows);
         for (int64_t chunk = t.first_chunk; chunk < t.end_chunk; ++chunk) {
             reset(m.chunk, t.n_rows);
             const int64_t end = std::min(n_blocks, (chunk + 1) * kChunkBlocks);
@@ -380,12 +368,12 @@ struct Kernels {
             }
             for (int i = 0; i < t.n_rows; ++i) end_chunk(g, workspace, t, m, chunk, i);
         }
-        if (!g.split) finish_tile(g, in, workspace, t, m);
+        if (!g.split()) finish_tile(g, in, workspace, t, m);
     }
 
     static TQ_INLINE void end_chunk(const AttentionGeometry& g, char* workspace, const Tile& t, const Scratch& m, int64_t chunk, int i) {
         const Partial part = row_of(m.chunk, i);
-        if (!g.split) {
+        if (!g.split()) {
             merge_partial(part, row_of(m.total, i), g.shape.head_dim_v);
             return;
         }

@@ -57,10 +57,11 @@ struct DotKernels {
             unrolled<n * vectors>([&](auto i) TQ_LAMBDA { acc[i / vectors][i % vectors] = Ops::set1_int(bias[i / vectors]); });
             for (int step = segment.first_step; step < segment.first_step + segment.n_steps; ++step) {
                 const uint8_t* tile = block.tiles[step].at(block.index);
+                const size_t ahead = block.tiles[step].ahead();
                 const int32_t* q = queries.words + kMaxTileRows * 4 * step + row;
                 unrolled<4 * vectors>([&](auto i) TQ_LAMBDA {
                     constexpr int quad = i / vectors, v = i % vectors, unit = 4 * (first + v) + quad;
-                    const B keys = Decoder::template centroids<bits, Ops::kKeyBias, unit % kHalfTileUnits>(tile, half + unit / kHalfTileUnits, head.table);
+                    const B keys = Decoder::template centroids<bits, Ops::kKeyBias, unit % kHalfTileUnits>(tile, ahead, half + unit / kHalfTileUnits, head.table);
                     unrolled<n>([&](auto r) TQ_LAMBDA { acc[r][v] = Ops::dot_key(acc[r][v], keys, q[kMaxTileRows * quad + r]); });
                 });
             }
@@ -100,11 +101,12 @@ struct DotKernels {
         I acc[n][digits][steps];
         unrolled<n * digits * steps>([&](auto i) TQ_LAMBDA { acc[i / (digits * steps)][i / steps % digits][i % steps] = Ops::set1_int(0); });
         const uint8_t* tiles[steps];
+        const size_t ahead = block.tiles[step].ahead();   // the same in the whole segment
         unrolled<steps>([&](auto s) TQ_LAMBDA { tiles[s] = block.tiles[step + s].at(block.index); });
         for (int half = 0; half < 2; ++half, weights += 4 * kHalfTileUnits) {
             unrolled<kHalfTileUnits>([&](auto quad) TQ_LAMBDA {
                 B values[steps];
-                unrolled<steps>([&](auto s) TQ_LAMBDA { values[s] = Decoder::template centroids<bits, 0, quad>(tiles[s], half, block.head->table); });
+                unrolled<steps>([&](auto s) TQ_LAMBDA { values[s] = Decoder::template centroids<bits, 0, quad>(tiles[s], ahead, half, block.head->table); });
                 unrolled<n * digits * steps>([&](auto i) TQ_LAMBDA {
                     constexpr int r = i / (digits * steps), d = i / steps % digits, s = i % steps;
                     acc[r][d][s] = Ops::dot_value(acc[r][d][s], four_bytes(weights + (2 * r + d) * kBlockCells + 4 * quad), values[s]);

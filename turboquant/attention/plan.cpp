@@ -53,7 +53,8 @@ Result<AttentionPlan> AttentionPlan::create(const AttentionShape& shape, const R
     g.n_row_tiles = (g.rows_per_head_kv + kMaxTileRows - 1) / kMaxTileRows;
     g.n_chunks = (shape.n_kv + kChunkCells - 1) / kChunkCells;
     const int64_t tiles = shape.n_stream * shape.n_head_kv * g.n_row_tiles;
-    g.split = g.n_chunks > 1 && shape.n_threads > 1 && tiles < 4 * shape.n_threads;
+    const int64_t items = shape.n_threads > 1 ? kItemsPerThread * shape.n_threads : 1;
+    g.n_parts = std::min(g.n_chunks, (items + tiles - 1) / tiles);
 
     const int64_t n_rows = shape.n_stream * shape.n_tokens * shape.n_head;
     g.query_bytes = align_up(sizeof(attention_impl::PreparedQuery) + shape.head_dim_k);
@@ -61,7 +62,7 @@ Result<AttentionPlan> AttentionPlan::create(const AttentionShape& shape, const R
     g.scratch_bytes = attention_impl::Scratch(g, nullptr).bytes;
     g.scratch_offset = align_up(n_rows * g.query_bytes);
     g.partial_offset = g.scratch_offset + shape.n_threads * g.scratch_bytes;
-    g.workspace_bytes = g.partial_offset + (g.split ? n_rows * g.n_chunks * g.partial_floats * sizeof(float) : 0);
+    g.workspace_bytes = g.partial_offset + (g.split() ? n_rows * g.n_chunks * g.partial_floats * sizeof(float) : 0);
     return plan;
 }
 
@@ -70,8 +71,8 @@ int64_t AttentionPlan::n_items(AttentionPhase phase) const {
     switch (phase) {
         case AttentionPhase::kPrepare: return s.n_stream * s.n_tokens;
         case AttentionPhase::kAttend:
-            return s.n_stream * s.n_head_kv * geometry_.n_row_tiles * (geometry_.split ? geometry_.n_chunks : 1);
-        case AttentionPhase::kMerge: return geometry_.split ? s.n_stream * s.n_tokens * s.n_head : 0;
+            return s.n_stream * s.n_head_kv * geometry_.n_row_tiles * geometry_.n_parts;
+        case AttentionPhase::kMerge: return geometry_.split() ? s.n_stream * s.n_tokens * s.n_head : 0;
     }
     return 0;
 }

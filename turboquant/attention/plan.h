@@ -3,7 +3,7 @@
 // The work is a list of independent items in phases; the caller's threads run the items of a phase in any order, with a
 // barrier between phases:
 //   kPrepare  rotate and quantize the queries
-//   kAttend   one KV head's rows against a fixed chunk of cells (split: a partial result) or against all of them
+//   kAttend   a tile of one KV head's rows against all cells, or (split: partial results) against a run of chunks of them
 //   kMerge    only if split: merge a row's partials in cell order, finish it
 // Batch invariance: chunks start at multiples of kChunkCells from cell 0 whatever the shape, dot products are exact
 // integers, and partials are merged in cell order with the same operations in both forms. So an output row depends only on its
@@ -24,6 +24,7 @@
 namespace tq {
 
 inline constexpr int kChunkCells = 512;
+inline constexpr int kItemsPerThread = 4;   // at least, where tiles and chunks allow it: threads do not run evenly
 inline constexpr int kMaxTileRows = 32;   // query rows that share one decoded block
 
 inline constexpr int kWideWeightBits = 6;       // value widths from here on get two 7-bit digits of weight
@@ -40,7 +41,8 @@ struct AttentionGeometry {
     int64_t rows_per_head_kv;  // n_tokens * group_size: (token, head in group), the head running fastest
     int64_t n_row_tiles;       // tiles of kMaxTileRows rows
     int64_t n_chunks;
-    bool split;                // kAttend items are per chunk
+    int64_t n_parts;           // kAttend items of a tile, each with an even share of the chunks
+    bool split() const { return n_parts > 1; }
 
     size_t query_bytes;        // one prepared row, see PreparedQuery in attention-inl.h
     size_t partial_floats;     // one partial: running maximum, sum, then head_dim_v outputs (16-float aligned)

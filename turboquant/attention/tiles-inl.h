@@ -13,6 +13,7 @@ inline constexpr int kMaxSegments = 40;   // (head, group) intersections of one 
 inline constexpr int kMaxSteps = kMaxHeadDim / kStepDims;
 inline constexpr int kHalfTileUnits = kTileUnits / 2;
 inline constexpr int kDecoded = 0;        // in place of bits: a tile of int8 centroids
+inline constexpr int kPrefetchBlocks = 2; // ahead of the block at hand
 
 // fn(0), fn(1), ... with constants, so that arrays indexed by them live in registers.
 template <int n, class Fn>
@@ -52,7 +53,11 @@ struct Strided {
     const uint8_t* first;
     size_t stride;
     const uint8_t* at(int64_t block) const { return first + static_cast<size_t>(block) * stride; }
+    size_t ahead() const { return kPrefetchBlocks * stride; }   // from what is read to what is prefetched meanwhile
 };
+
+// Into L2: fetching into L1 would hold one of its few miss buffers until memory answers. Past the last block this reads nothing.
+static TQ_INLINE void prefetch(const uint8_t* line) { __builtin_prefetch(line, 0, 2); }
 
 // Centroids (+ bias) of all codes, repeated: lookups ignore what is above a code's bits. 7-bit codes need all 128 bytes.
 struct CentroidTable {
@@ -78,6 +83,10 @@ struct HeadTiles {
     CentroidTable table;
 };
 
+static TQ_INLINE void prefetch_scales(const HeadTiles& head, int64_t block) {
+    for (int s = 0; s < head.segments.count; ++s) prefetch(head.scales[s].at(block) + head.scales[s].ahead());
+}
+
 static TQ_INLINE HeadTiles head_tiles(const PackedTensor& tensor, int64_t stream, int head_dim, int head_kv, int bias) {
     const PackedLayout& layout = tensor.codec->layout();
     HeadTiles head;
@@ -102,43 +111,46 @@ struct TileDecoder {
 
     // Half tiles of 8 units are what kernels loop over: every plane's half is a whole number of vectors.
 
-    // The bits of one plane moved to their place in the code; anything may be above and below them.
+    // The bits of one plane moved to their place in the code; anything may be above and below them. Every line of the tile is
+    // prefetched `ahead` bytes further when it is first used: evenly spread over the arithmetic, in as many streams as there are.
     template <int bits, int unit, int plane_index>
-    static TQ_INLINE B plane_bits(const uint8_t* tile, int half) {
+    static TQ_INLINE B plane_bits(const uint8_t* tile, size_t ahead, int half) {
         constexpr CodePlane plane = code_planes(bits).plane[plane_index];
         constexpr int per_vector = 8 / plane.width;
-        const B packed = Ops::load_bytes(tile + plane.byte_offset + 64 * (plane.width * half + unit / per_vector));
+        const uint8_t* line = tile + plane.byte_offset + 64 * (plane.width * half + unit / per_vector);
+        if constexpr (unit % per_vector == 0) prefetch(line + ahead);
+        const B packed = Ops::load_bytes(line);
         return Ops::template shift_bits<plane.width * (unit % per_vector) - plane.shift>(packed);
     }
 
     // 64 codes, with anything above their bits.
     template <int bits, int unit>
-    static TQ_INLINE B codes(const uint8_t* tile, int half) {
+    static TQ_INLINE B codes(const uint8_t* tile, size_t ahead, int half) {
         constexpr CodePlanes planes = code_planes(bits);
-        B codes = plane_bits<bits, unit, 0>(tile, half);
-        if constexpr (planes.count > 1) codes = Ops::template select_low<planes.plane[1].shift>(codes, plane_bits<bits, unit, 1>(tile, half));
-        if constexpr (planes.count > 2) codes = Ops::template select_low<planes.plane[2].shift>(codes, plane_bits<bits, unit, 2>(tile, half));
+        B codes = plane_bits<bits, unit, 0>(tile, ahead, half);
+        if constexpr (planes.count > 1) codes = Ops::template select_low<planes.plane[1].shift>(codes, plane_bits<bits, unit, 1>(tile, ahead, half));
+        if constexpr (planes.count > 2) codes = Ops::template select_low<planes.plane[2].shift>(codes, plane_bits<bits, unit, 2>(tile, ahead, half));
         return codes;
     }
 
     // 64 centroids + bias (0 or 128) of unit 0..7 of a half tile.
     template <int bits, int bias, int unit>
-    static TQ_INLINE B centroids(const uint8_t* tile, int half, const CentroidTable& table) {
+    static TQ_INLINE B centroids(const uint8_t* tile, size_t ahead, int half, const CentroidTable& table) {
         if constexpr (bits == kDecoded) {
             return Ops::load_bytes(tile + 64 * (kHalfTileUnits * half + unit));
         } else if constexpr (bits == kMaxBits) {   // the code is 128 + value
-            const B value = codes<bits, unit>(tile, half);
+            const B value = codes<bits, unit>(tile, ahead, half);
             return bias == 128 ? value : Ops::xor_bytes(value, 0x80);
         } else {
-            return Ops::template lookup_bytes<bits>(table.bytes, codes<bits, unit>(tile, half));
+            return Ops::template lookup_bytes<bits>(table.bytes, codes<bits, unit>(tile, ahead, half));
         }
     }
 
     template <int bits, int bias>
-    static void decode_tile(const uint8_t* tile, const CentroidTable& table, uint8_t* out) {
+    static void decode_tile(const uint8_t* tile, size_t ahead, const CentroidTable& table, uint8_t* out) {
         for (int half = 0; half < 2; ++half, out += 64 * kHalfTileUnits) {
             unrolled<kHalfTileUnits>([&](auto unit) TQ_LAMBDA {
-                Ops::store_bytes(static_cast<void*>(out + 64 * unit), centroids<bits, bias, unit>(tile, half, table));
+                Ops::store_bytes(static_cast<void*>(out + 64 * unit), centroids<bits, bias, unit>(tile, ahead, half, table));
             });
         }
     }
@@ -146,11 +158,11 @@ struct TileDecoder {
     // A block of the head as tiles of centroids: 64 cells * head_dim bytes.
     template <int bias>
     static void decode_block(const HeadTiles& head, int64_t block, uint8_t* out) {
-        using Decode = void (*)(const uint8_t*, const CentroidTable&, uint8_t*);
+        using Decode = void (*)(const uint8_t*, size_t, const CentroidTable&, uint8_t*);
         static constexpr Decode table[] = {decode_tile<2, bias>, decode_tile<3, bias>, decode_tile<4, bias>, decode_tile<5, bias>,
                                            decode_tile<6, bias>, decode_tile<7, bias>, decode_tile<8, bias>};
         const Decode decode = table[head.bits - kMinBits];
-        for (int step = 0; step < head.n_steps; ++step) decode(head.tiles[step].at(block), head.table, out + kTileValues * step);
+        for (int step = 0; step < head.n_steps; ++step) decode(head.tiles[step].at(block), head.tiles[step].ahead(), head.table, out + kTileValues * step);
     }
 };
 
