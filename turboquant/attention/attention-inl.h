@@ -23,14 +23,15 @@ namespace tq::attention_impl {
 inline constexpr uint16_t kHalfMinusInfinity = 0xfc00;
 inline constexpr int kDecodeBatches = 3;     // from this many batches of rows on, a block is decoded to L1 once
 
-// The mask of rows that attend to nothing in a block where other rows of their batch do.
-struct FullyMasked {
+// The masks that most blocks have.
+struct ConstantMask {
     alignas(64) float logits[kBlockCells];
-    constexpr FullyMasked() : logits{} {
-        for (float& logit : logits) logit = -kInfinity;
+    constexpr explicit ConstantMask(float value) : logits{} {
+        for (float& logit : logits) logit = value;
     }
 };
-inline constexpr FullyMasked kFullyMasked;
+inline constexpr ConstantMask kUnmasked(0);
+inline constexpr ConstantMask kFullyMasked(-kInfinity);
 
 // One query row, ready for integer dot products.
 struct PreparedQuery {
@@ -238,20 +239,37 @@ struct Kernels {
 
     // ---- masks ----------------------------------------------------------------------------------------------------
 
-    // The block's mask in base-2 logits; cells from n_kv on are masked. Returns whether any cell is left.
-    static TQ_INLINE bool load_mask(const uint16_t* mask, float slope, int64_t n_kv, int64_t block, float* out) {
-        const int64_t begin = block * kBlockCells;
-        const int n = static_cast<int>(std::min<int64_t>(kBlockCells, n_kv - begin));
-        alignas(64) uint16_t half[kBlockCells];
-        if (mask) std::memcpy(half, mask + begin, sizeof(uint16_t) * n);
-        else std::memset(half, 0, sizeof(uint16_t) * n);
-        for (int i = n; i < kBlockCells; ++i) half[i] = kHalfMinusInfinity;
-        uint32_t live = 0;
-        for (int i = 0; i < kBlockCells; ++i) live |= static_cast<uint32_t>(half[i] ^ kHalfMinusInfinity);
-        if (!live) return false;
+    // What a block's mask lets a row see.
+    enum class Sight { kNothing, kEverything, kBiased };
+
+    static TQ_INLINE Sight sight_of(const uint16_t* half) {
+        uint64_t zero = 0, infinite = 0;
+        for (int i = 0; i < kBlockCells; i += 4) {
+            uint64_t four;
+            std::memcpy(&four, half + i, sizeof four);
+            zero |= four;
+            infinite |= four ^ (kHalfMinusInfinity * 0x0001000100010001u);
+        }
+        return !infinite ? Sight::kNothing : !zero ? Sight::kEverything : Sight::kBiased;
+    }
+
+    // 64 base-2 logits: a constant mask, or `out`.
+    static TQ_INLINE const float* mask_of_block(const uint16_t* half, float slope, float* out) {
+        const Sight sight = sight_of(half);
+        if (sight == Sight::kNothing) return kFullyMasked.logits;
+        if (sight == Sight::kEverything) return kUnmasked.logits;
         const F factor = Ops::set1(slope * kLog2e);
         for (int i = 0; i < kBlockCells; i += 16) Ops::store(out + i, Ops::mul(Ops::load_half(half + i), factor));
-        return true;
+        return out;
+    }
+
+    // mask: of the block's first n_cells cells, null for zeros; cells behind them are masked.
+    static TQ_INLINE const float* load_mask(const uint16_t* mask, float slope, int64_t n_cells, float* out) {
+        if (n_cells >= kBlockCells) return mask ? mask_of_block(mask, slope, out) : kUnmasked.logits;
+        alignas(64) uint16_t half[kBlockCells] = {};
+        if (mask) std::memcpy(half, mask, sizeof(uint16_t) * n_cells);
+        std::fill(half + n_cells, half + kBlockCells, kHalfMinusInfinity);
+        return mask_of_block(half, slope, out);
     }
 
     static int head_of_row(const AttentionGeometry& g, const Tile& t, int64_t row) {
@@ -260,21 +278,21 @@ struct Kernels {
 
     static void find_live_rows(const AttentionGeometry& g, const AttentionInputs& in, const Tile& t, const Scratch& m, int64_t block, Rows& rows) {
         const AttentionShape& s = g.shape;
-        const float* shared_mask = m.masks;   // of the token, where heads do not differ
+        const float* shared_mask = nullptr;   // of the token, where heads do not differ
         int64_t last_token = -1;
-        bool live = false;
         rows.live = 0;
         for (int i = 0; i < t.n_rows; ++i) {
             const int64_t token = (t.first_row + i) / g.group_size;
             if (token != last_token || s.max_bias > 0) {
-                const uint16_t* mask = in.mask ? at_byte(in.mask, t.stream * in.mask_stream_stride + token * in.mask_token_stride) : nullptr;
-                float* target = m.masks + kBlockCells * i;
-                live = load_mask(mask, alibi_slope(s.max_bias, s.n_head, head_of_row(g, t, t.first_row + i)), s.n_kv, block, target);
-                shared_mask = target;
+                const int64_t begin = block * kBlockCells;
+                const uint16_t* mask =
+                    in.mask ? at_byte(in.mask, t.stream * in.mask_stream_stride + token * in.mask_token_stride) + begin : nullptr;
+                const float slope = alibi_slope(s.max_bias, s.n_head, head_of_row(g, t, t.first_row + i));
+                shared_mask = load_mask(mask, slope, s.n_kv - begin, m.masks + kBlockCells * i);
                 last_token = token;
             }
-            rows.live |= static_cast<uint32_t>(live) << i;
-            rows.mask[i] = live ? shared_mask : kFullyMasked.logits;
+            rows.live |= static_cast<uint32_t>(shared_mask != kFullyMasked.logits) << i;
+            rows.mask[i] = shared_mask;
         }
     }
 
