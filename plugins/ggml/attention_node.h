@@ -3,7 +3,6 @@
 
 #include <ggml.h>
 
-#include <atomic>
 #include <string>
 
 #include "kv_tensor.h"
@@ -23,24 +22,22 @@ struct FusedAttention {
 // Error: kUnsupported with the reason why this node needs the dense path.
 Result<FusedAttention> fuse_attention(const ggml_tensor* node, Isa isa, int n_threads);
 
-// One phase of a plan; items are taken by whichever thread is free.
+// One phase of a plan.
 class AttentionTask : public Task {
 public:
-    AttentionTask(const FusedAttention& attention, AttentionPhase phase, void* workspace)
-        : attention_(attention), phase_(phase), workspace_(workspace) {}
+    AttentionTask(const FusedAttention& attention, AttentionPhase phase, void* workspace, ItemDealer& items)
+        : attention_(attention), phase_(phase), workspace_(workspace), items_(items) {}
 
     void run(int thread, int) override {
-        const int64_t n = attention_.plan.n_items(phase_);
-        for (int64_t item = next_++; item < n; item = next_++) {
-            attention_.plan.run(phase_, item, thread, attention_.inputs, workspace_);
-        }
+        items_.deal(attention_.plan.n_items(phase_),
+                    [&](int64_t item) { attention_.plan.run(phase_, item, thread, attention_.inputs, workspace_); });
     }
 
 private:
     FusedAttention attention_;
     AttentionPhase phase_;
     void* workspace_;
-    std::atomic<int64_t> next_{0};
+    ItemDealer& items_;
 };
 
 }  // namespace tq::plugin

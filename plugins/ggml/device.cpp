@@ -6,6 +6,7 @@
 #include "abi.h"
 #include "buffer.h"
 #include "graph.h"
+#include "kv_nodes.h"
 #include "log.h"
 
 namespace tq::plugin {

@@ -4,37 +4,46 @@
 
 #include <ggml.h>
 
+#include <array>
+#include <cstdint>
 #include <memory>
-#include <vector>
 
-#include "buffer.h"
+#include "graph_snapshot.h"
+#include "rewriting.h"
 
 namespace tq::plugin {
 
-// Why a node that touches a packed tensor can't be computed at all, "" if it can.
-std::string rejection(const ggml_tensor* node);
-
-// Whether our device takes the node: it touches a packed tensor and there is a way to compute it (or to say why not).
-bool touches_kv(const ggml_tensor* node);
-
-// Learns head_dim from FLASH_ATTN_EXT nodes, which are seen before anything is stored.
-void learn_head_dim(const ggml_tensor* node);
-
 class GraphRewriter {
 public:
-    explicit GraphRewriter(const Config& config);
-    ~GraphRewriter();
+    explicit GraphRewriter(const Config& config) : config_(config) {}
 
-    // The rewritten graph, valid until the next call; `graph` itself if nothing in it touches a packed tensor;
-    // null after logging why it can't be computed.
+    // The rewritten graph, to be run before the next call; `graph` itself if nothing in it touches a packed tensor; null
+    // after logging why it can't be computed. A graph that is as it was at one of the last calls is not rewritten again,
+    // and nothing is allocated.
     ggml_cgraph* rewrite(ggml_cgraph* graph, int n_threads);
 
     // After the graph has run: false, once logged, if a node met bad data.
     bool succeeded();
 
 private:
-    struct Impl;
-    std::unique_ptr<Impl> impl_;
+    // A rewriting and what it was made for.
+    struct Slot {
+        std::unique_ptr<Rewriting> rewriting;
+        bool reusable = false;
+        GraphSnapshot snapshot;
+        int n_threads = 0;
+        uint64_t generation = 0;   // of the KV tensors
+        uint64_t moves = 0;        // of the workspace
+        uint64_t used = 0;         // the last call that took it
+    };
+    Slot* find(ggml_cgraph* graph, int n_threads);
+    // Null after logging why the graph can't be computed.
+    Slot* make(ggml_cgraph* graph, int n_threads);
+
+    Config config_;
+    Workspace workspace_;
+    std::array<Slot, 8> slots_;   // more than one: a token's graph may come in pieces
+    uint64_t calls_ = 0;
 };
 
 }  // namespace tq::plugin

@@ -69,7 +69,7 @@ const ggml_tensor* root_of(const ggml_tensor* tensor) {
 }
 
 std::optional<Side> kv_side(const ggml_tensor* root) {
-    if (root->name[0] != 'c') return std::nullopt;   // asked of every operand of every node: most answers must be cheap
+    if (!may_be_kv(root)) return std::nullopt;
     if (root->view_src || root->op != GGML_OP_NONE) return std::nullopt;
     if (root->type != GGML_TYPE_F16 && root->type != GGML_TYPE_BF16 && root->type != GGML_TYPE_F32) return std::nullopt;
     const std::optional<Side> side = side_of_name(root->name);
@@ -103,6 +103,7 @@ void KvTensor::set_head_dim(int head_dim) {
             codec->encode(row_.data(), data_, i / layout_.n_cells, i % layout_.n_cells);
         }
     }
+    ++generation_;
     codec_ = std::move(codec.value());
 }
 

@@ -4,6 +4,8 @@
 
 #include <ggml.h>
 
+#include <atomic>
+#include <cstring>
 #include <optional>
 #include <vector>
 
@@ -18,10 +20,19 @@ const ggml_tensor* root_of(const ggml_tensor* tensor);
 // Whether a root tensor is one that we pack, by name (cache_k_l<i>, cache_<tag>_v_l<i>), shape and type; and which side.
 std::optional<Side> kv_side(const ggml_tensor* root);
 
+// A quick look first: if false, kv_side has no answer either.
+inline bool may_be_kv(const ggml_tensor* root) { return std::memcmp(root->name, "cache_", 6) == 0; }
+
 class KvTensor {
 public:
     // data: packed_bytes() bytes, zero-filled or not.
     KvTensor(const ggml_tensor* root, Side side, const Config& config, uint8_t* data);
+    ~KvTensor() { ++generation_; }
+    KvTensor(const KvTensor&) = delete;
+    KvTensor& operator=(const KvTensor&) = delete;
+
+    // As long as it stays the same, every KvTensor has stayed where it is and has kept the codec that it had.
+    static uint64_t generation() { return generation_; }
 
     // Allocation size of the tensor, whatever its head_dim.
     static size_t packed_bytes(const ggml_tensor* root, Side side, const Config& config);
@@ -32,12 +43,9 @@ public:
 
     const RowCodec& codec();
     const PackedLayout& layout() const { return layout_; }
-    Isa isa() const { return isa_; }
-    ggml_type type() const { return type_; }
     size_t row_bytes() const { return row_bytes_; }
     int64_t n_rows() const { return layout_.n_cells * layout_.n_stream; }
     PackedTensor packed() { return {&codec(), data_}; }
-    uint8_t* data() { return data_; }
 
     // Rows are numbered over all streams.
     void encode_slice(const float* row, int64_t index, int slice);
@@ -61,6 +69,8 @@ private:
     void encode_nominal(const uint8_t* bytes, int64_t index);
     template <class Fn>
     void update(size_t offset, size_t size, Fn fn);
+
+    static inline std::atomic<uint64_t> generation_{0};
 
     PackedLayout layout_;
     ggml_type type_;

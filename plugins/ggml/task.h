@@ -1,6 +1,7 @@
 // Custom nodes: work of ours inside a graph that the CPU backend runs.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -11,11 +12,31 @@
 
 namespace tq::plugin {
 
-// A custom node's work: called by every thread of the CPU backend, with a barrier before and after.
+// A custom node's work.
 class Task {
 public:
     virtual ~Task() = default;
+    // Called by every thread of the CPU backend, with a barrier before and after.
     virtual void run(int thread, int n_threads) = 0;
+};
+
+// Deals items 0..count-1 in order, one at a time, to whichever thread is free: threads that lag and items that take long
+// even out, and each thread still sees its items in ascending order.
+class ItemDealer {
+public:
+    // Not while a thread is in deal().
+    void restart() { next_.store(0, std::memory_order_relaxed); }
+
+    template <class Fn>
+    void deal(int64_t count, Fn fn) {
+        for (int64_t item = next(); item < count; item = next()) fn(item);
+    }
+
+private:
+    // What an item reads was written before the barrier, so that the counter need not order anything.
+    int64_t next() { return next_.fetch_add(1, std::memory_order_relaxed); }
+
+    std::atomic<int64_t> next_{0};
 };
 
 // Rows 0..count-1, each done by thread owner(row) % n_threads.
@@ -42,7 +63,6 @@ class TaskGroup : public Task {
 public:
     void add(std::unique_ptr<Task> task) { tasks_.push_back(std::move(task)); }
     bool empty() const { return tasks_.empty(); }
-
     // Threads change places from task to task, so that uneven shares even out.
     void run(int thread, int n_threads) override {
         for (const std::unique_ptr<Task>& task : tasks_) {
@@ -55,19 +75,23 @@ private:
     std::vector<std::unique_ptr<Task>> tasks_;
 };
 
-// 64-byte aligned scratch that the nodes of a graph share, one after another. It only grows; what was handed out before
-// it grew stays valid until release_retired().
+// 64-byte aligned scratch that the nodes of a graph share, one after another. It only grows.
 class Arena {
 public:
+    // At least `bytes` bytes, at the address of the last call unless it had to grow.
     void* reserve(size_t bytes) {
         if (bytes > size_) {
-            if (memory_) retired_.push_back(std::move(memory_));
+            memory_.reset();   // first: both would not have to fit
+            size_ = 0;
             memory_.reset(new (std::align_val_t{64}) std::byte[bytes]);
             size_ = bytes;
+            ++moves_;
         }
         return memory_.get();
     }
-    void release_retired() { retired_.clear(); }
+
+    // How often it has moved; what was reserved before is gone.
+    uint64_t moves() const { return moves_; }
 
 private:
     struct Deleter {
@@ -76,7 +100,7 @@ private:
     using Memory = std::unique_ptr<std::byte[], Deleter>;
     Memory memory_;
     size_t size_ = 0;
-    std::vector<Memory> retired_;
+    uint64_t moves_ = 0;
 };
 
 }  // namespace tq::plugin

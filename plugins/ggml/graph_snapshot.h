@@ -1,0 +1,37 @@
+// What a rewritten graph depends on, to recognize a graph that is still the same. llama.cpp computes one graph token after
+// token, but it also builds new graphs in the memory of old ones: that addresses are equal proves nothing.
+#pragma once
+
+#include <ggml.h>
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace tq::plugin {
+
+// Of every node: its address, op and sources, which say what is packed and what is replaced. Of nodes on packed tensors and
+// of their operands: everything. The packed tensors themselves are watched by KvTensor::generation().
+//
+// The tensors have left the CPU's caches since the last token, and this reads them one after another, a few lines each:
+// most of the time is theirs, and the CPU backend reads the same lines next.
+class GraphSnapshot {
+public:
+    void take(ggml_cgraph* graph);
+    bool matches(ggml_cgraph* graph) const;
+
+private:
+    // The members of a tensor up to its name. A host's tensors may be longer; they begin the same.
+    using TensorBytes = std::array<std::byte, offsetof(ggml_tensor, name)>;
+    struct Operand {
+        const ggml_tensor* tensor;
+        TensorBytes bytes;
+    };
+
+    int n_nodes_ = 0;
+    std::vector<uintptr_t> links_;   // of each node: itself, op, view_src, then its sources up to the first null, with it
+    std::vector<Operand> operands_;
+};
+
+}  // namespace tq::plugin

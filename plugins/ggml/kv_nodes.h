@@ -1,0 +1,29 @@
+// Which nodes of a ggml graph touch packed KV tensors, and what is to become of them.
+#pragma once
+
+#include <ggml.h>
+
+#include <string>
+
+#include "buffer.h"
+
+namespace tq::plugin {
+
+// Ops that compute nothing: their result is an address.
+inline bool is_view_op(ggml_op op) {
+    return op == GGML_OP_NONE || op == GGML_OP_VIEW || op == GGML_OP_RESHAPE || op == GGML_OP_PERMUTE || op == GGML_OP_TRANSPOSE;
+}
+
+// The node itself or one of its sources looks into a packed tensor.
+bool has_kv(const ggml_tensor* node);
+
+// Whether our device takes the node: it touches a packed tensor and there is a way to compute it (or to say why not).
+bool touches_kv(const ggml_tensor* node);
+
+// Why a node that touches a packed tensor can't be computed at all, "" if it can.
+std::string rejection(const ggml_tensor* node);
+
+// Learns head_dim from FLASH_ATTN_EXT nodes, which are seen before anything is stored.
+void learn_head_dim(const ggml_tensor* node);
+
+}  // namespace tq::plugin

@@ -1,0 +1,215 @@
+#include "rewriting.h"
+
+#include <cstring>
+#include <utility>
+
+#include "kv_nodes.h"
+#include "log.h"
+#include "set_rows.h"
+
+namespace tq::plugin {
+namespace {
+
+constexpr int64_t kShiftRows = 256;   // rows of a context shift that are dense at the same time
+
+void run_task(ggml_tensor*, int thread, int n_threads, void* task) { static_cast<Task*>(task)->run(thread, n_threads); }
+
+// Upper bound of the nodes and tensors that add() makes for a node.
+size_t size_bound(const ggml_tensor* node) {
+    if (is_view_op(node->op) || !has_kv(node)) return 0;
+    return node->op == GGML_OP_ROPE ? 5 * (node->src[0]->ne[2] / kShiftRows + 1) : 8;
+}
+
+size_t size_bound(ggml_cgraph* graph) {
+    size_t bound = 1;   // the last flush()
+    for (int i = 0; i < ggml_graph_n_nodes(graph); ++i) bound += size_bound(ggml_graph_node(graph, i));
+    return bound;
+}
+
+}  // namespace
+
+Rewriting::~Rewriting() {
+    if (context_) ggml_free(context_);
+}
+
+void Rewriting::reset(size_t max_tensors, size_t max_nodes) {
+    tasks_.clear();
+    dealers_.clear();
+    positions_.clear();
+    pending_ = std::make_unique<TaskGroup>();
+    reusable_ = true;
+    if (context_) ggml_free(context_);
+    const size_t bytes = max_tensors * ggml_tensor_overhead() + ggml_graph_overhead_custom(max_nodes, false);
+    if (memory_bytes_ < bytes) {
+        memory_ = std::make_unique_for_overwrite<std::byte[]>(bytes);
+        memory_bytes_ = bytes;
+    }
+    context_ = ggml_init({memory_bytes_, memory_.get(), /*no_alloc=*/true});
+    graph_ = ggml_new_graph_custom(context_, max_nodes, false);
+}
+
+bool Rewriting::build(ggml_cgraph* graph, int n_threads) {
+    const int n = ggml_graph_n_nodes(graph);
+    const size_t bound = size_bound(graph);
+    for (;;) {
+        const uint64_t moves = workspace_.moves();
+        reset(bound, n + bound);
+        for (int i = 0; i < n; ++i) {
+            if (!add(ggml_graph_node(graph, i), n_threads)) return false;
+        }
+        flush();
+        if (workspace_.moves() == moves) return true;
+        // An arena grew and has moved away from the nodes made before: once more, with arenas that are large enough.
+    }
+}
+
+void Rewriting::start() {
+    workspace_.bad_data = false;
+    for (ItemDealer& dealer : dealers_) dealer.restart();
+}
+
+// Puts a node of ours in the place of `original`: the scheduler's data, buffer and flags (without the compute flag the CPU
+// backend skips a node silently).
+void Rewriting::replace(ggml_tensor* node, const ggml_tensor* original) {
+    node->data = original->data;
+    node->buffer = original->buffer;
+    node->flags = original->flags;
+    ggml_graph_add_node(graph_, node);
+}
+
+void Rewriting::add_task(std::unique_ptr<Task> task, const ggml_tensor* original) {
+    ggml_tensor* none[1] = {};
+    replace(ggml_custom_4d(context_, GGML_TYPE_F32, 1, 1, 1, 1, none, 0, run_task, GGML_N_TASKS_MAX, task.get()), original);
+    tasks_.push_back(std::move(task));
+}
+
+void Rewriting::add_pending(std::unique_ptr<Task> task, const ggml_tensor* original) {
+    pending_->add(std::move(task));
+    pending_node_ = original;
+}
+
+void Rewriting::flush() {
+    if (pending_->empty()) return;
+    add_task(std::exchange(pending_, std::make_unique<TaskGroup>()), pending_node_);
+}
+
+void Rewriting::add_attention(ggml_tensor* node, int n_threads) {
+    Result<FusedAttention> fused = fuse_attention(node, config_.isa, n_threads);
+    if (!fused.ok()) {
+        log_once(GGML_LOG_LEVEL_WARN, "attention takes the dense path (same cache, slower): " + fused.status().message());
+        flush();
+        add_dense_attention(node);
+        return;
+    }
+    void* memory = workspace_.attention.reserve(fused->plan.workspace_bytes());
+    add_pending(attention_task(fused.value(), AttentionPhase::kPrepare, memory), node);
+    flush();
+    for (AttentionPhase phase : {AttentionPhase::kAttend, AttentionPhase::kMerge}) {
+        if (fused->plan.n_items(phase) > 0) add_task(attention_task(fused.value(), phase, memory), node);
+    }
+}
+
+std::unique_ptr<Task> Rewriting::attention_task(const FusedAttention& attention, AttentionPhase phase, void* memory) {
+    return std::make_unique<AttentionTask>(attention, phase, memory, dealers_.emplace_back());
+}
+
+// ggml's own attention, on decoded copies of the rows that this node sees.
+void Rewriting::add_dense_attention(ggml_tensor* node) {
+    ggml_tensor* k = dense_operand(node->src[1], workspace_.dense[0], node);
+    ggml_tensor* v = dense_operand(node->src[2], workspace_.dense[1], node);
+    ggml_tensor* copy = ggml_flash_attn_ext(context_, node->src[0], k, v, node->src[3], attention_param(node, 0),
+                                            attention_param(node, 1), attention_param(node, 2));
+    std::memcpy(copy->op_params, node->op_params, sizeof copy->op_params);
+    for (int i = 4; i < GGML_MAX_SRC; ++i) copy->src[i] = node->src[i];
+    replace(copy, node);
+}
+
+// The view's rows [0, n_kv) of its streams in nominal form, and the same view on them.
+ggml_tensor* Rewriting::dense_operand(ggml_tensor* view, Arena& arena, const ggml_tensor* node) {
+    KvTensor* kv = kv_tensor_of(view);
+    if (!kv) return view;
+    kv->codec();   // made here, before threads share it
+    const int64_t n_kv = view->ne[1], n_cells = kv->layout().n_cells, n_rows = n_kv * view->ne[3];
+    const int64_t first = static_cast<int64_t>(view->view_offs / kv->row_bytes());
+    auto* rows = static_cast<uint8_t*>(arena.reserve(kv->row_bytes() * n_rows));
+    auto decode = [=](int64_t i) { kv->decode_nominal(first + i / n_kv * n_cells + i % n_kv, rows + i * kv->row_bytes()); };
+    add_task(std::make_unique<RowsTask>(n_rows, [](int64_t i) { return i; }, decode), node);
+
+    ggml_tensor* copy = ggml_new_tensor(context_, view->type, GGML_MAX_DIMS, view->ne);
+    std::memcpy(copy->nb, view->nb, sizeof copy->nb);
+    copy->nb[3] = kv->row_bytes() * n_kv;
+    copy->data = rows + view->view_offs % kv->row_bytes();
+    return copy;
+}
+
+// In-place ROPE on keys: a context shift. Only rows whose position changes are decoded, rotated and encoded again.
+void Rewriting::add_shift(ggml_tensor* node) {
+    const ggml_tensor* view = node->src[0];
+    KvTensor* kv = kv_tensor_of(view);
+    kv->codec();   // made here, before threads share it
+    reusable_ = false;   // the rows to move are chosen here
+    const auto* shift = static_cast<const int32_t*>(node->src[1]->data);
+    std::vector<int64_t> rows;
+    for (int64_t i = 0; i < view->ne[2]; ++i) {
+        if (shift[i] != 0) rows.push_back(i);
+    }
+    for (size_t begin = 0; begin < rows.size(); begin += kShiftRows) {
+        const size_t end = std::min(rows.size(), begin + kShiftRows);
+        add_shift_piece(node, kv, shift, std::vector<int64_t>(rows.begin() + begin, rows.begin() + end));
+    }
+}
+
+void Rewriting::add_shift_piece(ggml_tensor* node, KvTensor* kv, const int32_t* shift, std::vector<int64_t> rows) {
+    const ggml_tensor* view = node->src[0];
+    const int64_t n = static_cast<int64_t>(rows.size()), n_embd = kv->layout().n_embd;
+    const size_t element = ggml_type_size(view->type);
+    auto* memory = static_cast<float*>(workspace_.dense[0].reserve(sizeof(float) * n_embd * kShiftRows));
+    std::vector<int32_t>& position = positions_.emplace_back();
+    for (int64_t row : rows) position.push_back(shift[row]);
+
+    auto owner = [kv, rows](int64_t i) { return kv->block_of_row(rows[i]); };
+    add_task(std::make_unique<RowsTask>(n, owner, [=](int64_t i) { kv->decode_row(rows[i], memory + i * n_embd); }), node);
+
+    ggml_tensor* dense_view = ggml_new_tensor_3d(context_, GGML_TYPE_F32, view->ne[0], view->ne[1], n);
+    dense_view->nb[1] = view->nb[1] / element * sizeof(float);
+    dense_view->nb[2] = sizeof(float) * n_embd;
+    dense_view->nb[3] = dense_view->nb[2] * n;
+    dense_view->data = memory + view->view_offs % kv->row_bytes() / element;
+    ggml_tensor* rope = ggml_dup_tensor(context_, dense_view);
+    std::memcpy(rope->nb, dense_view->nb, sizeof rope->nb);
+    std::memcpy(rope->op_params, node->op_params, sizeof rope->op_params);
+    rope->op = GGML_OP_ROPE;
+    rope->src[0] = dense_view;
+    rope->src[1] = ggml_new_tensor_1d(context_, GGML_TYPE_I32, n);
+    rope->src[1]->data = position.data();
+    rope->src[2] = node->src[2];
+    replace(rope, node);
+    rope->data = dense_view->data;
+
+    add_task(std::make_unique<RowsTask>(n, owner, [=](int64_t i) { kv->encode_row(memory + i * n_embd, rows[i]); }), node);
+}
+
+// False after logging why.
+bool Rewriting::add(ggml_tensor* node, int n_threads) {
+    if (is_view_op(node->op)) return true;   // nothing to run
+    if (!has_kv(node)) {
+        flush();
+        ggml_graph_add_node(graph_, node);
+        return true;
+    }
+    if (std::string reason = rejection(node); !reason.empty()) {
+        log(GGML_LOG_LEVEL_ERROR, reason);
+        return false;
+    }
+    switch (node->op) {
+        case GGML_OP_SET_ROWS: add_pending(std::make_unique<SetRowsTask>(*kv_tensor_of(node), node, workspace_.bad_data), node); break;
+        case GGML_OP_FLASH_ATTN_EXT: add_attention(node, n_threads); break;
+        default:
+            flush();
+            add_shift(node);
+            break;
+    }
+    return true;
+}
+
+}  // namespace tq::plugin

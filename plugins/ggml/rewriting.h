@@ -1,0 +1,74 @@
+// One rewritten graph: the nodes, and everything that they point to.
+#pragma once
+
+#include <ggml.h>
+
+#include <atomic>
+#include <deque>
+#include <memory>
+#include <vector>
+
+#include "attention_node.h"
+#include "config.h"
+#include "task.h"
+
+namespace tq::plugin {
+
+// What the graphs of one backend share: they run one after another. Nodes keep addresses in the arenas, so a graph is good
+// for as long as none of them has moved.
+struct Workspace {
+    Arena attention;   // of attention plans
+    Arena dense[2];    // K and V rows of the dense path; shifted rows
+    std::atomic<bool> bad_data{false};   // a node met some, in this run
+
+    uint64_t moves() const { return attention.moves() + dense[0].moves() + dense[1].moves(); }
+};
+
+class Rewriting {
+public:
+    Rewriting(const Config& config, Workspace& workspace) : config_(config), workspace_(workspace) {}
+    ~Rewriting();
+    Rewriting(const Rewriting&) = delete;
+    Rewriting& operator=(const Rewriting&) = delete;
+
+    // False after logging why the graph can't be computed.
+    bool build(ggml_cgraph* graph, int n_threads);
+
+    // To be called before each run of the graph.
+    void start();
+
+    ggml_cgraph* graph() { return graph_; }
+
+    // False if the rewriting holds for one run only: it has read the content of tensors.
+    bool reusable() const { return reusable_; }
+
+private:
+    void reset(size_t max_tensors, size_t max_nodes);
+    bool add(ggml_tensor* node, int n_threads);
+    void replace(ggml_tensor* node, const ggml_tensor* original);
+    void add_task(std::unique_ptr<Task> task, const ggml_tensor* original);
+    void add_pending(std::unique_ptr<Task> task, const ggml_tensor* original);
+    void flush();
+    void add_attention(ggml_tensor* node, int n_threads);
+    std::unique_ptr<Task> attention_task(const FusedAttention& attention, AttentionPhase phase, void* memory);
+    void add_dense_attention(ggml_tensor* node);
+    ggml_tensor* dense_operand(ggml_tensor* view, Arena& arena, const ggml_tensor* node);
+    void add_shift(ggml_tensor* node);
+    void add_shift_piece(ggml_tensor* node, KvTensor* kv, const int32_t* shift, std::vector<int64_t> rows);
+
+    const Config& config_;
+    Workspace& workspace_;
+    std::unique_ptr<std::byte[]> memory_;   // of the context: our tensors and the graph
+    size_t memory_bytes_ = 0;
+    ggml_context* context_ = nullptr;
+    ggml_cgraph* graph_ = nullptr;
+    bool reusable_ = true;
+    std::vector<std::unique_ptr<Task>> tasks_;
+    std::deque<ItemDealer> dealers_;   // of tasks; side by side, since each run restarts them
+    std::deque<std::vector<int32_t>> positions_;   // of context shifts
+    // Rows to store and queries to prepare wait here until a node needs them done: nothing else may come between.
+    std::unique_ptr<TaskGroup> pending_ = std::make_unique<TaskGroup>();
+    const ggml_tensor* pending_node_ = nullptr;
+};
+
+}  // namespace tq::plugin
