@@ -1,10 +1,10 @@
 // The attention algorithm over Ops (simd/ops_*.h). Written once, compiled per ISA; no ISA changes a bit of the result.
 //
-// For every block of 64 cells that some row of the tile attends to:
+// For every span of kSpanBlocks blocks of 64 cells, of the blocks that some row of the tile attends to:
 //   1. int8 query x int8 centroid dot products, exact in int32, lanes are cells; times key scale, query scale (dots-inl.h)
-//   2. softmax relative to the block's own maximum (softmax-inl.h)
-//   3. weights p * value scale become 7-bit integers relative to their largest (two 7-bit digits from kWideWeightBits on), with
-//      a fixed dither so that small weights keep their total
+//   2. softmax relative to the row's maximum so far in this chunk of cells (softmax-inl.h)
+//   3. weights p * value scale become 7-bit integers relative to the largest of their block (two 7-bit digits from
+//      kWideWeightBits on), with a fixed dither so that small weights keep their total
 //   4. exact int32 weighted sums of value centroids, lanes are dims, added to the rows' outputs (dots-inl.h)
 // Centroids come straight from the packed codes in registers; only where many rows share a block are they decoded to L1 first.
 // Logits are kept in base 2.
@@ -22,16 +22,6 @@ namespace tq::attention_impl {
 
 inline constexpr uint16_t kHalfMinusInfinity = 0xfc00;
 inline constexpr int kDecodeBatches = 3;     // from this many batches of rows on, a block is decoded to L1 once
-
-// The masks that most blocks have.
-struct ConstantMask {
-    alignas(64) float logits[kBlockCells];
-    constexpr explicit ConstantMask(float value) : logits{} {
-        for (float& logit : logits) logit = value;
-    }
-};
-inline constexpr ConstantMask kUnmasked(0);
-inline constexpr ConstantMask kFullyMasked(-kInfinity);
 
 // One query row, ready for integer dot products.
 struct PreparedQuery {
@@ -76,17 +66,17 @@ static TQ_INLINE int64_t row_index(const AttentionGeometry& g, int64_t stream, i
 
 // One thread's memory, cut from its part of the workspace. Arrays over rows have a vector's width of padding.
 struct Scratch {
-    static constexpr int kRows = kMaxTileRows + 16;
+    static constexpr int kRows = kPaddedRows;
 
     int32_t* query_words;    // [head_dim_k / 4][kMaxTileRows]
     int32_t* query_bias;     // [segment][kMaxTileRows]
     float* logit_scale;      // [row]
     uint8_t* key_tiles;      // [step][unit][64], of one block
     uint8_t* value_tiles;
-    float* logits;           // [row][64]; probabilities after the softmax
-    float* masks;            // [row][64]
-    float* factor;           // [row]
-    uint8_t* weights;        // [row of a batch][2 digits][64]
+    float* logits;           // [row][kSpanCells]; probabilities after the softmax
+    float* masks;            // [row][block of a span][64]
+    uint8_t* weights;        // [row][block of a span][2 digits][64]
+    float* units;            // [block of a span][row]
     RunningRows chunk;       // of this chunk
     RunningRows total;       // over all chunks
     size_t bytes;
@@ -98,10 +88,10 @@ struct Scratch {
         logit_scale = take<float>(base, kRows);
         key_tiles = take<uint8_t>(base, size_t{kBlockCells} * g.shape.head_dim_k);
         value_tiles = take<uint8_t>(base, size_t{kBlockCells} * g.shape.head_dim_v);
-        logits = take<float>(base, size_t{kMaxTileRows} * kBlockCells);
-        masks = take<float>(base, size_t{kMaxTileRows} * kBlockCells);
-        factor = take<float>(base, kRows);
-        weights = take<uint8_t>(base, size_t{kSoftmaxRows} * 2 * kBlockCells);
+        logits = take<float>(base, size_t{kMaxTileRows} * kSpanCells);
+        masks = take<float>(base, size_t{kMaxTileRows} * kSpanCells);
+        weights = take<uint8_t>(base, size_t{kMaxTileRows} * kRowWeights);
+        units = take<float>(base, size_t{kSpanBlocks} * kRows);
         for (RunningRows* rows : {&chunk, &total}) {
             *rows = {take<float>(base, kRows), take<float>(base, kRows), take<float>(base, size_t{kMaxTileRows} * g.shape.head_dim_v),
                      static_cast<size_t>(g.shape.head_dim_v)};
@@ -177,12 +167,14 @@ struct Kernels {
         }
     }
 
-    // ---- one block ------------------------------------------------------------------------------------------------
+    // ---- one span -------------------------------------------------------------------------------------------------
 
-    // Rows of a tile, and which of them attend to something in the block at hand.
-    struct Rows {
-        uint32_t live = 0;                 // bit mask, kMaxTileRows bits
-        const float* mask[kMaxTileRows];   // 64 base-2 logits each
+    // Blocks of a span that some row of the tile attends to, and which rows do (bit masks, kMaxTileRows bits).
+    struct Span {
+        SpanMasks masks;
+        int64_t block[kSpanBlocks];
+        uint32_t live_in_block[kSpanBlocks];
+        uint32_t live = 0;
     };
 
     struct Head {
@@ -206,34 +198,60 @@ struct Kernels {
         return {&head.tiles, decoded ? head.decoded : head.tiles.tiles, block};
     }
 
-    static void attend_block(const AttentionGeometry& g, const Head& keys, const Head& values, const Scratch& m, int64_t block, const Rows& rows) {
-        const int span = 32 - std::countl_zero(rows.live) - std::countr_zero(rows.live);
-        const bool decode = !Ops::kDecodesInRegisters || span > (kDecodeBatches - 1) * Dots::kMaxBatchRows;
-        if (decode) {
-            TileDecoder<Ops>::template decode_block<Ops::kKeyBias>(keys.tiles, block, m.key_tiles);
-            TileDecoder<Ops>::template decode_block<0>(values.tiles, block, m.value_tiles);
+    // Packed codes are decoded in registers for each batch of rows, or to L1 once for all of them.
+    static bool decodes_first(uint32_t live) {
+        const int rows = 32 - std::countl_zero(live) - std::countr_zero(live);
+        return !Ops::kDecodesInRegisters || rows > (kDecodeBatches - 1) * Dots::kMaxBatchRows;
+    }
+
+    static void attend_span(const AttentionGeometry& g, const Head& keys, const Head& values, const Scratch& m, const Span& span) {
+        for (int b = 0; b < span.masks.n_blocks; ++b) add_logits(g, keys, m, span, b);
+        for_batches(span.live, [&](auto n, int first) {
+            Soft::template probabilities<n>(g.shape.softcap, m.logits + kSpanCells * first, m.logit_scale + first, span.masks, m.chunk, first,
+                                            g.shape.head_dim_v);
+        });
+        for (int s = 0; s < values.tiles.segments.count; ++s) {
+            if (weight_digits(g.value_bits) == 2) add_values<2>(g, values, s, m, span);
+            else add_values<1>(g, values, s, m, span);
         }
+    }
+
+    static void add_logits(const AttentionGeometry& g, const Head& keys, const Scratch& m, const Span& span, int b) {
+        const int64_t block = span.block[b];
+        const bool decode = decodes_first(span.live_in_block[b]);
+        if (decode) TileDecoder<Ops>::template decode_steps<Ops::kKeyBias>(keys.tiles, block, 0, keys.tiles.n_steps, m.key_tiles);
         prefetch_scales(keys.tiles, block);
-        prefetch_scales(values.tiles, block);
-        const auto key_block = block_of(keys, block, decode), value_block = block_of(values, block, decode);
         const typename Dots::Queries queries{m.query_words, m.query_bias};
-        for_batches(rows.live, [&](auto n, int first) {
-            Dots::template key_dots_for<n>(decode ? kDecoded : g.key_bits)(key_block, queries, first, m.logits + kBlockCells * first);
-            Soft::template block<n>(g.shape.softcap, m.logits + kBlockCells * first, m.logit_scale + first, rows.mask + first, m.chunk, first,
-                                    g.shape.head_dim_v, m.factor + first);
-            if (weight_digits(g.value_bits) == 2) add_values<n, 2>(g, value_block, decode, m, first);
-            else add_values<n, 1>(g, value_block, decode, m, first);
+        for_batches(span.live_in_block[b], [&](auto n, int first) {
+            Dots::template key_dots_for<n>(decode ? kDecoded : g.key_bits)(block_of(keys, block, decode), queries, first,
+                                                                           m.logits + kSpanCells * first + kBlockCells * b);
         });
     }
 
-    template <int n, int digits>
-    static void add_values(const AttentionGeometry& g, const typename Dots::Block& block, bool decoded, const Scratch& m, int first) {
-        const auto weighted_sums = Dots::template weighted_sums_for<n>(decoded, g.value_bits);
-        alignas(64) float unit[16];
-        for (int s = 0; s < block.head->segments.count; ++s) {
-            Soft::template quantize_weights<n, digits>(m.logits + kBlockCells * first, block.head->scales[s].at(block.index), m.factor + first,
-                                                       m.weights, unit);
-            weighted_sums(block, block.head->segments.at[s], m.weights, unit, m.chunk.out + m.chunk.stride * first, m.chunk.stride);
+    // Dims of one value segment.
+    template <int digits>
+    static void add_values(const AttentionGeometry& g, const Head& values, int s, const Scratch& m, const Span& span) {
+        const Segment& segment = values.tiles.segments.at[s];
+        const uint8_t* scales[kSpanBlocks];
+        for (int b = 0; b < span.masks.n_blocks; ++b) scales[b] = values.tiles.scales[s].at(span.block[b]);
+        for_batches(span.live, [&](auto n, int first) {
+            Soft::template quantize_weights<n, digits>(m.logits + kSpanCells * first, scales, span.masks.n_blocks,
+                                                       m.weights + kRowWeights * first, m.units + first);
+        });
+        for (int b = 0; b < span.masks.n_blocks; ++b) {
+            const int64_t block = span.block[b];
+            const bool decode = decodes_first(span.live_in_block[b]);
+            if (decode) {
+                TileDecoder<Ops>::template decode_steps<0>(values.tiles, block, segment.first_step, segment.first_step + segment.n_steps,
+                                                           m.value_tiles);
+            }
+            prefetch(scales[b] + values.tiles.scales[s].ahead());
+            for_batches(span.live_in_block[b], [&](auto n, int first) {
+                Dots::template weighted_sums_for<n>(decode, g.value_bits)(block_of(values, block, decode), segment,
+                                                                          m.weights + kRowWeights * first + kBlockWeights * b,
+                                                                          m.units + kPaddedRows * b + first,
+                                                                          m.chunk.out + m.chunk.stride * first, m.chunk.stride);
+            });
         }
     }
 
@@ -276,24 +294,31 @@ struct Kernels {
         return t.head_kv * g.group_size + static_cast<int>(row % g.group_size);
     }
 
-    static void find_live_rows(const AttentionGeometry& g, const AttentionInputs& in, const Tile& t, const Scratch& m, int64_t block, Rows& rows) {
+    // Adds the block to the span if some row sees something of it.
+    static void add_block(const AttentionGeometry& g, const AttentionInputs& in, const Tile& t, const Scratch& m, int64_t block, Span& span) {
         const AttentionShape& s = g.shape;
-        const float* shared_mask = nullptr;   // of the token, where heads do not differ
+        const int b = span.masks.n_blocks;
+        const float* mask = nullptr;   // of the token, where heads do not differ
         int64_t last_token = -1;
-        rows.live = 0;
+        uint32_t live = 0;
         for (int i = 0; i < t.n_rows; ++i) {
             const int64_t token = (t.first_row + i) / g.group_size;
             if (token != last_token || s.max_bias > 0) {
                 const int64_t begin = block * kBlockCells;
-                const uint16_t* mask =
+                const uint16_t* half =
                     in.mask ? at_byte(in.mask, t.stream * in.mask_stream_stride + token * in.mask_token_stride) + begin : nullptr;
                 const float slope = alibi_slope(s.max_bias, s.n_head, head_of_row(g, t, t.first_row + i));
-                shared_mask = load_mask(mask, slope, s.n_kv - begin, m.masks + kBlockCells * i);
+                mask = load_mask(half, slope, s.n_kv - begin, m.masks + kSpanCells * i + kBlockCells * b);
                 last_token = token;
             }
-            rows.live |= static_cast<uint32_t>(shared_mask != kFullyMasked.logits) << i;
-            rows.mask[i] = shared_mask;
+            live |= static_cast<uint32_t>(mask != kFullyMasked.logits) << i;
+            span.masks.of_block[b][i] = mask;
         }
+        if (!live) return;
+        span.block[b] = block;
+        span.live_in_block[b] = live;
+        span.live |= live;
+        ++span.masks.n_blocks;
     }
 
     // ---- running rows ---------------------------------------------------------------------------------------------
@@ -375,14 +400,14 @@ struct Kernels {
         gather_queries(g, workspace, t, keys.tiles.segments.count, m);
         const int64_t n_blocks = (s.n_kv + kBlockCells - 1) / kBlockCells;
         constexpr int64_t kChunkBlocks = kChunkCells / kBlockCells;
-        Rows rows;
         if (!g.split()) reset(m.total, t.n_rows);
         for (int64_t chunk = t.first_chunk; chunk < t.end_chunk; ++chunk) {
             reset(m.chunk, t.n_rows);
             const int64_t end = std::min(n_blocks, (chunk + 1) * kChunkBlocks);
-            for (int64_t block = chunk * kChunkBlocks; block < end; ++block) {
-                find_live_rows(g, in, t, m, block, rows);
-                if (rows.live) attend_block(g, keys, values, m, block, rows);
+            for (int64_t first = chunk * kChunkBlocks; first < end; first += kSpanBlocks) {
+                Span span;
+                for (int64_t block = first; block < std::min(end, first + kSpanBlocks); ++block) add_block(g, in, t, m, block, span);
+                if (span.live) attend_span(g, keys, values, m, span);
             }
             for (int i = 0; i < t.n_rows; ++i) end_chunk(g, workspace, t, m, chunk, i);
         }

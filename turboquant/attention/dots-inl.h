@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "turboquant/attention/plan.h"
+#include "turboquant/attention/softmax-inl.h"
 #include "turboquant/attention/tiles-inl.h"
 
 namespace tq::attention_impl {
@@ -23,7 +24,7 @@ struct DotKernels {
     using B = typename Ops::B;
     using Decoder = TileDecoder<Ops>;
 
-    static constexpr int kMaxBatchRows = std::min(4, Ops::kAccumulators);   // rows of one kernel call
+    static constexpr int kMaxBatchRows = std::min(4, Ops::kKeyAccumulators);   // rows of one kernel call
 
     // 1, 2 or 4: at most x.
     static constexpr int part_of_four(int x) { return x >= 4 ? 4 : x >= 2 ? 2 : 1; }
@@ -43,7 +44,7 @@ struct DotKernels {
         int32_t* bias;    // [segment][kMaxTileRows]: -kKeyBias * sum(q)
     };
 
-    // out[row][cell] = sum over dims of key scale * (q . centroid), in units of the query's scale, for n rows and
+    // out[row][cell], rows kSpanCells apart, = sum over dims of key scale * (q . centroid), in units of the query's scale, for n rows and
     // 16 * vectors cells from vector `first` of 16 cells in a half tile (two vectors) on.
     template <int bits, int n, int vectors, int first>
     static TQ_INLINE void dots_of_cells(const Block& block, const Queries& queries, int row, int half, float* out) {
@@ -72,13 +73,13 @@ struct DotKernels {
             });
         }
         unrolled<n * vectors>([&](auto i) TQ_LAMBDA {
-            Ops::store(out + kBlockCells * (i / vectors) + 32 * half + 16 * (first + i % vectors), sums[i / vectors][i % vectors]);
+            Ops::store(out + kSpanCells * (i / vectors) + 32 * half + 16 * (first + i % vectors), sums[i / vectors][i % vectors]);
         });
     }
 
     template <int bits, int n>
     static void key_dots(const Block& block, const Queries& queries, int row, float* out) {
-        constexpr int vectors = part_of_four(Ops::kAccumulators / n);
+        constexpr int vectors = part_of_four(Ops::kKeyAccumulators / n);
         if constexpr (vectors == 4) return dots_of_cells<bits, n, 4, 0>(block, queries, row, 0, out);
         for (int half = 0; half < 2; ++half) {
             dots_of_cells<bits, n, std::min(2, vectors), 0>(block, queries, row, half, out);
@@ -95,7 +96,7 @@ struct DotKernels {
     // ---- weighted sums --------------------------------------------------------------------------------------------
 
     // out[row][16 * step + lane] += unit[row] * sum over cells of weight * centroid, for n rows and `steps` steps.
-    // weights: [row][2 digits][64]. No branch on unit == 0 here: GCC would move a row's whole product behind it.
+    // weights: of this block, rows kRowWeights apart. No branch on unit == 0 here: GCC would move a row's whole product behind it.
     template <int bits, int n, int digits, int steps>
     static TQ_INLINE void sums_of_steps(const Block& block, int step, const uint8_t* weights, const float* unit, float* out, size_t stride) {
         I acc[n][digits][steps];
@@ -109,7 +110,7 @@ struct DotKernels {
                 unrolled<steps>([&](auto s) TQ_LAMBDA { values[s] = Decoder::template centroids<bits, 0, quad>(tiles[s], ahead, half, block.head->table); });
                 unrolled<n * digits * steps>([&](auto i) TQ_LAMBDA {
                     constexpr int r = i / (digits * steps), d = i / steps % digits, s = i % steps;
-                    acc[r][d][s] = Ops::dot_value(acc[r][d][s], four_bytes(weights + (2 * r + d) * kBlockCells + 4 * quad), values[s]);
+                    acc[r][d][s] = Ops::dot_value(acc[r][d][s], four_bytes(weights + kRowWeights * r + kBlockCells * d + 4 * quad), values[s]);
                 });
             });
         }
@@ -126,7 +127,7 @@ struct DotKernels {
     // One segment of the head. out: row 0 of the batch, rows `stride` floats apart.
     template <int bits, int n, int digits>
     static void weighted_sums(const Block& block, const Segment& segment, const uint8_t* weights, const float* unit, float* out, size_t stride) {
-        constexpr int steps = part_of_four(2 * Ops::kAccumulators / (n * digits));
+        constexpr int steps = part_of_four(Ops::kValueAccumulators / (n * digits));
         int step = segment.first_step;
         const int end = step + segment.n_steps;
         for (; step + steps <= end; step += steps) sums_of_steps<bits, n, digits, steps>(block, step, weights, unit, out, stride);

@@ -1,4 +1,5 @@
-// Softmax of one block of 64 cells over Ops, up to four rows at a time, and its probabilities as integer weights.
+// Softmax of a span of blocks over Ops, up to four rows at a time, and its probabilities as integer weights. A span at once, not a
+// block: chains of dependent operations (a maximum, a sum, a division) then end once in a span, and the rest is wide loops.
 #pragma once
 
 #include <algorithm>
@@ -25,6 +26,28 @@ struct Dither {
     }
 };
 inline constexpr Dither kDither;
+
+// The masks that most blocks have.
+struct ConstantMask {
+    alignas(64) float logits[kBlockCells];
+    constexpr explicit ConstantMask(float value) : logits{} {
+        for (float& logit : logits) logit = value;
+    }
+};
+inline constexpr ConstantMask kUnmasked(0);
+inline constexpr ConstantMask kFullyMasked(-kInfinity);
+
+// The blocks of a span that some row of the tile attends to, and what each row of the tile sees of them.
+struct SpanMasks {
+    int n_blocks = 0;
+    const float* of_block[kSpanBlocks][kMaxTileRows];   // 64 base-2 logits each; kFullyMasked.logits itself for a row that sees nothing
+};
+
+inline constexpr int kPaddedRows = kMaxTileRows + 16;   // of arrays that are written by whole vectors
+
+// Weights are [row][block][2 digits][64].
+inline constexpr int kBlockWeights = 2 * kBlockCells;
+inline constexpr int kRowWeights = kSpanBlocks * kBlockWeights;
 
 // Running softmax of a tile's rows: maxima (base 2), sums and outputs relative to them. Arrays over rows are padded to whole
 // vectors behind the last row.
@@ -86,44 +109,19 @@ struct Softmax {
         return Ops::load(lanes);
     }
 
-    // Turns n rows of dot products [row][64] into probabilities relative to each row's maximum in this block, and folds maximum
-    // and sum into the running ones. factor[row] (a whole vector is written): what the block's outputs have to be multiplied
-    // with; running outputs are rescaled here. Rows that attend to nothing in the block change nothing and get factor 0.
+    // Turns n rows of dot products of a span into probabilities relative to each row's running maximum, which they raise, and
+    // adds them to the running sum; running outputs are rescaled. A row that attends to nothing in the span changes nothing.
     template <int n>
-    static TQ_INLINE void block(float softcap, float* x, const float* logit_scale, const float* const* mask, const RunningRows& rows, int row,
-                                int head_dim_v, float* factor) {
-        F partial[kSoftmaxRows];
-        unrolled<n>([&](auto r) TQ_LAMBDA {
-            F logits[4];
-            unrolled<4>([&](auto v) TQ_LAMBDA {
-                float* target = x + kBlockCells * r + 16 * v;
-                logits[v] = finish_logit(softcap, Ops::load(target), logit_scale[r], Ops::load(mask[r] + 16 * v));
-                Ops::store(target, logits[v]);
-            });
-            partial[r] = max4(logits);
-        });
-        unrolled<kSoftmaxRows - n>([&](auto r) TQ_LAMBDA { partial[n + r] = partial[0]; });
-        const F top = one_lane_a_row<n>(partial, -kInfinity, Ops::reduce_max_4);
+    static void probabilities(float softcap, float* x, const float* logit_scale, const SpanMasks& masks, const RunningRows& rows, int row,
+                              int head_dim_v) {
+        const F top = logits<n>(softcap, x, logit_scale, masks, row);
+        const F old_max = Ops::load(rows.max + row), new_max = Ops::max(top, old_max), old_factor = exp2(Ops::sub(old_max, new_max));
         alignas(64) float tops[16], rescale[16];
-        Ops::store(tops, top);
-        unrolled<n>([&](auto r) TQ_LAMBDA {
-            F p[4];
-            unrolled<4>([&](auto v) TQ_LAMBDA {
-                float* target = x + kBlockCells * r + 16 * v;
-                p[v] = exp2(Ops::sub(Ops::load(target), Ops::set1(tops[r])));
-                Ops::store(target, p[v]);
-            });
-            partial[r] = Ops::add(Ops::add(p[0], p[1]), Ops::add(p[2], p[3]));
-        });
-        unrolled<kSoftmaxRows - n>([&](auto r) TQ_LAMBDA { partial[n + r] = partial[0]; });
-        const F sum = one_lane_a_row<n>(partial, 0.0f, Ops::reduce_add_4);
-
-        const F old_max = Ops::load(rows.max + row), new_max = Ops::max(top, old_max);
-        const F block_factor = exp2(Ops::sub(top, new_max)), old_factor = exp2(Ops::sub(old_max, new_max));
-        Ops::store(rows.sum + row, Ops::fma(sum, block_factor, Ops::mul(Ops::load(rows.sum + row), old_factor)));
-        Ops::store(rows.max + row, new_max);
-        Ops::store(factor, block_factor);
+        Ops::store(tops, new_max);
         Ops::store(rescale, old_factor);
+        const F sum = exponentials<n>(x, tops, masks.n_blocks);
+        Ops::store(rows.sum + row, Ops::fma(Ops::load(rows.sum + row), old_factor, sum));
+        Ops::store(rows.max + row, new_max);
         for (int r = 0; r < n; ++r) {
             if (rescale[r] == 1) continue;
             float* out = rows.out + rows.stride * (row + r);
@@ -131,31 +129,98 @@ struct Softmax {
         }
     }
 
-    // p * value scale of n rows [row][64] as integers of one 7-bit digit, or two (high, then low): weights [row][2 digits][64].
-    // unit[row] (a whole vector is written): factor[row] times what one unit of the row's integer sums is worth; 0 if all its weights are 0.
+    // p * value scale of n rows of a span as integers of one 7-bit digit, or two (high, then low), relative to the largest of the
+    // row's block: weights [row][block][2 digits][64]. unit [block][kPaddedRows]: what one unit of the row's integer sums
+    // is worth; 0 if all its weights are 0.
     template <int n, int digits>
-    static TQ_INLINE void quantize_weights(const float* p, const uint8_t* value_scales, const float* factor, uint8_t* weights, float* unit) {
+    static void quantize_weights(const float* p, const uint8_t* const* value_scales, int n_blocks, uint8_t* weights, float* unit) {
+        alignas(64) float tops[kSpanBlocks][16], inverse[kSpanBlocks][16];
+        for (int b = 0; b < n_blocks; ++b) {
+            const F top = largest_weights<n>(p + kBlockCells * b, value_scales[b]);
+            Ops::store(tops[b], top);
+        }
         constexpr float kLargest = digits == 1 ? 127.0f : 127.0f * 128.0f;
-        F scales[4], partial[kSoftmaxRows];
+        for (int b = 0; b < n_blocks; ++b) {
+            const F top = Ops::load(tops[b]);
+            // A tiny `top` (0 or subnormal) would overflow the inverse.
+            Ops::store(inverse[b], Ops::min(Ops::div(Ops::set1(kLargest), top), Ops::set1(0x1p126f)));
+            Ops::store(unit + kPaddedRows * b, Ops::mul(top, Ops::set1(1.0f / kLargest)));
+        }
+        for (int b = 0; b < n_blocks; ++b) {
+            round_weights<n, digits>(p + kBlockCells * b, value_scales[b], inverse[b], weights + kBlockWeights * b);
+        }
+    }
+
+private:
+    // Base-2 logits in place of dot products. Returns the rows' maxima, a lane each.
+    template <int n>
+    static TQ_INLINE F logits(float softcap, float* x, const float* logit_scale, const SpanMasks& masks, int row) {
+        F largest[kSoftmaxRows];
+        unrolled<kSoftmaxRows>([&](auto r) TQ_LAMBDA { largest[r] = Ops::set1(-kInfinity); });
+        for (int b = 0; b < masks.n_blocks; ++b, x += kBlockCells) {
+            unrolled<n>([&](auto r) TQ_LAMBDA {
+                const float* mask = masks.of_block[b][row + r];
+                F logits[4];
+                unrolled<4>([&](auto v) TQ_LAMBDA {
+                    float* target = x + kSpanCells * r + 16 * v;
+                    // What was not computed for a row that attends to nothing here may be anything.
+                    logits[v] = mask == kFullyMasked.logits ? Ops::set1(-kInfinity)
+                                                            : finish_logit(softcap, Ops::load(target), logit_scale[r], Ops::load(mask + 16 * v));
+                    Ops::store(target, logits[v]);
+                });
+                largest[r] = Ops::max(largest[r], max4(logits));
+            });
+        }
+        return one_lane_a_row<n>(largest, -kInfinity, Ops::reduce_max_4);
+    }
+
+    // 2^(x - top) in place of x. Returns the rows' sums, a lane each.
+    template <int n>
+    static TQ_INLINE F exponentials(float* x, const float* tops, int n_blocks) {
+        F sums[kSoftmaxRows];
+        unrolled<kSoftmaxRows>([&](auto r) TQ_LAMBDA { sums[r] = Ops::set1(0); });
+        for (int b = 0; b < n_blocks; ++b, x += kBlockCells) {
+            unrolled<n>([&](auto r) TQ_LAMBDA {
+                F p[4];
+                unrolled<4>([&](auto v) TQ_LAMBDA {
+                    float* target = x + kSpanCells * r + 16 * v;
+                    p[v] = exp2(Ops::sub(Ops::load(target), Ops::set1(tops[r])));
+                    Ops::store(target, p[v]);
+                });
+                sums[r] = Ops::add(sums[r], Ops::add(Ops::add(p[0], p[1]), Ops::add(p[2], p[3])));
+            });
+        }
+        return one_lane_a_row<n>(sums, 0.0f, Ops::reduce_add_4);
+    }
+
+    // The largest p * value scale of a block, a lane each row.
+    template <int n>
+    static TQ_INLINE F largest_weights(const float* p, const uint8_t* value_scales) {
+        F largest[kSoftmaxRows], scales[4];
         unrolled<4>([&](auto v) TQ_LAMBDA { scales[v] = Ops::load_scale(value_scales + 16 * v); });
-        unrolled<n>([&](auto r) TQ_LAMBDA {
-            F w[4];
-            unrolled<4>([&](auto v) TQ_LAMBDA { w[v] = Ops::mul(Ops::load(p + kBlockCells * r + 16 * v), scales[v]); });
-            partial[r] = max4(w);
+        unrolled<kSoftmaxRows>([&](auto r) TQ_LAMBDA {
+            if constexpr (r >= n) {
+                largest[r] = largest[0];
+            } else {
+                F w[4];
+                unrolled<4>([&](auto v) TQ_LAMBDA { w[v] = Ops::mul(Ops::load(p + kSpanCells * r + 16 * v), scales[v]); });
+                largest[r] = max4(w);
+            }
         });
-        unrolled<kSoftmaxRows - n>([&](auto r) TQ_LAMBDA { partial[n + r] = partial[0]; });
-        const F top = one_lane_a_row<n>(partial, 0.0f, Ops::reduce_max_4);
-        // A tiny `top` (0 or subnormal) would overflow the inverse.
-        alignas(64) float inverse[16];
-        Ops::store(inverse, Ops::min(Ops::div(Ops::set1(kLargest), top), Ops::set1(0x1p126f)));
-        Ops::store(unit, Ops::mul(Ops::load(factor), Ops::mul(top, Ops::set1(1.0f / kLargest))));
+        return one_lane_a_row<n>(largest, 0.0f, Ops::reduce_max_4);
+    }
+
+    template <int n, int digits>
+    static TQ_INLINE void round_weights(const float* p, const uint8_t* value_scales, const float* inverse, uint8_t* weights) {
+        F scales[4];
+        unrolled<4>([&](auto v) TQ_LAMBDA { scales[v] = Ops::load_scale(value_scales + 16 * v); });
         unrolled<n>([&](auto r) TQ_LAMBDA {
             I integer[4];
             unrolled<4>([&](auto v) TQ_LAMBDA {
-                const F w = Ops::mul(Ops::load(p + kBlockCells * r + 16 * v), scales[v]);
+                const F w = Ops::mul(Ops::load(p + kSpanCells * r + 16 * v), scales[v]);
                 integer[v] = Ops::round_to_int(Ops::fma(w, Ops::set1(inverse[r]), Ops::load(kDither.offset + 16 * v)));
             });
-            uint8_t* out = weights + 2 * kBlockCells * r;
+            uint8_t* out = weights + kRowWeights * r;
             if constexpr (digits == 1) {
                 Ops::store_bytes_4(out, integer);
             } else {

@@ -155,14 +155,14 @@ struct TileDecoder {
         }
     }
 
-    // A block of the head as tiles of centroids: 64 cells * head_dim bytes.
+    // Steps [first, end) of a block of the head as tiles of centroids; out: step 0's.
     template <int bias>
-    static void decode_block(const HeadTiles& head, int64_t block, uint8_t* out) {
+    static void decode_steps(const HeadTiles& head, int64_t block, int first, int end, uint8_t* out) {
         using Decode = void (*)(const uint8_t*, size_t, const CentroidTable&, uint8_t*);
         static constexpr Decode table[] = {decode_tile<2, bias>, decode_tile<3, bias>, decode_tile<4, bias>, decode_tile<5, bias>,
                                            decode_tile<6, bias>, decode_tile<7, bias>, decode_tile<8, bias>};
         const Decode decode = table[head.bits - kMinBits];
-        for (int step = 0; step < head.n_steps; ++step) decode(head.tiles[step].at(block), head.tiles[step].ahead(), head.table, out + kTileValues * step);
+        for (int step = first; step < end; ++step) decode(head.tiles[step].at(block), head.tiles[step].ahead(), head.table, out + kTileValues * step);
     }
 };
 

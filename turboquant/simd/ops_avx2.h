@@ -15,7 +15,7 @@ struct OpsAvx2 {
     struct B { __m256i lo, hi; };
 
     static constexpr int kKeyBias = 0;
-    static constexpr int kAccumulators = 2;
+    static constexpr int kKeyAccumulators = 4, kValueAccumulators = 4;
     static constexpr bool kDecodesInRegisters = true;
 
     static TQ_INLINE F load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
@@ -62,8 +62,12 @@ struct OpsAvx2 {
         return _mm_cvtss_f32(_mm_max_ss(h2, _mm_movehdup_ps(h2)));
     }
 
-    static TQ_INLINE void reduce_add_4(const F (&rows)[4], float* out) { for (int r = 0; r < 4; ++r) out[r] = reduce_add(rows[r]); }
-    static TQ_INLINE void reduce_max_4(const F (&rows)[4], float* out) { for (int r = 0; r < 4; ++r) out[r] = reduce_max(rows[r]); }
+    static TQ_INLINE void reduce_add_4(const F (&rows)[4], float* out) {
+        reduce_4(rows, out, [](__m256 a, __m256 b) TQ_LAMBDA { return _mm256_add_ps(a, b); });
+    }
+    static TQ_INLINE void reduce_max_4(const F (&rows)[4], float* out) {
+        reduce_4(rows, out, [](__m256 a, __m256 b) TQ_LAMBDA { return _mm256_max_ps(a, b); });
+    }
 
     static TQ_INLINE I set1_int(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
     static TQ_INLINE I add_int(I a, I b) { return {_mm256_add_epi32(a.lo, b.lo), _mm256_add_epi32(a.hi, b.hi)}; }
@@ -89,7 +93,10 @@ struct OpsAvx2 {
         const __m128i bytes = _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
         _mm_storeu_si128(reinterpret_cast<__m128i*>(p), bytes);
     }
-    static TQ_INLINE void store_bytes_4(uint8_t* p, const I (&a)[4]) { for (int v = 0; v < 4; ++v) store_bytes(p + 16 * v, a[v]); }
+    static TQ_INLINE void store_bytes_4(uint8_t* p, const I (&a)[4]) {
+        store_bytes_2(p, a[0], a[1]);
+        store_bytes_2(p + 32, a[2], a[3]);
+    }
     static TQ_INLINE F lookup_float(const float* table, const uint8_t*, I a) {
         return {_mm256_i32gather_ps(table, a.lo, 4), _mm256_i32gather_ps(table, a.hi, 4)};
     }
@@ -161,12 +168,31 @@ struct OpsAvx2 {
     }
 
 private:
+    static TQ_INLINE void store_bytes_2(uint8_t* p, I a, I b) {
+        const __m256i packed = _mm256_packs_epi16(_mm256_packs_epi32(a.lo, a.hi), _mm256_packs_epi32(b.lo, b.hi));
+        const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_permutevar8x32_epi32(packed, order));
+    }
+    // The tree of reduce_add for four vectors at once: lanes 8 apart, then 4, 2, 1.
+    template <class Combine>
+    static TQ_INLINE void reduce_4(const F (&rows)[4], float* out, Combine combine) {
+        __m256 h8[4];
+        for (int r = 0; r < 4; ++r) h8[r] = combine(rows[r].lo, rows[r].hi);
+        const __m256 ab = combine(_mm256_permute2f128_ps(h8[0], h8[1], 0x20), _mm256_permute2f128_ps(h8[0], h8[1], 0x31));
+        const __m256 cd = combine(_mm256_permute2f128_ps(h8[2], h8[3], 0x20), _mm256_permute2f128_ps(h8[2], h8[3], 0x31));
+        const __m256 h2 = combine(_mm256_shuffle_ps(ab, cd, 0x44), _mm256_shuffle_ps(ab, cd, 0xee));
+        const __m256 h1 = combine(_mm256_shuffle_ps(h2, h2, 0x88), _mm256_shuffle_ps(h2, h2, 0xdd));   // a c a c | b d b d
+        _mm_storeu_ps(out, _mm_unpacklo_ps(_mm256_castps256_ps128(h1), _mm256_extractf128_ps(h1, 1)));
+    }
     static TQ_INLINE __m256i load_table(const uint8_t* table) {
         return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)));
     }
     static TQ_INLINE __m256i dot(__m256i acc, __m256i unsigned_bytes, __m256i signed_bytes) {
         const __m256i pairs = _mm256_maddubs_epi16(unsigned_bytes, signed_bytes);
-        return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+        acc = _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+        // GCC would put off a chain's additions until it holds every product at once, in memory. It can't see through this.
+        asm("" : "+x"(acc));
+        return acc;
     }
 };
 

@@ -17,7 +17,7 @@ struct OpsAvx512 {
     struct B { __m512i v; };
 
     static constexpr int kKeyBias = 0;
-    static constexpr int kAccumulators = 8;
+    static constexpr int kKeyAccumulators = 8, kValueAccumulators = 16;
     static constexpr bool kDecodesInRegisters = true;
 
     static TQ_INLINE F load(const float* p) { return _mm512_loadu_ps(p); }

@@ -15,7 +15,7 @@ struct OpsNeon {
     struct B { uint8x16_t a, b, c, d; };
 
     static constexpr int kKeyBias = 0;
-    static constexpr int kAccumulators = 4;
+    static constexpr int kKeyAccumulators = 4, kValueAccumulators = 4;
     static constexpr bool kDecodesInRegisters = true;
 
     static TQ_INLINE F load(const float* p) { return {vld1q_f32(p), vld1q_f32(p + 4), vld1q_f32(p + 8), vld1q_f32(p + 12)}; }

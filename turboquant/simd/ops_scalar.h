@@ -20,8 +20,8 @@ struct OpsScalar {
 
     // What is added to a key centroid in a decoded key tile: 0, or 128 where the dot product wants unsigned bytes.
     static constexpr int kKeyBias = 0;
-    // How many I a kernel should hold in registers as accumulators, beside what it decodes and loads.
-    static constexpr int kAccumulators = 1;
+    // How many I the kernels of both products should hold in registers, beside what they decode and load.
+    static constexpr int kKeyAccumulators = 1, kValueAccumulators = 1;
     // Whether kernels decode packed codes in registers; else tiles are always decoded to memory first.
     static constexpr bool kDecodesInRegisters = false;
 
