@@ -128,15 +128,16 @@ struct Kernels {
         return reinterpret_cast<PreparedQuery*>(workspace + static_cast<size_t>(row) * g.query_bytes);
     }
 
-    // item: a (stream, token); all its heads.
+    // item: a (stream, token, KV head); all query heads of the KV head.
     static void prepare(const AttentionGeometry& g, int64_t item, const AttentionInputs& in, char* workspace) {
         const AttentionShape& s = g.shape;
-        const int64_t stream = item / s.n_tokens, token = item % s.n_tokens;
+        const int head_kv = static_cast<int>(item % s.n_head_kv);
+        const int64_t token = item / s.n_head_kv % s.n_tokens, stream = item / s.n_head_kv / s.n_tokens;
         alignas(64) float rotated[kMaxHeadDim];
-        for (int head = 0; head < s.n_head; ++head) {
+        for (int head = head_kv * g.group_size; head < (head_kv + 1) * g.group_size; ++head) {
             const float* q = at_byte(in.q, stream * in.q_stream_stride + token * in.q_token_stride + head * in.q_head_stride);
             in.k.codec->kernels().rotate(in.k.codec->rotation(), q, rotated);
-            quantize_query(g, rotated, in.k.codec->layout(), head / g.group_size, query_at(g, workspace, row_index(g, stream, token, head)));
+            quantize_query(g, rotated, in.k.codec->layout(), head_kv, query_at(g, workspace, row_index(g, stream, token, head)));
         }
     }
 

@@ -69,7 +69,7 @@ Result<AttentionPlan> AttentionPlan::create(const AttentionShape& shape, const R
 int64_t AttentionPlan::n_items(AttentionPhase phase) const {
     const AttentionShape& s = geometry_.shape;
     switch (phase) {
-        case AttentionPhase::kPrepare: return s.n_stream * s.n_tokens;
+        case AttentionPhase::kPrepare: return s.n_stream * s.n_tokens * s.n_head_kv;
         case AttentionPhase::kAttend:
             return s.n_stream * s.n_head_kv * geometry_.n_row_tiles * geometry_.n_parts;
         case AttentionPhase::kMerge: return geometry_.split() ? s.n_stream * s.n_tokens * s.n_head : 0;
