@@ -48,12 +48,12 @@ GraphRewriter::Slot* GraphRewriter::make(ggml_cgraph* graph, int n_threads) {
     Slot& slot = *std::min_element(slots_.begin(), slots_.end(), [&](const Slot& a, const Slot& b) { return value(a) < value(b); });
     slot.reusable = false;
     if (!slot.rewriting) slot.rewriting = std::make_unique<Rewriting>(config_, workspace_);
+    slot.generation = KvTensor::generation();
     if (!slot.rewriting->build(graph, n_threads)) return nullptr;
-    slot.reusable = slot.rewriting->reusable();
     slot.snapshot.take(graph);
     slot.n_threads = n_threads;
-    slot.generation = KvTensor::generation();
     slot.moves = workspace_.moves();
+    slot.reusable = slot.rewriting->reusable();   // last: it throws where there is no memory
     return &slot;
 }
 

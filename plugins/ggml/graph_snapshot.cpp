@@ -11,7 +11,8 @@ namespace {
 constexpr int kAhead = 16;   // nodes to ask the memory for before their turn
 
 void prefetch(const ggml_tensor* tensor) {
-    for (size_t line = 0; line < offsetof(ggml_tensor, name); line += 64) __builtin_prefetch(reinterpret_cast<const char*>(tensor) + line);
+    const char* bytes = reinterpret_cast<const char*>(tensor);
+    for (size_t line = 0; line < offsetof(ggml_tensor, name); line += 64) __builtin_prefetch(bytes + line);
 }
 
 uintptr_t address(const void* p) { return reinterpret_cast<uintptr_t>(p); }
@@ -27,17 +28,23 @@ bool each_link(const ggml_tensor* node, Fn fn) {
     return true;
 }
 
-// The nodes on packed tensors and their sources, each once.
-std::vector<const ggml_tensor*> kv_operands(ggml_cgraph* graph) {
+// Attention is watched in any case: its operands need not be nodes of this graph, and may come to look into the cache.
+bool is_watched(const ggml_tensor* node) {
+    return node->op == GGML_OP_FLASH_ATTN_EXT || (!is_view_op(node->op) && has_kv(node));
+}
+
+// The watched nodes, each before its sources; each tensor once.
+std::vector<const ggml_tensor*> watched_tensors(ggml_cgraph* graph) {
     std::vector<const ggml_tensor*> tensors;
+    auto add = [&](const ggml_tensor* tensor) {
+        if (tensor && std::find(tensors.begin(), tensors.end(), tensor) == tensors.end()) tensors.push_back(tensor);
+    };
     for (int i = 0; i < ggml_graph_n_nodes(graph); ++i) {
         const ggml_tensor* node = ggml_graph_node(graph, i);
-        if (is_view_op(node->op) || !has_kv(node)) continue;
-        tensors.push_back(node);
-        std::copy_if(std::begin(node->src), std::end(node->src), std::back_inserter(tensors), [](const ggml_tensor* src) { return src; });
+        if (!is_watched(node)) continue;
+        add(node);
+        for (const ggml_tensor* src : node->src) add(src);
     }
-    std::sort(tensors.begin(), tensors.end());
-    tensors.erase(std::unique(tensors.begin(), tensors.end()), tensors.end());
     return tensors;
 }
 
@@ -53,7 +60,7 @@ void GraphSnapshot::take(ggml_cgraph* graph) {
         });
     }
     operands_.clear();
-    for (const ggml_tensor* tensor : kv_operands(graph)) {
+    for (const ggml_tensor* tensor : watched_tensors(graph)) {
         Operand& operand = operands_.emplace_back(Operand{tensor, {}});
         std::memcpy(operand.bytes.data(), tensor, operand.bytes.size());
     }

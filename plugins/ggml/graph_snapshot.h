@@ -11,8 +11,8 @@
 
 namespace tq::plugin {
 
-// Of every node: its address, op and sources, which say what is packed and what is replaced. Of nodes on packed tensors and
-// of their operands: everything. The packed tensors themselves are watched by KvTensor::generation().
+// Of every node: its address, op and sources, which say what is packed and what is replaced. Of nodes that may be replaced
+// and of their operands: everything. The packed tensors themselves are watched by KvTensor::generation().
 //
 // The tensors have left the CPU's caches since the last token, and this reads them one after another, a few lines each:
 // most of the time is theirs, and the CPU backend reads the same lines next.
@@ -31,7 +31,7 @@ private:
 
     int n_nodes_ = 0;
     std::vector<uintptr_t> links_;   // of each node: itself, op, view_src, then its sources up to the first null, with it
-    std::vector<Operand> operands_;
+    std::vector<Operand> operands_;   // a node before its sources: they are there if it is the same
 };
 
 }  // namespace tq::plugin

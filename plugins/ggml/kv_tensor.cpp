@@ -86,7 +86,9 @@ KvTensor::KvTensor(const ggml_tensor* root, Side side, const Config& config, uin
       isa_(config.isa),
       data_(data),
       row_(root->ne[0]),
-      nominal_(row_bytes_) {}
+      nominal_(row_bytes_) {
+    ++generation_;
+}
 
 const RowCodec& KvTensor::codec() {
     if (!codec_) codec_ = RowCodec::create(layout_, substitute_head_dim(layout_.n_embd), isa_).value();

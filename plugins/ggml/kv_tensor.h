@@ -31,7 +31,7 @@ public:
     KvTensor(const KvTensor&) = delete;
     KvTensor& operator=(const KvTensor&) = delete;
 
-    // As long as it stays the same, every KvTensor has stayed where it is and has kept the codec that it had.
+    // As long as it stays the same, no KvTensor has come or gone, and each has kept the codec that it had.
     static uint64_t generation() { return generation_; }
 
     // Allocation size of the tensor, whatever its head_dim.

@@ -28,24 +28,20 @@ size_t size_bound(ggml_cgraph* graph) {
 
 }  // namespace
 
-Rewriting::~Rewriting() {
-    if (context_) ggml_free(context_);
-}
-
 void Rewriting::reset(size_t max_tensors, size_t max_nodes) {
     tasks_.clear();
     dealers_.clear();
     positions_.clear();
     pending_ = std::make_unique<TaskGroup>();
     reusable_ = true;
-    if (context_) ggml_free(context_);
+    context_.reset();
     const size_t bytes = max_tensors * ggml_tensor_overhead() + ggml_graph_overhead_custom(max_nodes, false);
     if (memory_bytes_ < bytes) {
         memory_ = std::make_unique_for_overwrite<std::byte[]>(bytes);
         memory_bytes_ = bytes;
     }
-    context_ = ggml_init({memory_bytes_, memory_.get(), /*no_alloc=*/true});
-    graph_ = ggml_new_graph_custom(context_, max_nodes, false);
+    context_.reset(ggml_init({memory_bytes_, memory_.get(), /*no_alloc=*/true}));
+    graph_ = ggml_new_graph_custom(context_.get(), max_nodes, false);
 }
 
 bool Rewriting::build(ggml_cgraph* graph, int n_threads) {
@@ -79,7 +75,8 @@ void Rewriting::replace(ggml_tensor* node, const ggml_tensor* original) {
 
 void Rewriting::add_task(std::unique_ptr<Task> task, const ggml_tensor* original) {
     ggml_tensor* none[1] = {};
-    replace(ggml_custom_4d(context_, GGML_TYPE_F32, 1, 1, 1, 1, none, 0, run_task, GGML_N_TASKS_MAX, task.get()), original);
+    ggml_context* ctx = context_.get();
+    replace(ggml_custom_4d(ctx, GGML_TYPE_F32, 1, 1, 1, 1, none, 0, run_task, GGML_N_TASKS_MAX, task.get()), original);
     tasks_.push_back(std::move(task));
 }
 
@@ -117,7 +114,7 @@ std::unique_ptr<Task> Rewriting::attention_task(const FusedAttention& attention,
 void Rewriting::add_dense_attention(ggml_tensor* node) {
     ggml_tensor* k = dense_operand(node->src[1], workspace_.dense[0], node);
     ggml_tensor* v = dense_operand(node->src[2], workspace_.dense[1], node);
-    ggml_tensor* copy = ggml_flash_attn_ext(context_, node->src[0], k, v, node->src[3], attention_param(node, 0),
+    ggml_tensor* copy = ggml_flash_attn_ext(context_.get(), node->src[0], k, v, node->src[3], attention_param(node, 0),
                                             attention_param(node, 1), attention_param(node, 2));
     std::memcpy(copy->op_params, node->op_params, sizeof copy->op_params);
     for (int i = 4; i < GGML_MAX_SRC; ++i) copy->src[i] = node->src[i];
@@ -135,7 +132,7 @@ ggml_tensor* Rewriting::dense_operand(ggml_tensor* view, Arena& arena, const ggm
     auto decode = [=](int64_t i) { kv->decode_nominal(first + i / n_kv * n_cells + i % n_kv, rows + i * kv->row_bytes()); };
     add_task(std::make_unique<RowsTask>(n_rows, [](int64_t i) { return i; }, decode), node);
 
-    ggml_tensor* copy = ggml_new_tensor(context_, view->type, GGML_MAX_DIMS, view->ne);
+    ggml_tensor* copy = ggml_new_tensor(context_.get(), view->type, GGML_MAX_DIMS, view->ne);
     std::memcpy(copy->nb, view->nb, sizeof copy->nb);
     copy->nb[3] = kv->row_bytes() * n_kv;
     copy->data = rows + view->view_offs % kv->row_bytes();
@@ -170,17 +167,17 @@ void Rewriting::add_shift_piece(ggml_tensor* node, KvTensor* kv, const int32_t* 
     auto owner = [kv, rows](int64_t i) { return kv->block_of_row(rows[i]); };
     add_task(std::make_unique<RowsTask>(n, owner, [=](int64_t i) { kv->decode_row(rows[i], memory + i * n_embd); }), node);
 
-    ggml_tensor* dense_view = ggml_new_tensor_3d(context_, GGML_TYPE_F32, view->ne[0], view->ne[1], n);
+    ggml_tensor* dense_view = ggml_new_tensor_3d(context_.get(), GGML_TYPE_F32, view->ne[0], view->ne[1], n);
     dense_view->nb[1] = view->nb[1] / element * sizeof(float);
     dense_view->nb[2] = sizeof(float) * n_embd;
     dense_view->nb[3] = dense_view->nb[2] * n;
     dense_view->data = memory + view->view_offs % kv->row_bytes() / element;
-    ggml_tensor* rope = ggml_dup_tensor(context_, dense_view);
+    ggml_tensor* rope = ggml_dup_tensor(context_.get(), dense_view);
     std::memcpy(rope->nb, dense_view->nb, sizeof rope->nb);
     std::memcpy(rope->op_params, node->op_params, sizeof rope->op_params);
     rope->op = GGML_OP_ROPE;
     rope->src[0] = dense_view;
-    rope->src[1] = ggml_new_tensor_1d(context_, GGML_TYPE_I32, n);
+    rope->src[1] = ggml_new_tensor_1d(context_.get(), GGML_TYPE_I32, n);
     rope->src[1]->data = position.data();
     rope->src[2] = node->src[2];
     replace(rope, node);
@@ -202,7 +199,9 @@ bool Rewriting::add(ggml_tensor* node, int n_threads) {
         return false;
     }
     switch (node->op) {
-        case GGML_OP_SET_ROWS: add_pending(std::make_unique<SetRowsTask>(*kv_tensor_of(node), node, workspace_.bad_data), node); break;
+        case GGML_OP_SET_ROWS:
+            add_pending(std::make_unique<SetRowsTask>(*kv_tensor_of(node), node, n_threads, workspace_.bad_data), node);
+            break;
         case GGML_OP_FLASH_ATTN_EXT: add_attention(node, n_threads); break;
         default:
             flush();

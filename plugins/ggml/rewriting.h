@@ -1,6 +1,7 @@
 // One rewritten graph: the nodes, and everything that they point to.
 #pragma once
 
+#include <ggml-cpp.h>
 #include <ggml.h>
 
 #include <atomic>
@@ -27,7 +28,6 @@ struct Workspace {
 class Rewriting {
 public:
     Rewriting(const Config& config, Workspace& workspace) : config_(config), workspace_(workspace) {}
-    ~Rewriting();
     Rewriting(const Rewriting&) = delete;
     Rewriting& operator=(const Rewriting&) = delete;
 
@@ -60,7 +60,7 @@ private:
     Workspace& workspace_;
     std::unique_ptr<std::byte[]> memory_;   // of the context: our tensors and the graph
     size_t memory_bytes_ = 0;
-    ggml_context* context_ = nullptr;
+    ggml_context_ptr context_;
     ggml_cgraph* graph_ = nullptr;
     bool reusable_ = true;
     std::vector<std::unique_ptr<Task>> tasks_;

@@ -1,7 +1,6 @@
 #include "set_rows.h"
 
 #include <cstring>
-#include <vector>
 
 #include "turboquant/base/half.h"
 
@@ -20,23 +19,30 @@ int64_t row_index(const ggml_tensor* indices, int64_t i) {
     return index;
 }
 
-const float* float_row(const ggml_tensor* rows, int64_t i, std::vector<float>& scratch) {
-    const char* p = static_cast<const char*>(rows->data) + i * rows->nb[1];
-    if (rows->type == GGML_TYPE_F32) return reinterpret_cast<const float*>(p);
-    scratch.resize(rows->ne[0]);
-    for (int64_t d = 0; d < rows->ne[0]; ++d) {
+}  // namespace
+
+SetRowsTask::SetRowsTask(KvTensor& kv, const ggml_tensor* node, int n_threads, std::atomic<bool>& bad_data)
+    : kv_(kv),
+      codec_(kv.codec()),
+      rows_(node->src[0]),
+      indices_(node->src[1]),
+      floats_(rows_->type == GGML_TYPE_F32 ? 0 : rows_->ne[0] * n_threads),
+      bad_data_(bad_data) {}
+
+const float* SetRowsTask::float_row(int64_t i, int thread) {
+    const char* p = static_cast<const char*>(rows_->data) + i * rows_->nb[1];
+    if (rows_->type == GGML_TYPE_F32) return reinterpret_cast<const float*>(p);
+    float* row = floats_.data() + rows_->ne[0] * thread;
+    for (int64_t d = 0; d < rows_->ne[0]; ++d) {
         uint16_t half;
         std::memcpy(&half, p + 2 * d, 2);
-        scratch[d] = half_to_float(half);
+        row[d] = half_to_float(half);
     }
-    return scratch.data();
+    return row;
 }
-
-}  // namespace
 
 // Cells of one block share bytes, so a (block, slice) always belongs to one thread.
 void SetRowsTask::run(int thread, int n_threads) {
-    std::vector<float> scratch;
     const int n_slices = codec_.n_slices();
     for (int64_t i = 0; i < rows_->ne[1]; ++i) {
         const int64_t index = row_index(indices_, i);
@@ -46,7 +52,7 @@ void SetRowsTask::run(int thread, int n_threads) {
         }
         for (int slice = 0; slice < n_slices; ++slice) {
             if ((kv_.block_of_row(index) * n_slices + slice) % n_threads == thread) {
-                kv_.encode_slice(float_row(rows_, i, scratch), index, slice);
+                kv_.encode_slice(float_row(i, thread), index, slice);
             }
         }
     }

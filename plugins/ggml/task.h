@@ -81,11 +81,11 @@ public:
     // At least `bytes` bytes, at the address of the last call unless it had to grow.
     void* reserve(size_t bytes) {
         if (bytes > size_) {
+            ++moves_;          // even if there is no memory: what was there is gone
             memory_.reset();   // first: both would not have to fit
             size_ = 0;
             memory_.reset(new (std::align_val_t{64}) std::byte[bytes]);
             size_ = bytes;
-            ++moves_;
         }
         return memory_.get();
     }
