@@ -82,13 +82,29 @@ double relative_error(const Floats& a, const Floats& b) {
     return std::sqrt(error / norm);
 }
 
+void set_n_threads(ggml_backend_t backend, int n_threads) {
+    ggml_backend_reg_t reg = ggml_backend_dev_backend_reg(ggml_backend_get_device(backend));
+    void* set = ggml_backend_reg_get_proc_address(reg, "ggml_backend_set_n_threads");
+    reinterpret_cast<ggml_backend_set_n_threads_t>(set)(backend, n_threads);
+}
+
 Layer::Layer(ggml_backend_t backend, const Shape& shape)
     : backend_(backend), shape_(shape), context_(ggml_init({ggml_tensor_overhead() * 4, nullptr, true})) {
     keys_ = ggml_new_tensor_3d(context_.get(), GGML_TYPE_F16, shape.n_embd(true), shape.n_cells, shape.n_stream);
     values_ = ggml_new_tensor_3d(context_.get(), GGML_TYPE_F16, shape.n_embd(false), shape.n_cells, shape.n_stream);
     ggml_set_name(keys_, "cache_k_l0");
     ggml_set_name(values_, "cache_v_l0");
-    buffer_.reset(ggml_backend_alloc_ctx_tensors(context_.get(), backend));
+    allocate();
+}
+
+void Layer::allocate() {
+    buffer_.reset();
+    for (ggml_tensor* cache : {keys_, values_}) {
+        cache->data = nullptr;
+        cache->buffer = nullptr;
+        cache->extra = nullptr;
+    }
+    buffer_.reset(ggml_backend_alloc_ctx_tensors(context_.get(), backend_));
     ggml_backend_buffer_clear(buffer_.get(), 0);
 }
 
@@ -142,8 +158,6 @@ Floats Layer::attend(unsigned seed, int n_threads) {
         ggml_tensor* sinks = graph.input_f32({s.n_head}, random_rows(1, s.n_head, seed + 1));
         ggml_flash_attn_ext_add_sinks(out, sinks);
     }
-    ggml_backend_reg_t reg = ggml_backend_dev_backend_reg(ggml_backend_get_device(backend_));
-    auto set_n_threads = reinterpret_cast<ggml_backend_set_n_threads_t>(ggml_backend_reg_get_proc_address(reg, "ggml_backend_set_n_threads"));
     set_n_threads(backend_, n_threads);
     if (graph.run(out) != GGML_STATUS_SUCCESS) return {};
     Floats result(static_cast<size_t>(ggml_nelements(out)));

@@ -35,9 +35,14 @@ Floats random_rows(int64_t n_rows, int64_t width, unsigned seed);
 // sqrt(|a-b|^2 / |b|^2)
 double relative_error(const Floats& a, const Floats& b);
 
+void set_n_threads(ggml_backend_t backend, int n_threads);
+
 class Layer {
 public:
     Layer(ggml_backend_t backend, const Shape& shape);
+
+    // Frees the cache's memory and allocates it again; all zeros. The tensors stay.
+    void allocate();
 
     ggml_tensor* keys() { return keys_; }
     ggml_tensor* values() { return values_; }
