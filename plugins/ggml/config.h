@@ -1,4 +1,4 @@
-// What the user chose: TURBOQUANT_KV=<preset>, TURBOQUANT_ISA=<isa>.
+// What the user chose: TURBOQUANT_KV=<preset>, TURBOQUANT_ISA=<isa>, TURBOQUANT_ATTENTION=fused|dense.
 #pragma once
 
 #include <string>
@@ -8,11 +8,17 @@
 
 namespace tq::plugin {
 
+enum class AttentionMode {
+    kFused,   // integer kernels on the packed bytes; the dense path only for what they do not take
+    kDense,   // rows are decoded for ggml's own float attention, always: to compare with
+};
+
 struct Config {
     Preset preset;
     Isa isa = Isa::kScalar;
+    AttentionMode attention = AttentionMode::kFused;
 
-    // "k4v4, 4.19 bits per value (K 4.25, V 4.13), avx512"
+    // "k4v4, 4.19 bits per value (K 4.250, V 4.125), avx512, fused attention"
     std::string description() const;
 
     // Error: kInvalidArgument naming the variable and listing what is valid.

@@ -91,18 +91,19 @@ void Rewriting::flush() {
 }
 
 void Rewriting::add_attention(ggml_tensor* node, int n_threads) {
+    if (config_.attention == AttentionMode::kDense) return add_dense_attention(node);
     Result<FusedAttention> fused = fuse_attention(node, config_.isa, n_threads);
-    if (!fused.ok()) {
-        log_once(GGML_LOG_LEVEL_WARN, "attention takes the dense path (same cache, slower): " + fused.status().message());
-        flush();
-        add_dense_attention(node);
-        return;
-    }
-    void* memory = workspace_.attention.reserve(fused->plan.workspace_bytes());
-    add_pending(attention_task(fused.value(), AttentionPhase::kPrepare, memory), node);
+    if (fused.ok()) return add_fused_attention(node, fused.value());
+    log_once(GGML_LOG_LEVEL_WARN, "attention takes the dense path (same cache, slower): " + fused.status().message());
+    add_dense_attention(node);
+}
+
+void Rewriting::add_fused_attention(const ggml_tensor* node, const FusedAttention& fused) {
+    void* memory = workspace_.attention.reserve(fused.plan.workspace_bytes());
+    add_pending(attention_task(fused, AttentionPhase::kPrepare, memory), node);
     flush();
     for (AttentionPhase phase : {AttentionPhase::kAttend, AttentionPhase::kMerge}) {
-        if (fused->plan.n_items(phase) > 0) add_task(attention_task(fused.value(), phase, memory), node);
+        if (fused.plan.n_items(phase) > 0) add_task(attention_task(fused, phase, memory), node);
     }
 }
 
@@ -112,6 +113,7 @@ std::unique_ptr<Task> Rewriting::attention_task(const FusedAttention& attention,
 
 // ggml's own attention, on decoded copies of the rows that this node sees.
 void Rewriting::add_dense_attention(ggml_tensor* node) {
+    flush();
     ggml_tensor* k = dense_operand(node->src[1], workspace_.dense[0], node);
     ggml_tensor* v = dense_operand(node->src[2], workspace_.dense[1], node);
     ggml_tensor* copy = ggml_flash_attn_ext(context_.get(), node->src[0], k, v, node->src[3], attention_param(node, 0),

@@ -15,8 +15,8 @@
 
 namespace tq::plugin {
 
-// What the graphs of one backend share: they run one after another. Nodes keep addresses in the arenas, so a graph is good
-// for as long as none of them has moved.
+// What the graphs of one backend share: they run one after another. Nodes keep addresses in the arenas, so a graph is
+// good for as long as none of them has moved.
 struct Workspace {
     Arena attention;   // of attention plans
     Arena dense[2];    // K and V rows of the dense path; shifted rows
@@ -50,6 +50,7 @@ private:
     void add_pending(std::unique_ptr<Task> task, const ggml_tensor* original);
     void flush();
     void add_attention(ggml_tensor* node, int n_threads);
+    void add_fused_attention(const ggml_tensor* node, const FusedAttention& fused);
     std::unique_ptr<Task> attention_task(const FusedAttention& attention, AttentionPhase phase, void* memory);
     void add_dense_attention(ggml_tensor* node);
     ggml_tensor* dense_operand(ggml_tensor* view, Arena& arena, const ggml_tensor* node);

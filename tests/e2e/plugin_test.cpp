@@ -39,7 +39,7 @@ double error_against_cpu(const Shape& shape) {
 
 // ---- registration ---------------------------------------------------------------------------------------------------
 
-TEST(Registration, DeviceNamesPresetBitsAndIsa) {
+TEST(Registration, DeviceNamesPresetBitsIsaAndAttention) {
     const ChildResult child = in_child({"TURBOQUANT_KV=k5v3", "TURBOQUANT_ISA=scalar"}, [] {
         ggml_backend_dev_t device = load_plugin();
         if (!device) return false;
@@ -51,7 +51,8 @@ TEST(Registration, DeviceNamesPresetBitsAndIsa) {
         return ggml_backend_dev_by_name("TurboQuant") == device && ggml_backend_dev_type(device) == GGML_BACKEND_DEVICE_TYPE_GPU;
     });
     EXPECT_EQ(child.status, 0);
-    EXPECT_NE(child.log.find("TurboQuant|TurboQuant KV cache: k5v3, 4.19 bits per value (K 5.250, V 3.125), scalar"), std::string::npos)
+    EXPECT_NE(child.log.find("TurboQuant|TurboQuant KV cache: k5v3, 4.19 bits per value (K 5.250, V 3.125), scalar, fused attention"),
+              std::string::npos)
         << child.log;
 }
 
@@ -69,6 +70,16 @@ TEST(Registration, InvalidIsaIsRefusedWithTheAvailableOnes) {
     EXPECT_NE(child.log.find("TURBOQUANT_ISA: ISA 'neon9' is not available here; available: scalar"), std::string::npos) << child.log;
 }
 
+TEST(Registration, InvalidAttentionIsRefusedWithTheValidOnes) {
+    for (const std::string attention : {"flash", "", "Dense"}) {
+        const ChildResult child =
+            in_child({"TURBOQUANT_ATTENTION=" + attention}, [] { return load_plugin() == nullptr; });
+        EXPECT_EQ(child.status, 0) << attention;
+        const std::string reason = "'" + attention + "' is not a way to compute attention; valid: fused, dense";
+        EXPECT_NE(child.log.find("TURBOQUANT_ATTENTION: " + reason), std::string::npos) << child.log;
+    }
+}
+
 TEST(Registration, EveryPresetStoresAndAttends) {
     std::vector<std::string> presets{"2.5", "3.5", "4.5", "5.5", "6.5", "7.5"};
     for (char k = '2'; k <= '8'; ++k) {
@@ -79,6 +90,37 @@ TEST(Registration, EveryPresetStoresAndAttends) {
         const ChildResult child = in_child({"TURBOQUANT_KV=" + preset}, [] { return error_against_cpu(Shape{}) < kAttentionBound; });
         EXPECT_EQ(child.status, 0) << preset << "\n" << child.log;
     }
+}
+
+// Attention as TURBOQUANT_ATTENTION says, on the same cache each time.
+Floats attend_with(const char* mode, const Shape& shape) {
+    setenv("TURBOQUANT_ATTENTION", mode, 1);
+    ggml_backend_ptr backend(ggml_backend_dev_init(load_plugin(), nullptr));  // it keeps what it was made with
+    Layer layer(backend.get(), shape);
+    layer.attend(7);
+    layer.fill(1);
+    return layer.attend(7);
+}
+
+TEST(Registration, DenseAttentionAgreesWithFused) {
+    const ChildResult child = in_child({}, [] {
+        bool agree = true;
+        for (const Shape& shape : {Shape{}, Shape{.n_tokens = 1}, Shape{.softcap = 5, .sinks = true},
+                                   Shape{.n_stream = 3, .n_kv = 192}, Shape{.max_bias = 8, .causal_holes = true}}) {
+            const Floats fused = attend_with("fused", shape), dense = attend_with("dense", shape);
+            // Equal results would be those of one path.
+            agree = agree && !fused.empty() && fused != dense && relative_error(fused, dense) < kAttentionBound;
+        }
+        return agree;
+    });
+    EXPECT_EQ(child.status, 0) << child.log;
+    EXPECT_NE(child.log.find(", dense attention (plugin"), std::string::npos) << child.log;
+    EXPECT_EQ(child.log.find("attention takes the dense path"), std::string::npos) << child.log;  // nothing to warn of
+}
+
+TEST(Registration, DenseAttentionIsThatOfGgml) {
+    const ChildResult child = in_child({"TURBOQUANT_ATTENTION=dense"}, [] { return error_against_cpu({}) < 1e-6; });
+    EXPECT_EQ(child.status, 0) << child.log;
 }
 
 // ---- attention ------------------------------------------------------------------------------------------------------
