@@ -8,6 +8,7 @@
 
 #include "support/allocations.h"
 #include "support/attention_graph.h"
+#include "support/generation.h"
 #include "support/host.h"
 #include "support/layer_graph.h"
 
@@ -427,6 +428,28 @@ TEST(ContextShift, IsRewrittenInEveryRun) {
         EXPECT_NE(outcome.keys, last);
         last = outcome.keys;
         pair.compute();  // the shift's scratch is not that of attention
+    }
+}
+
+// ---- llama.cpp ------------------------------------------------------------------------------------------------------
+
+// That its graphs are recognized: of the tokens here only those after a prompt bring new ones.
+TEST(LlamaCpp, ATokenAllocatesNothing) {
+    TQ_NEEDS_FILE(TQ_E2E_MODEL);
+    capture_log();
+    const llama_model_ptr model = load_model(TQ_E2E_MODEL, Cache::kTurboQuant);
+    ASSERT_TRUE(model);
+    const Tokens tokens = prompt(model.get(), 64);
+    Session session(model.get());
+    for (llama_pos position : {0, 30}) {
+        const auto begin = tokens.begin() + position;
+        session.decode({begin, begin + 20}, position);
+        session.decode({begin[20]}, position + 20);
+        for (llama_pos i = 21; i < 30; ++i) {
+            const PluginAllocations counted;
+            ASSERT_FALSE(session.decode({begin[i]}, position + i).empty());
+            EXPECT_EQ(counted.count(), 0) << position + i;
+        }
     }
 }
 

@@ -12,6 +12,7 @@
 #include <link.h>
 #include <malloc.h>
 
+// NOLINTBEGIN(bugprone-reserved-identifier,readability-identifier-naming): glibc's own, behind those at the end
 extern "C" {
 void* __libc_malloc(size_t);
 void* __libc_calloc(size_t, size_t);
@@ -19,6 +20,7 @@ void* __libc_realloc(void*, size_t);
 void* __libc_memalign(size_t, size_t);
 void __libc_free(void*);
 }
+// NOLINTEND(bugprone-reserved-identifier,readability-identifier-naming)
 
 namespace tq::e2e {
 namespace {
