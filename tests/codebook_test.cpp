@@ -27,7 +27,7 @@ GaussianQuantizer quantizer_of_tables(const Codebook& book) {
     GaussianQuantizer q;
     q.borders.push_back(0);
     for (int m = 0; m < 128; ++m) {
-        const double level = book.nearest[m] / static_cast<double>(book.sigma_units);
+        const double level = book.nearest.byte[m] / static_cast<double>(book.sigma_units);
         if (!q.levels.empty() && level == q.levels.back()) continue;
         if (m > 0) q.borders.push_back((m - 0.5) / book.sigma_units);
         q.levels.push_back(level);
@@ -84,15 +84,30 @@ TEST_P(CodebookOfBits, NearestIsTheNearestLevel) {
             const int level = book_.centroid[code];
             if (std::abs(level - magnitude) < std::abs(best - magnitude)) best = level;
         }
-        EXPECT_EQ(book_.nearest[magnitude], static_cast<float>(best)) << magnitude;
+        EXPECT_EQ(book_.nearest.byte[magnitude], best) << magnitude;
     }
 }
 
 TEST_P(CodebookOfBits, CodesAreThoseOfTheNearestLevel) {
-    for (int magnitude = 0; magnitude < 128; ++magnitude) {
-        EXPECT_EQ(book_.nearest_byte[magnitude], book_.nearest[magnitude]);
-        EXPECT_EQ(book_.centroid[book_.code_positive[magnitude]], book_.nearest[magnitude]) << magnitude;
-        EXPECT_EQ(book_.centroid[book_.code_negative[magnitude]], -book_.nearest[magnitude]) << magnitude;
+    const int mirrored = bits_ == kMaxBits ? 256 : (1 << bits_) - 1;
+    for (int magnitude = 0; magnitude < kMagnitudes; ++magnitude) {
+        const int code = book_.code.byte[magnitude];
+        EXPECT_EQ(book_.centroid[code], book_.nearest.byte[magnitude]) << magnitude;
+        EXPECT_EQ(book_.centroid[mirrored - code], -book_.nearest.byte[magnitude]) << magnitude;
+    }
+}
+
+TEST_P(CodebookOfBits, TablesHaveTheSameBytesInAllForms) {
+    for (const MagnitudeTable* table : {&book_.nearest, &book_.code}) {
+        uint8_t changed[16] = {};
+        for (int magnitude = 0; magnitude < kMagnitudes; ++magnitude) {
+            changed[magnitude % 16] ^= table->change[magnitude];
+            EXPECT_EQ(changed[magnitude % 16], table->byte[magnitude]) << magnitude;
+            if (bits_ > 4) continue;  // more than one change in a run
+            const int run = magnitude / kMagnitudeRun;
+            const uint8_t stepped = magnitude > table->border[run] ? table->above[run] : table->below[run];
+            EXPECT_EQ(stepped, table->byte[magnitude]) << magnitude;
+        }
     }
 }
 

@@ -32,7 +32,9 @@ TEST_F(CodecExample, Rotation) {
 
 TEST_F(CodecExample, ScaleAndCodes) {
     std::array<uint8_t, 16> codes;
-    EXPECT_EQ(codec_.kernels().encode_group(codec_.book(), false, kRotated.data(), 16, codes.data()), kScale);
+    uint8_t scale;
+    codec_.kernels().encode_groups(codec_.book(), kRotated.data(), 16, 32, false, codes.data(), &scale);
+    EXPECT_EQ(scale, kScale);
     EXPECT_EQ(codes, kCodes);
     EXPECT_EQ(scale_from_code(kScale), 0.078125f);
 }

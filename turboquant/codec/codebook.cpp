@@ -42,25 +42,27 @@ void fill_lloyd_max(Codebook& book) {
         book.centroid[half + i] = static_cast<int8_t>(levels[i]);
         book.centroid[half - 1 - i] = static_cast<int8_t>(-levels[i]);
     }
+    std::array<uint8_t, kMagnitudes> nearest{}, code{};
     int level = 0;
-    for (int magnitude = 0; magnitude < 128; ++magnitude) {
+    for (int magnitude = 0; magnitude < kMagnitudes; ++magnitude) {
         // Ties go to the smaller level.
         while (level + 1 < half && std::abs(magnitude - levels[level + 1]) < std::abs(magnitude - levels[level])) ++level;
-        book.nearest[magnitude] = levels[level];
-        book.nearest_byte[magnitude] = levels[level];
-        book.code_positive[magnitude] = static_cast<uint8_t>(half + level);
-        book.code_negative[magnitude] = static_cast<uint8_t>(half - 1 - level);
+        nearest[magnitude] = levels[level];
+        code[magnitude] = static_cast<uint8_t>(half + level);
     }
+    book.nearest = magnitude_table(nearest);
+    book.code = magnitude_table(code);
 }
 
 void fill_int8_grid(Codebook& book) {
     for (int code = 1; code < 256; ++code) book.centroid[code] = static_cast<int8_t>(code - 128);
-    for (int magnitude = 0; magnitude < 128; ++magnitude) {
-        book.nearest[magnitude] = static_cast<float>(magnitude);
-        book.nearest_byte[magnitude] = static_cast<uint8_t>(magnitude);
-        book.code_positive[magnitude] = static_cast<uint8_t>(128 + magnitude);
-        book.code_negative[magnitude] = static_cast<uint8_t>(128 - magnitude);
+    std::array<uint8_t, kMagnitudes> nearest{}, code{};
+    for (int magnitude = 0; magnitude < kMagnitudes; ++magnitude) {
+        nearest[magnitude] = static_cast<uint8_t>(magnitude);
+        code[magnitude] = static_cast<uint8_t>(128 + magnitude);
     }
+    book.nearest = magnitude_table(nearest);
+    book.code = magnitude_table(code);
 }
 
 Codebook make_codebook(int bits) {

@@ -5,6 +5,8 @@
 #include <array>
 #include <cstdint>
 
+#include "turboquant/codec/magnitude_table.h"
+
 namespace tq {
 
 inline constexpr int kCentroidMax = 127;
@@ -15,12 +17,10 @@ struct Codebook {
     float sigma_units = 0;
     // code -> centroid; only the first 2^bits entries are used.
     std::array<int8_t, 256> centroid{};
-    // Rounded magnitude |value/scale| in 0..127 -> magnitude of the nearest centroid, as float and as byte.
-    std::array<float, 128> nearest{};
-    std::array<uint8_t, 128> nearest_byte{};
-    // The same magnitude -> code, for values >= 0 and for values < 0.
-    std::array<uint8_t, 128> code_positive{};
-    std::array<uint8_t, 128> code_negative{};
+    // Rounded magnitude |value/scale| in 0..127 -> magnitude of the nearest centroid.
+    MagnitudeTable nearest{};
+    // The same magnitude -> code, for values >= 0. For values < 0 it is 2^bits-1 minus that, at 8 bits 256 minus that.
+    MagnitudeTable code{};
 };
 
 // bits 2..8 (kMinBits..kMaxBits). The tables are the format: they are the same in every build.

@@ -1,16 +1,19 @@
-// The codec's inner loops over Ops (simd/ops_*.h): rotation and the scale search. Written once, compiled per ISA.
+// Encoding over Ops (simd/ops_*.h): the scale search and the codes. Written once, compiled per ISA.
 #pragma once
 
+#include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
+#include <type_traits>
 
 #include "turboquant/base/inline.h"
 #include "turboquant/codec/kernels.h"
+#include "turboquant/codec/layout.h"
+#include "turboquant/codec/rotate-inl.h"
 #include "turboquant/codec/scale.h"
 
 namespace tq::codec_impl {
-
-inline constexpr float kLargestHalf = 65504.0f;
 
 // The window of candidate scales around the one that gives the group's rms the codebook's sigma.
 inline constexpr float kWindowLow = 0.65f;
@@ -19,191 +22,316 @@ inline constexpr float kWindowHigh = 1.4f;
 // is >= kReachCentroid have that scale in their window: 1.1 * 110 / 127 > 15/16, the largest ratio of neighbours.
 inline constexpr float kReachLow = 0.85f;
 inline constexpr float kReachHigh = 1.1f;
-inline constexpr float kReachCentroid = 110.0f;
+inline constexpr int kReachCentroid = 110;
+// A window has at most 29 codes: its ends are less than 9 times apart, as top / rms is 1 to 8 and sigma 30 to 84 units.
+inline constexpr int kMaxCandidates = 32;
 // Of scales that fit equally well but for rounding, the smallest wins.
 inline constexpr float kClearlyLess = 1.0f - 0x1p-10f;
 inline constexpr float kNegligibleError = 0x1p-36f;
 
-template <class Ops>
-struct Kernels {
+// Scales and inverses by code; what follows the last repeats it, for vectors that reach beyond.
+struct Scales {
+    float scale[kMaxScaleCode + 1 + kMaxCandidates], inverse[kMaxScaleCode + 1 + kMaxCandidates];
+};
+inline constexpr Scales kScales = [] {
+    Scales scales{};
+    for (int i = 0; i < kMaxScaleCode + 1 + kMaxCandidates; ++i) {
+        const int code = i < kMaxScaleCode ? i : kMaxScaleCode;
+        scales.scale[i] = std::bit_cast<float>(static_cast<uint32_t>(code) << 20) * kScaleExponentShift;
+        scales.inverse[i] = code == 0 ? 0 : 1.0f / scales.scale[i];
+    }
+    return scales;
+}();
+
+// Zeros, then as many infinities.
+struct Beyond {
+    float value[2 * kMaxCandidates];
+};
+inline constexpr Beyond kBeyond = [] {
+    Beyond beyond{};
+    for (int i = kMaxCandidates; i < 2 * kMaxCandidates; ++i) beyond.value[i] = INFINITY;
+    return beyond;
+}();
+
+struct Peak {
+    float energy;   // sum of squares
+    float top;      // largest magnitude
+};
+
+// Candidates: the codes low, low + 1, ...
+struct Window {
+    int low = 0;   // 0: all values are 0 or nearly so, and there are no candidates
+    int count = 0;
+};
+
+struct Output {
+    uint8_t* codes;    // a byte for each value
+    uint8_t* scales;   // a code for each group
+};
+
+// How a magnitude 0..127 finds its level.
+enum class Levels {
+    kFew,    // 2-4 bits: the table changes at most once in a run of 8
+    kMany,   // 5-7 bits
+    kAll,    // 8 bits: each magnitude is a level
+};
+
+inline constexpr int kFewGroups = 4;   // that are encoded together: those of keys of a head of 128
+
+// Quantizes groups. `vectors` is a group's width in vectors of 16: 1 to 4.
+template <class Ops, Levels levels>
+struct GroupEncoder {
     using F = typename Ops::F;
     using I = typename Ops::I;
+    static constexpr bool kStepped = levels == Levels::kFew;
 
-    // Unnormalized Walsh-Hadamard transform of `run` floats (a power of two >= 16), in place.
-    static void hadamard(float* x, int run) {
-        for (int h = run / 2; h >= 16; h /= 2) {
-            for (int i = 0; i < run; i += 2 * h) {
-                for (int j = i; j < i + h; j += 16) {
-                    const F a = Ops::load(x + j), b = Ops::load(x + j + h);
-                    Ops::store(x + j, Ops::add(a, b));
-                    Ops::store(x + j + h, Ops::sub(a, b));
-                }
+    // A group on its way to codes.
+    struct Group {
+        const float* y;
+        alignas(64) float magnitudes[64];
+        Peak peak;
+        Window window;
+        F errors[kMaxCandidates];   // of candidates in units of the scale, squared, to be added up over the lanes
+        alignas(64) float squared_errors[kMaxCandidates];
+        uint32_t close;   // bits of candidates among which the winner is
+    };
+
+    // |value| / scale, unrounded.
+    template <int vectors>
+    static TQ_INLINE void scale_magnitudes(const float* magnitudes, float inverse_scale, F* scaled) {
+        const F inverse = Ops::set1(inverse_scale);
+        for (int v = 0; v < vectors; ++v) scaled[v] = Ops::mul(Ops::load(magnitudes + 16 * v), inverse);
+    }
+
+    // The nearest centroids' magnitudes.
+    template <int n>
+    static TQ_INLINE void quantize(const Codebook& book, const F (&scaled)[n], F (&centroids)[n]) {
+        if constexpr (levels == Levels::kAll) {
+            const F high = Ops::set1(kCentroidMax);
+            for (int v = 0; v < n; ++v) centroids[v] = Ops::to_float(Ops::round_to_int(Ops::min(scaled[v], high)));
+        } else {
+            I rounded[n];
+            for (int v = 0; v < n; ++v) rounded[v] = Ops::round_to_int(scaled[v]);
+            Ops::template lookup_floats<kStepped>(book.nearest, rounded, centroids);
+        }
+    }
+
+    // Squared errors of some candidates in units of the scale, not yet added up over the lanes.
+    template <int vectors, int candidates>
+    static TQ_INLINE void add_errors(const Codebook& book, const float* magnitudes, const float* inverses, F* sums) {
+        constexpr int n = vectors * candidates;
+        F scaled[n], centroids[n];
+        for (int c = 0; c < candidates; ++c) scale_magnitudes<vectors>(magnitudes, inverses[c], scaled + vectors * c);
+        quantize(book, scaled, centroids);
+        for (int c = 0; c < candidates; ++c) {
+            F sum = Ops::set1(0);
+            for (int v = vectors * c; v < vectors * (c + 1); ++v) {
+                const F error = Ops::sub(scaled[v], centroids[v]);
+                sum = Ops::fma(error, error, sum);
             }
-        }
-        for (int i = 0; i < run; i += 16) {
-            F v = Ops::load(x + i);
-            v = butterfly<8>(v);
-            v = butterfly<4>(v);
-            v = butterfly<2>(v);
-            v = butterfly<1>(v);
-            Ops::store(x + i, v);
+            sums[c] = sum;
         }
     }
 
-    // lane i: x[i] + x[i^h] where bit h of i is clear, x[i^h] - x[i] where it is set.
-    template <int h>
-    static TQ_INLINE F butterfly(F v) { return Ops::add(Ops::template swap_lanes<h>(v), Ops::template negate_lanes<h>(v)); }
+    // As many candidates at once as make four vectors: independent work side by side. Errors of what follows the last
+    // candidate are 0 up to a multiple of 16.
+    template <int vectors>
+    static TQ_INLINE void find_errors(const Codebook& book, Group& group) {
+        constexpr int candidates = 4 / vectors;
+        const Window w = group.window;
+        int i = 0;
+        for (; i < w.count; i += candidates) {
+            add_errors<vectors, candidates>(book, group.magnitudes, kScales.inverse + w.low + i, group.errors + i);
+        }
+        for (; i % 16 != 0; ++i) group.errors[i] = Ops::set1(0);
+    }
 
-    // x <- (I - 2/m J) x across the m runs.
-    static void mix_runs(float* x, int run, int m) {
-        if (m == 1) return;
-        const F factor = Ops::set1(-2.0f / static_cast<float>(m));
-        for (int i = 0; i < run; i += 16) {
-            F sum = Ops::load(x + i);
-            for (int j = 1; j < m; ++j) sum = Ops::add(sum, Ops::load(x + j * run + i));
-            for (int j = 0; j < m; ++j) Ops::store(x + j * run + i, Ops::fma(factor, sum, Ops::load(x + j * run + i)));
+    // Infinite beyond the last candidate.
+    static TQ_INLINE void add_up(Group& group) {
+        const Window w = group.window;
+        for (int i = 0; i < kMaxCandidates; i += 16) {
+            F error = Ops::load(kBeyond.value + kMaxCandidates - w.count + i);
+            if (i < w.count) {
+                const F scale = Ops::load(kScales.scale + w.low + i);
+                const F sum = Ops::mul(Ops::mul(Ops::reduce_add_16(group.errors + i), scale), scale);
+                error = Ops::max(Ops::max(sum, Ops::set1(group.peak.energy * kNegligibleError)), error);
+            }
+            Ops::store(group.squared_errors + i, error);
         }
     }
 
-    // x <- M x
-    static void mix(const Rotation& r, float* x) {
-        const int m = r.head_dim / r.run;
-        for (int j = 0; j < m; ++j) hadamard(x + j * r.run, r.run);
-        mix_runs(x, r.run, m);
+    // A bit for every candidate whose error, times kClearlyLess, is at most the least: no other can win.
+    static TQ_INLINE uint32_t close_to_best(const float* squared_errors) {
+        const F low = Ops::load(squared_errors), high = Ops::load(squared_errors + 16);
+        const float least = -Ops::reduce_max(Ops::sub(Ops::set1(0), Ops::min(low, high)));
+        const F factor = Ops::set1(kClearlyLess);
+        return Ops::lanes_at_most(Ops::mul(low, factor), least) |
+               Ops::lanes_at_most(Ops::mul(high, factor), least) << 16;
     }
 
-    static void multiply(const float* in, const float* factors, float scale, float* out, int n) {
-        const F s = Ops::set1(scale);
-        for (int i = 0; i < n; i += 16) Ops::store(out + i, Ops::mul(Ops::mul(Ops::load(in + i), s), Ops::load(factors + i)));
+    // The code of the best scale, 0 if there are no candidates.
+    template <int vectors>
+    static TQ_INLINE int choose_scale(const Codebook& book, const Group& group) {
+        if (group.window.count == 0) return 0;
+        const int code = group.window.low + std::countr_zero(group.close);
+        if (std::has_single_bit(group.close) && is_admissible<vectors>(book, group, code)) return code;
+        return choose_in_order<vectors>(book, group);
     }
 
-    static void rotate(const Rotation& r, const float* in, float* out) {
-        multiply(in, r.signs[0].data(), r.norm, out, r.head_dim);
-        mix(r, out);
-        multiply(out, r.signs[1].data(), 1.0f, out, r.head_dim);
-        mix(r, out);
-    }
-
-    static void rotate_inverse(const Rotation& r, const float* in, float* out) {
-        const F norm = Ops::set1(r.norm);
-        for (int i = 0; i < r.head_dim; i += 16) Ops::store(out + i, Ops::mul(Ops::load(in + i), norm));
-        mix(r, out);
-        multiply(out, r.signs[1].data(), 1.0f, out, r.head_dim);
-        mix(r, out);
-        multiply(out, r.signs[0].data(), 1.0f, out, r.head_dim);
-    }
-
-    static void sanitize(const float* in, float* out, int n) {
-        const F high = Ops::set1(kLargestHalf), low = Ops::set1(-kLargestHalf);
-        for (int i = 0; i < n; i += 16) {
-            Ops::store(out + i, Ops::max(Ops::min(Ops::nan_to_zero(Ops::load(in + i)), high), low));
-        }
-    }
-
-    // |value| / scale rounded, at most 127.
-    static TQ_INLINE I magnitude(F value, F inverse_scale) {
-        return Ops::round_to_int(Ops::min(Ops::mul(Ops::abs(value), inverse_scale), Ops::set1(kCentroidMax)));
-    }
-
-    static TQ_INLINE F centroid_magnitude(const Codebook& book, F value, F inverse_scale) {
-        return Ops::lookup_float(book.nearest.data(), book.nearest_byte.data(), magnitude(value, inverse_scale));
-    }
-
-    struct Fit {
-        float squared_error;   // in units of the scale
-        float centroid_energy; // sum of squared centroids
-    };
-
-    static Fit fit(const Codebook& book, const float* y, int n, float scale) {
-        const F inverse = Ops::set1(1.0f / scale);
-        F error = Ops::set1(0), energy = Ops::set1(0);
-        for (int i = 0; i < n; i += 16) {
-            const F value = Ops::load(y + i);
-            const F c = centroid_magnitude(book, value, inverse);
-            const F e = Ops::sub(Ops::mul(Ops::abs(value), inverse), c);
-            error = Ops::fma(e, e, error);
-            energy = Ops::fma(c, c, energy);
-        }
-        return {Ops::reduce_add(error), Ops::reduce_add(energy)};
-    }
-
-    static uint8_t encode_group(const Codebook& book, bool unbiased, const float* y, int n, uint8_t* codes) {
-        F sum = Ops::set1(0), top = Ops::set1(0);
-        for (int i = 0; i < n; i += 16) {
-            const F v = Ops::load(y + i);
-            sum = Ops::fma(v, v, sum);
-            top = Ops::max(top, Ops::abs(v));
-        }
-        const float energy = Ops::reduce_add(sum);
-        const float unit = std::sqrt(energy / static_cast<float>(n)) / book.sigma_units;
-        const float top_value = Ops::reduce_max(top);
-        const float reach = top_value / kCentroidMax;   // the scale at which no value is clipped
-        const int low = scale_code_floor(std::fmin(kWindowLow * unit, kReachLow * reach));
-        const int high = scale_code_ceil(std::fmax(kWindowHigh * unit, kReachHigh * reach));
-        int stored = 0;
-        if (scale_code_nearest(reach) > 0) {
-            const int best = search_scale(book, y, n, Peak{energy, top_value}, low > 0 ? low : 1, high);
-            stored = unbiased ? unbiased_scale(book, y, n, energy, best) : best;
-            write_codes(book, y, n, best, codes);
-        }
-        if (stored == 0) std::memset(codes, 0, n);   // as zero-filled memory, not the signs of rounding errors
-        return static_cast<uint8_t>(stored);
-    }
-
-    static int unbiased_scale(const Codebook& book, const float* y, int n, float energy, int best) {
-        const F inverse = Ops::set1(1.0f / scale_from_code(static_cast<uint8_t>(best)));
-        F projection = Ops::set1(0);   // <y, c>
-        for (int i = 0; i < n; i += 16) {
-            const F value = Ops::load(y + i);
-            projection = Ops::fma(Ops::abs(value), centroid_magnitude(book, value, inverse), projection);
-        }
-        return scale_code_nearest(energy / Ops::reduce_add(projection));
-    }
-
-    struct Peak {
-        float energy;   // sum of squares
-        float top;      // largest magnitude
-    };
-
-    // A scale is admissible if the encoder, given the decoded values, would look at it again: then encoding what was
-    // decoded gives the same bytes. Scales that clip always are (the largest centroid is 127), and the window has one.
-    static int search_scale(const Codebook& book, const float* y, int n, const Peak& peak, int low, int high) {
-        int best = low;
+    template <int vectors>
+    static int choose_in_order(const Codebook& book, const Group& group) {
+        int best = group.window.low;
         float best_error = INFINITY;
-        const float sigma_energy = book.sigma_units * book.sigma_units * static_cast<float>(n);
-        for (int code = low; code <= high; ++code) {
-            const float scale = scale_from_code(static_cast<uint8_t>(code));
-            const Fit f = fit(book, y, n, scale);
-            const bool admissible = f.centroid_energy * (kWindowHigh * kWindowHigh) >= sigma_energy ||
-                                    largest_centroid(book, peak.top, scale) >= kReachCentroid;
-            const float error = std::fmax(f.squared_error * scale * scale, peak.energy * kNegligibleError);
-            if (admissible && error < best_error * kClearlyLess) {
-                best_error = error;
+        for (int i = 0; i < group.window.count; ++i) {
+            const int code = group.window.low + i;
+            if (group.squared_errors[i] < best_error * kClearlyLess && is_admissible<vectors>(book, group, code)) {
+                best_error = group.squared_errors[i];
                 best = code;
             }
         }
         return best;
     }
 
-    static float largest_centroid(const Codebook& book, float top, float scale) {
-        return Ops::reduce_max(centroid_magnitude(book, Ops::set1(top), Ops::set1(1.0f / scale)));
+    // As quantize, of one value.
+    static TQ_INLINE int centroid(const Codebook& book, float scaled) {
+        constexpr float round_to_even = 0x1.8p23f;
+        const float clipped = scaled < kCentroidMax ? scaled : kCentroidMax;
+        return book.nearest.byte[static_cast<int>((clipped + round_to_even) - round_to_even)];
     }
 
-    static void write_codes(const Codebook& book, const float* y, int n, int scale_code, uint8_t* codes) {
-        const float scale = scale_from_code(static_cast<uint8_t>(scale_code));
-        const F inverse = Ops::set1(1.0f / scale);
-        alignas(64) int32_t magnitudes[64];
-        for (int i = 0; i < n; i += 16) Ops::store_int(magnitudes + i, magnitude(Ops::load(y + i), inverse));
-        for (int i = 0; i < n; ++i) {
-            codes[i] = y[i] < 0 ? book.code_negative[magnitudes[i]] : book.code_positive[magnitudes[i]];
+    // A scale is admissible if the encoder, given the decoded values, would look at it again: then encoding what was
+    // decoded gives the same bytes. Scales that clip always are (the largest centroid is 127), and the window has one.
+    template <int vectors>
+    static bool is_admissible(const Codebook& book, const Group& group, int code) {
+        if (centroid(book, group.peak.top * kScales.inverse[code]) >= kReachCentroid) return true;
+        F sum = Ops::set1(0), c[vectors];
+        scale_magnitudes<vectors>(group.magnitudes, kScales.inverse[code], c);
+        quantize(book, c, c);
+        for (int v = 0; v < vectors; ++v) sum = Ops::fma(c[v], c[v], sum);
+        const float sigma_energy = book.sigma_units * book.sigma_units * static_cast<float>(16 * vectors);
+        return Ops::reduce_add(sum) * (kWindowHigh * kWindowHigh) >= sigma_energy;
+    }
+
+    template <int vectors>
+    static int unbiased_scale(const Codebook& book, const Group& group, int best) {
+        F projection = Ops::set1(0), c[vectors];   // <y, c>
+        scale_magnitudes<vectors>(group.magnitudes, kScales.inverse[best], c);
+        quantize(book, c, c);
+        for (int v = 0; v < vectors; ++v) projection = Ops::fma(Ops::load(group.magnitudes + 16 * v), c[v], projection);
+        return scale_code_nearest(group.peak.energy / Ops::reduce_add(projection));
+    }
+
+    template <int vectors>
+    static TQ_INLINE void write_codes(const Codebook& book, const float* y, int scale_code, uint8_t* codes) {
+        const F inverse = Ops::set1(kScales.inverse[scale_code]);
+        if constexpr (levels == Levels::kAll) {
+            const F high = Ops::set1(kCentroidMax), low = Ops::set1(-kCentroidMax);
+            for (int i = 0; i < 16 * vectors; i += 16) {
+                const F scaled = Ops::max(Ops::min(Ops::mul(Ops::load(y + i), inverse), high), low);
+                Ops::store_bytes(codes + i, Ops::add_int(Ops::round_to_int(scaled), Ops::set1_int(128)));
+            }
+        } else {
+            const auto flip = static_cast<uint8_t>((1 << book.bits) - 1);
+            F value[vectors];
+            I rounded[vectors];
+            for (int v = 0; v < vectors; ++v) {
+                value[v] = Ops::load(y + 16 * v);
+                rounded[v] = Ops::round_to_int(Ops::mul(Ops::abs(value[v]), inverse));
+            }
+            Ops::template store_codes<kStepped>(codes, book.code, rounded, value, flip);
+        }
+    }
+
+    // Fills magnitudes.
+    template <int vectors>
+    static TQ_INLINE Peak measure(const float* y, float* magnitudes) {
+        F sum = Ops::set1(0), top = Ops::set1(0);
+        for (int i = 0; i < 16 * vectors; i += 16) {
+            const F v = Ops::load(y + i), magnitude = Ops::abs(v);
+            Ops::store(magnitudes + i, magnitude);
+            sum = Ops::fma(v, v, sum);
+            top = Ops::max(top, magnitude);
+        }
+        return {Ops::reduce_add(sum), Ops::reduce_max(top)};
+    }
+
+    template <int vectors>
+    static TQ_INLINE Window make_window(const Codebook& book, const Peak& peak) {
+        const float unit = std::sqrt(peak.energy / (16 * vectors)) / book.sigma_units;
+        const float reach = peak.top / kCentroidMax;    // the scale at which no value is clipped
+        if (reach <= kScales.scale[1] / 2) return {};   // nearer to 0 than to any other scale
+        const int low = std::max(1, scale_code_floor(std::min(kWindowLow * unit, kReachLow * reach)));
+        const int high = scale_code_ceil(std::max(kWindowHigh * unit, kReachHigh * reach));
+        return {low, std::min(high - low + 1, kMaxCandidates)};
+    }
+
+    // Returns the code of the scale to store.
+    template <int vectors>
+    static TQ_INLINE uint8_t finish(const Codebook& book, bool unbiased, const Group& group, int best, uint8_t* codes) {
+        int stored = 0;
+        if (best > 0) {
+            stored = unbiased ? unbiased_scale<vectors>(book, group, best) : best;
+            write_codes<vectors>(book, group.y, best, codes);
+        }
+        // As zero-filled memory, not the signs of rounding errors.
+        if (stored == 0) std::memset(codes, 0, 16 * vectors);
+        return static_cast<uint8_t>(stored);
+    }
+
+    // Each step is a loop over the groups: while the results of one are under way, the processor works on the next.
+    template <int vectors>
+    static void encode_few(const Codebook& book, const float* y, int n_groups, bool unbiased, Output out) {
+        constexpr int width = 16 * vectors;
+        Group groups[kFewGroups];
+        int best[kFewGroups];
+        for (int g = 0; g < n_groups; ++g) groups[g].y = y + width * g;
+        for (int g = 0; g < n_groups; ++g) groups[g].peak = measure<vectors>(groups[g].y, groups[g].magnitudes);
+        for (int g = 0; g < n_groups; ++g) groups[g].window = make_window<vectors>(book, groups[g].peak);
+        for (int g = 0; g < n_groups; ++g) find_errors<vectors>(book, groups[g]);
+        for (int g = 0; g < n_groups; ++g) add_up(groups[g]);
+        for (int g = 0; g < n_groups; ++g) groups[g].close = close_to_best(groups[g].squared_errors);
+        for (int g = 0; g < n_groups; ++g) best[g] = choose_scale<vectors>(book, groups[g]);
+        for (int g = 0; g < n_groups; ++g) {
+            out.scales[g] = finish<vectors>(book, unbiased, groups[g], best[g], out.codes + width * g);
+        }
+    }
+
+    template <int vectors>
+    static void encode_run(const Codebook& book, const float* y, int n_groups, bool unbiased, Output out) {
+        constexpr int width = 16 * vectors;
+        for (int g = 0; g < n_groups; g += kFewGroups) {
+            const int n = std::min(n_groups - g, kFewGroups);
+            encode_few<vectors>(book, y + width * g, n, unbiased, {out.codes + width * g, out.scales + g});
+        }
+    }
+
+    static void encode(const Codebook& book, const float* y, int n, int width, bool unbiased, Output out) {
+        const int whole = n / width, done = whole * width;
+        if (width == 32) encode_run<2>(book, y, whole, unbiased, out);
+        else encode_run<4>(book, y, whole, unbiased, out);
+        const Output rest{out.codes + done, out.scales + whole};
+        switch ((n - done) / 16) {
+            case 1: return encode_run<1>(book, y + done, 1, unbiased, rest);
+            case 2: return encode_run<2>(book, y + done, 1, unbiased, rest);
+            case 3: return encode_run<3>(book, y + done, 1, unbiased, rest);
+            default: return;
         }
     }
 };
 
 template <class Ops>
+void encode_groups(const Codebook& book, const float* y, int n, int width, bool unbiased, uint8_t* codes,
+                   uint8_t* scales) {
+    const Output out{codes, scales};
+    if (book.bits <= 4) return GroupEncoder<Ops, Levels::kFew>::encode(book, y, n, width, unbiased, out);
+    if (book.bits < kMaxBits) return GroupEncoder<Ops, Levels::kMany>::encode(book, y, n, width, unbiased, out);
+    return GroupEncoder<Ops, Levels::kAll>::encode(book, y, n, width, unbiased, out);
+}
+
+template <class Ops>
 constexpr CodecKernels make_kernels() {
-    using K = Kernels<Ops>;
-    return {K::rotate, K::rotate_inverse, K::sanitize, K::encode_group};
+    using R = RotateKernels<Ops>;
+    return {R::rotate, R::rotate_any, R::rotate_inverse, encode_groups<Ops>};
 }
 
 }  // namespace tq::codec_impl

@@ -9,18 +9,22 @@
 
 namespace tq {
 
+inline constexpr int kMaxGroupedValues = kMaxHeadDim + 64;   // a head, and what the one before left of a group
+inline constexpr int kMaxGroups = kMaxGroupedValues / 32;
+
 struct CodecKernels {
-    // y = R x and x = R^T y, head_dim floats; in and out may be the same.
+    // y = R x and x = R^T y, head_dim floats; in and out may be the same. rotate_any takes any x: NaN counts as 0, what is
+    // beyond +-65504 (the largest half) as that.
     void (*rotate)(const Rotation& rotation, const float* in, float* out);
+    void (*rotate_any)(const Rotation& rotation, const float* in, float* out);
     void (*rotate_inverse)(const Rotation& rotation, const float* in, float* out);
 
-    // Finite copies of n values (n a multiple of 16): NaN -> 0, beyond +-65504 (the largest half) -> clamped.
-    void (*sanitize)(const float* in, float* out, int n);
-
-    // Quantizes the n (16, 32, 48 or 64) rotated values of one group: n codes, one byte each, and returns the scale's code.
+    // Quantizes n finite rotated values (a multiple of 16, at most kMaxGroupedValues): n codes, one byte each, and a
+    // scale's code for each group of `width` (32 or 64) values. The last group may be narrower.
     // Among the candidate scales near the group's rms the one with the least squared error wins, the smallest on ties.
     // unbiased: stores |y|^2 / <y, c> instead, so that inner products with y are unbiased (used for keys at 2 bits).
-    uint8_t (*encode_group)(const Codebook& book, bool unbiased, const float* y, int n, uint8_t* codes);
+    void (*encode_groups)(const Codebook& book, const float* y, int n, int width, bool unbiased, uint8_t* codes,
+                          uint8_t* scales);
 };
 
 const CodecKernels& codec_kernels(Isa isa);

@@ -24,8 +24,9 @@ inline constexpr int kTileUnits = 16;       // a tile is 16 units of 64 codes: 1
 inline constexpr int kTileValues = kStepDims * kBlockCells;
 inline constexpr size_t kPlaneAlignment = 64;
 
-constexpr int group_dims(Side side) { return side == Side::kKey ? 32 : 64; }
-constexpr int group_steps(Side side) { return group_dims(side) / kStepDims; }
+constexpr int group_steps_log2(Side side) { return side == Side::kKey ? 1 : 2; }   // to shift instead of dividing
+constexpr int group_steps(Side side) { return 1 << group_steps_log2(side); }
+constexpr int group_dims(Side side) { return kStepDims * group_steps(side); }
 
 struct PackedLayout {
     Side side = Side::kKey;
@@ -38,7 +39,7 @@ struct PackedLayout {
     static Result<PackedLayout> create(Side side, int bits, int64_t n_embd, int64_t n_cells, int64_t n_stream);
 
     int64_t n_steps() const { return n_embd / kStepDims; }
-    int64_t n_groups() const { return (n_steps() + group_steps(side) - 1) / group_steps(side); }
+    int64_t n_groups() const { return (n_steps() + group_steps(side) - 1) >> group_steps_log2(side); }
     int64_t n_blocks() const { return (n_cells + kBlockCells - 1) / kBlockCells; }
     size_t tile_bytes() const { return size_t{128} * static_cast<size_t>(bits); }
 
@@ -52,7 +53,7 @@ struct PackedLayout {
         return 8.0 * static_cast<double>(bytes()) / (static_cast<double>(n_embd) * static_cast<double>(n_cells) * static_cast<double>(n_stream));
     }
 
-    int group_of_step(int64_t step) const { return static_cast<int>(step / group_steps(side)); }
+    int group_of_step(int64_t step) const { return static_cast<int>(step >> group_steps_log2(side)); }
     // Steps that the group really has: the last one may be narrower.
     int64_t steps_in_group(int64_t group) const {
         return std::min<int64_t>(group_steps(side), n_steps() - group * group_steps(side));

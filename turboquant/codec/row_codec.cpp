@@ -1,5 +1,7 @@
 #include "turboquant/codec/row_codec.h"
 
+#include <algorithm>
+#include <array>
 #include <cstring>
 #include <numeric>
 #include <string>
@@ -9,77 +11,132 @@
 namespace tq {
 namespace {
 
-// 32-bit lanes that hold a cell's 16 dims. Keys: 4 lanes of 4 dims each. Values: 16 lanes with one dim each.
-constexpr int kLanesPerStep[] = {4, 16};
+template <class T>
+T load(const uint8_t* p) {
+    T value;
+    std::memcpy(&value, p, sizeof value);
+    return value;
+}
 
-int lanes_per_step(Side side) { return kLanesPerStep[side == Side::kValue]; }
+template <class T>
+void store(uint8_t* p, const T& value) {
+    std::memcpy(p, &value, sizeof value);
+}
 
-struct LaneBits {
-    size_t byte_offset;  // of the 32-bit lane in the tile
-    int shift;           // of the plane's lowest bit of the lane's first code
+// The bits of one plane of a cell's 16 codes. Values have them in all 16 lanes of one unit. Keys have them in one lane, 4
+// dims, of each of 4 units; units that share a vector share the lane.
+template <Side side, int width>
+struct PlaneOfCell {
+    static constexpr int kUnits = std::min(4, 8 / width);   // of a key that share a lane
+    static constexpr uint32_t kOne = (1u << width) - 1, kMask = side == Side::kKey ? kOne * 0x01010101u : kOne;
+
+    int offset;       // bytes from the tile's begin to the first lane
+    int shift;        // of the lowest bit in the lane
+    int code_shift;   // of the lowest bit in the code
+
+    PlaneOfCell(const CodePlane& plane, int cell_in_block) {
+        const TilePosition first = tile_position(side, 0, cell_in_block);
+        offset = plane.byte_offset + 64 * (first.unit / (8 / width)) + 4 * first.lane;
+        shift = 8 * first.byte + width * (first.unit % (8 / width));
+        code_shift = plane.shift;
+    }
+
+    void insert(const uint8_t* codes, uint8_t* tile) const {
+        if constexpr (side == Side::kKey) {
+            for (int unit = 0; unit < 4; unit += kUnits) {
+                uint8_t* lane = tile + offset + 64 * (unit / kUnits);
+                uint32_t all = load<uint32_t>(lane);
+                for (int u = 0; u < kUnits; ++u) {
+                    replace(all, load<uint32_t>(codes + 4 * (unit + u)), shift + width * u);
+                }
+                store(lane, all);
+            }
+        } else {
+            auto lanes = load<std::array<uint32_t, 16>>(tile + offset);
+            for (int i = 0; i < 16; ++i) replace(lanes[i], codes[i], shift);
+            store(tile + offset, lanes);
+        }
+    }
+
+    // Sets no other bits of the codes.
+    void extract(const uint8_t* tile, uint8_t* codes) const {
+        if constexpr (side == Side::kKey) {
+            for (int unit = 0; unit < 4; ++unit) {
+                const auto lane = load<uint32_t>(tile + offset + 64 * (unit / kUnits));
+                const uint32_t four = ((lane >> (shift + width * (unit % kUnits))) & kMask) << code_shift;
+                store(codes + 4 * unit, load<uint32_t>(codes + 4 * unit) | four);
+            }
+        } else {
+            const auto lanes = load<std::array<uint32_t, 16>>(tile + offset);
+            for (int i = 0; i < 16; ++i) {
+                codes[i] |= static_cast<uint8_t>(((lanes[i] >> shift) & kMask) << code_shift);
+            }
+        }
+    }
+
+  private:
+    void replace(uint32_t& lane, uint32_t codes, int at) const {
+        lane = (lane & ~(kMask << at)) | ((codes >> code_shift) & kMask) << at;
+    }
 };
 
-LaneBits locate(Side side, const CodePlane& plane, int cell_in_block, int lane_index) {
-    const int dim = side == Side::kKey ? 4 * lane_index : lane_index;
-    const TilePosition at = tile_position(side, dim, cell_in_block);
-    const int units_per_vector = 8 / plane.width;
-    const size_t offset = plane.byte_offset + 64u * (at.unit / units_per_vector) + 4u * at.lane;
-    return {offset, 8 * at.byte + plane.width * (at.unit % units_per_vector)};
-}
+constexpr std::array<CodePlanes, kMaxBits + 1> kPlanes = [] {
+    std::array<CodePlanes, kMaxBits + 1> planes;
+    for (int bits = 0; bits <= kMaxBits; ++bits) planes[bits] = code_planes(bits);
+    return planes;
+}();
 
-// Four codes side by side in a lane (keys), or one (values).
-uint32_t lane_mask(Side side, int width) {
-    const uint32_t one = (1u << width) - 1;
-    return side == Side::kKey ? one * 0x01010101u : one;
-}
-
-uint32_t gather_lane(Side side, const CodePlane& plane, const uint8_t* codes, int lane_index) {
-    uint32_t four = 0;
-    if (side == Side::kKey) {
-        std::memcpy(&four, codes + 4 * lane_index, 4);
-    } else {
-        four = codes[lane_index];
+// fn(PlaneOfCell) for every plane.
+template <Side side, class Fn>
+void for_planes(int bits, int cell_in_block, Fn fn) {
+    for (int p = 0; p < kPlanes[bits].count; ++p) {
+        const CodePlane& plane = kPlanes[bits].plane[p];
+        switch (plane.width) {
+            case 1: fn(PlaneOfCell<side, 1>(plane, cell_in_block)); break;
+            case 2: fn(PlaneOfCell<side, 2>(plane, cell_in_block)); break;
+            case 4: fn(PlaneOfCell<side, 4>(plane, cell_in_block)); break;
+            default: fn(PlaneOfCell<side, 8>(plane, cell_in_block));
+        }
     }
-    return (four >> plane.shift) & lane_mask(side, plane.width);
+}
+
+template <class Fn>
+void for_planes(Side side, int bits, int cell_in_block, Fn fn) {
+    if (side == Side::kKey) for_planes<Side::kKey>(bits, cell_in_block, fn);
+    else for_planes<Side::kValue>(bits, cell_in_block, fn);
+}
+
+// Stores n encoded values of a cell; the first is dim `begin` of the row, at a group's border.
+// The layout is a copy: bytes that are stored cannot be a part of it.
+void insert_groups(const PackedLayout layout, int64_t begin, int n, const uint8_t* codes, const uint8_t* scales,
+                   uint8_t* packed, int64_t stream, int64_t cell) {
+    const int64_t block = cell / kBlockCells;
+    const int cell_in_block = static_cast<int>(cell % kBlockCells);
+    const int64_t first_step = begin / kStepDims, first_group = layout.group_of_step(first_step);
+    const int n_steps = n / kStepDims;
+    uint8_t* tiles[kMaxGroupedValues / kStepDims];
+    for (int step = 0, group = 0; step < n_steps; ++group) {
+        packed[layout.scale_offset(stream, first_group + group, block) + cell_in_block] = scales[group];
+        uint8_t* tile = packed + layout.tile_offset(stream, first_step + step, block);
+        for (const int end = std::min(step + group_steps(layout.side), n_steps); step < end; ++step) {
+            tiles[step] = tile;
+            tile += layout.tile_bytes();
+        }
+    }
+    for_planes(layout.side, layout.bits, cell_in_block, [&](const auto& plane) {
+        for (int step = 0; step < n_steps; ++step) plane.insert(codes + step * kStepDims, tiles[step]);
+    });
 }
 
 }  // namespace
 
 void insert_codes(Side side, int bits, int cell_in_block, const uint8_t* codes, uint8_t* tile) {
-    const CodePlanes planes = code_planes(bits);
-    for (int p = 0; p < planes.count; ++p) {
-        const CodePlane& plane = planes.plane[p];
-        for (int i = 0; i < lanes_per_step(side); ++i) {
-            const LaneBits at = locate(side, plane, cell_in_block, i);
-            uint32_t lane;
-            std::memcpy(&lane, tile + at.byte_offset, 4);
-            lane &= ~(lane_mask(side, plane.width) << at.shift);
-            lane |= gather_lane(side, plane, codes, i) << at.shift;
-            std::memcpy(tile + at.byte_offset, &lane, 4);
-        }
-    }
+    for_planes(side, bits, cell_in_block, [=](const auto& plane) { plane.insert(codes, tile); });
 }
 
 void extract_codes(Side side, int bits, int cell_in_block, const uint8_t* tile, uint8_t* codes) {
-    const CodePlanes planes = code_planes(bits);
     std::memset(codes, 0, kStepDims);
-    for (int p = 0; p < planes.count; ++p) {
-        const CodePlane& plane = planes.plane[p];
-        for (int i = 0; i < lanes_per_step(side); ++i) {
-            const LaneBits at = locate(side, plane, cell_in_block, i);
-            uint32_t lane;
-            std::memcpy(&lane, tile + at.byte_offset, 4);
-            lane = ((lane >> at.shift) & lane_mask(side, plane.width)) << plane.shift;
-            if (side == Side::kKey) {
-                uint32_t four;
-                std::memcpy(&four, codes + 4 * i, 4);
-                four |= lane;
-                std::memcpy(codes + 4 * i, &four, 4);
-            } else {
-                codes[i] = static_cast<uint8_t>(codes[i] | lane);
-            }
-        }
-    }
+    for_planes(side, bits, cell_in_block, [=](const auto& plane) { plane.extract(tile, codes); });
 }
 
 Result<RowCodec> RowCodec::create(const PackedLayout& layout, int head_dim, Isa isa) {
@@ -105,34 +162,24 @@ RowCodec::RowCodec(const PackedLayout& layout, Rotation rotation, Isa isa)
 void RowCodec::encode_slice(const float* row, uint8_t* packed, int64_t stream, int64_t cell, int slice) const {
     const int64_t begin = int64_t{slice} * slice_dims_;
     const int64_t end = std::min<int64_t>(begin + slice_dims_, layout_.n_embd);
-    const int64_t block = cell / kBlockCells;
-    const int cell_in_block = static_cast<int>(cell % kBlockCells);
     const int group_width = group_dims(layout_.side);
+    const bool unbiased = layout_.side == Side::kKey && layout_.bits == 2;
     // Small enough buffers: heads are rotated into a window that always starts at a group border.
-    alignas(64) float window[kMaxHeadDim + 64];
-    alignas(64) uint8_t codes[64];
+    alignas(64) float window[kMaxGroupedValues];
+    alignas(64) uint8_t codes[kMaxGroupedValues];
+    uint8_t scales[kMaxGroups];
     int filled = 0;
-    int64_t group_begin = begin;
+    int64_t window_begin = begin;
     for (int64_t head = begin; head < end; head += head_dim()) {
-        kernels_->sanitize(row + head, window + filled, head_dim());
-        kernels_->rotate(rotation_, window + filled, window + filled);
+        kernels_->rotate_any(rotation_, row + head, window + filled);
         filled += head_dim();
         const bool last = head + head_dim() == end;
-        int used = 0;
-        while (filled - used >= group_width || (last && filled > used)) {
-            const int n = std::min(group_width, filled - used);
-            const bool unbiased = layout_.side == Side::kKey && layout_.bits == 2;
-            const uint8_t scale = kernels_->encode_group(*book_, unbiased, window + used, n, codes);
-            packed[layout_.scale_offset(stream, group_begin / group_width, block) + cell_in_block] = scale;
-            for (int i = 0; i < n; i += kStepDims) {
-                insert_codes(layout_.side, layout_.bits, cell_in_block, codes + i,
-                             packed + layout_.tile_offset(stream, (group_begin + i) / kStepDims, block));
-            }
-            used += n;
-            group_begin += n;
-        }
-        filled -= used;
-        std::memmove(window, window + used, sizeof(float) * filled);
+        const int n = last ? filled : filled - filled % group_width;
+        kernels_->encode_groups(*book_, window, n, group_width, unbiased, codes, scales);
+        insert_groups(layout_, window_begin, n, codes, scales, packed, stream, cell);
+        window_begin += n;
+        filled -= n;
+        std::memmove(window, window + n, sizeof(float) * filled);
     }
 }
 

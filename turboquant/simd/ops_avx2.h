@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "turboquant/base/inline.h"
+#include "turboquant/codec/magnitude_table.h"
 
 namespace tq::simd {
 
@@ -35,19 +36,13 @@ struct OpsAvx2 {
     static TQ_INLINE F nan_to_zero(F a) {
         return {_mm256_and_ps(a.lo, _mm256_cmp_ps(a.lo, a.lo, _CMP_ORD_Q)), _mm256_and_ps(a.hi, _mm256_cmp_ps(a.hi, a.hi, _CMP_ORD_Q))};
     }
-    template <int h> static TQ_INLINE F swap_lanes(F a) {
-        if constexpr (h == 8) return {a.hi, a.lo};
-        else if constexpr (h == 4) return {_mm256_permute2f128_ps(a.lo, a.lo, 1), _mm256_permute2f128_ps(a.hi, a.hi, 1)};
-        else if constexpr (h == 2) return {_mm256_permute_ps(a.lo, 0x4e), _mm256_permute_ps(a.hi, 0x4e)};
-        else return {_mm256_permute_ps(a.lo, 0xb1), _mm256_permute_ps(a.hi, 0xb1)};
-    }
-    template <int h> static TQ_INLINE F negate_lanes(F a) {
-        const float n = -0.0f;
-        if constexpr (h == 8) return {a.lo, _mm256_xor_ps(a.hi, _mm256_set1_ps(n))};
-        const __m256 mask = h == 4   ? _mm256_setr_ps(0, 0, 0, 0, n, n, n, n)
-                            : h == 2 ? _mm256_setr_ps(0, 0, n, n, 0, 0, n, n)
-                                     : _mm256_setr_ps(0, n, 0, n, 0, n, 0, n);
-        return {_mm256_xor_ps(a.lo, mask), _mm256_xor_ps(a.hi, mask)};
+    template <int h> static TQ_INLINE F butterfly(F a) {
+        if constexpr (h == 8) return {_mm256_add_ps(a.lo, a.hi), _mm256_sub_ps(a.lo, a.hi)};
+        // A product with 1 or -1 is exact, so the fma rounds as the sum does.
+        const __m256 signs = h == 4   ? _mm256_setr_ps(1, 1, 1, 1, -1, -1, -1, -1)
+                             : h == 2 ? _mm256_setr_ps(1, 1, -1, -1, 1, 1, -1, -1)
+                                      : _mm256_setr_ps(1, -1, 1, -1, 1, -1, 1, -1);
+        return {_mm256_fmadd_ps(a.lo, signs, swap_lanes<h>(a.lo)), _mm256_fmadd_ps(a.hi, signs, swap_lanes<h>(a.hi))};
     }
     static TQ_INLINE float reduce_add(F a) {
         const __m256 h8 = _mm256_add_ps(a.lo, a.hi);
@@ -83,10 +78,6 @@ struct OpsAvx2 {
         return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n.lo, bias), 23)),
                 _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n.hi, bias), 23))};
     }
-    static TQ_INLINE void store_int(int32_t* p, I a) {
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a.lo);
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 8), a.hi);
-    }
     static TQ_INLINE void store_bytes(uint8_t* p, I a) {
         const __m256i mask = _mm256_set1_epi32(0xff);
         const __m256i words = _mm256_permute4x64_epi64(_mm256_packus_epi32(_mm256_and_si256(a.lo, mask), _mm256_and_si256(a.hi, mask)), 0xd8);
@@ -97,8 +88,47 @@ struct OpsAvx2 {
         store_bytes_2(p, a[0], a[1]);
         store_bytes_2(p + 32, a[2], a[3]);
     }
-    static TQ_INLINE F lookup_float(const float* table, const uint8_t*, I a) {
-        return {_mm256_i32gather_ps(table, a.lo, 4), _mm256_i32gather_ps(table, a.hi, 4)};
+
+    template <bool stepped, int n>
+    static TQ_INLINE void lookup_floats(const MagnitudeTable& table, const I (&a)[n], F (&out)[n]) {
+        const __m256i zero = _mm256_setzero_si256();
+        __m256i bytes[(n + 1) / 2];
+        pack_bytes(a, bytes);
+        lookup_magnitudes<stepped>(table, bytes);
+        for (int v = 0; v < n; ++v) {
+            const __m256i pair = bytes[v / 2];
+            const __m256i words = v % 2 == 0 ? _mm256_unpacklo_epi8(pair, zero) : _mm256_unpackhi_epi8(pair, zero);
+            out[v] = to_float({_mm256_unpacklo_epi16(words, zero), _mm256_unpackhi_epi16(words, zero)});
+        }
+    }
+    template <bool stepped, int n>
+    static TQ_INLINE void store_codes(uint8_t* p, const MagnitudeTable& table, const I (&a)[n], const F (&x)[n],
+                                      uint8_t flip) {
+        const __m256 zero = _mm256_setzero_ps();
+        I below_zero[n];
+        for (int v = 0; v < n; ++v) {
+            below_zero[v] = {_mm256_castps_si256(_mm256_cmp_ps(x[v].lo, zero, _CMP_LT_OQ)),
+                             _mm256_castps_si256(_mm256_cmp_ps(x[v].hi, zero, _CMP_LT_OQ))};
+        }
+        __m256i codes[(n + 1) / 2], flipped[(n + 1) / 2];
+        pack_bytes(a, codes);
+        pack_bytes(below_zero, flipped);
+        lookup_magnitudes<stepped>(table, codes);
+        const __m256i flips = _mm256_set1_epi8(static_cast<char>(flip));
+        const __m256i in_order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+        for (int v = 0; v < n; v += 2) {
+            const __m256i bytes = _mm256_xor_si256(codes[v / 2], _mm256_and_si256(flipped[v / 2], flips));
+            const __m256i ordered = _mm256_permutevar8x32_epi32(bytes, in_order);
+            if (v + 1 < n) _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 16 * v), ordered);
+            else _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 16 * v), _mm256_castsi256_si128(ordered));
+        }
+    }
+    static TQ_INLINE F reduce_add_16(const F* rows) { return {reduce_add_8(rows), reduce_add_8(rows + 8)}; }
+    static TQ_INLINE uint32_t lanes_at_most(F a, float x) {
+        const __m256 bound = _mm256_set1_ps(x);
+        const int lo = _mm256_movemask_ps(_mm256_cmp_ps(a.lo, bound, _CMP_LE_OQ));
+        const int hi = _mm256_movemask_ps(_mm256_cmp_ps(a.hi, bound, _CMP_LE_OQ));
+        return static_cast<uint32_t>(lo | hi << 8);
     }
 
     static TQ_INLINE F load_half(const uint16_t* p) {
@@ -193,6 +223,54 @@ private:
         // GCC would put off a chain's additions until it holds every product at once, in memory. It can't see through this.
         asm("" : "+x"(acc));
         return acc;
+    }
+    template <int h> static TQ_INLINE __m256 swap_lanes(__m256 a) {
+        if constexpr (h == 4) return _mm256_permute2f128_ps(a, a, 1);
+        else return _mm256_permute_ps(a, h == 2 ? 0x4e : 0xb1);
+    }
+    // The tree of reduce_add for eight vectors at once: lanes 8 apart, then 4, 2, 1.
+    static TQ_INLINE __m256 reduce_add_8(const F* rows) {
+        __m256 h4[4], h2[2];
+        for (int r = 0; r < 4; ++r) {
+            const __m256 a = _mm256_add_ps(rows[r].lo, rows[r].hi), b = _mm256_add_ps(rows[r + 4].lo, rows[r + 4].hi);
+            h4[r] = _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
+        }
+        for (int r = 0; r < 2; ++r) {
+            const __m256 a = h4[2 * r], b = h4[2 * r + 1];
+            h2[r] = _mm256_add_ps(_mm256_shuffle_ps(a, b, 0x44), _mm256_shuffle_ps(a, b, 0xee));
+        }
+        return _mm256_add_ps(_mm256_shuffle_ps(h2[0], h2[1], 0x88), _mm256_shuffle_ps(h2[0], h2[1], 0xdd));
+    }
+    // Integers as bytes, saturated to -128..127. Of each two vectors the quads come in the order 0 2 4 6, 1 3 5 7.
+    template <int n, int pairs> static TQ_INLINE void pack_bytes(const I (&a)[n], __m256i (&bytes)[pairs]) {
+        for (int i = 0; i < pairs; ++i) {
+            const I x = a[2 * i], y = a[2 * i + 1 < n ? 2 * i + 1 : 2 * i];
+            bytes[i] = _mm256_packs_epi16(_mm256_packs_epi32(x.lo, x.hi), _mm256_packs_epi32(y.lo, y.hi));
+        }
+    }
+    template <bool stepped, int n>
+    static TQ_INLINE void lookup_magnitudes(const MagnitudeTable& table, __m256i (&a)[n]) {
+        if constexpr (stepped) {
+            const __m256i below = load_table(table.below.data()), above = load_table(table.above.data());
+            const __m256i border = load_table(table.border.data());
+            for (__m256i& x : a) {
+                const __m256i run = _mm256_and_si256(_mm256_srli_epi16(x, 3), _mm256_set1_epi8(0x0f));
+                const __m256i is_above = _mm256_cmpgt_epi8(x, _mm256_shuffle_epi8(border, run));
+                x = _mm256_blendv_epi8(_mm256_shuffle_epi8(below, run), _mm256_shuffle_epi8(above, run), is_above);
+            }
+        } else {
+            __m256i result[n];
+            for (int part = 0; part < 8; ++part) {
+                const __m256i change = load_table(table.change.data() + 16 * part);
+                const __m256i begin = _mm256_set1_epi8(static_cast<char>(16 * part));
+                for (int i = 0; i < n; ++i) {
+                    // Zero for magnitudes before the part, which become negative.
+                    const __m256i bytes = _mm256_shuffle_epi8(change, _mm256_sub_epi8(a[i], begin));
+                    result[i] = part == 0 ? bytes : _mm256_xor_si256(result[i], bytes);
+                }
+            }
+            for (int i = 0; i < n; ++i) a[i] = result[i];
+        }
     }
 };
 

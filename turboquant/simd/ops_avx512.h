@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "turboquant/base/inline.h"
+#include "turboquant/codec/magnitude_table.h"
 
 namespace tq::simd {
 
@@ -32,15 +33,14 @@ struct OpsAvx512 {
     static TQ_INLINE F min(F a, F b) { return _mm512_min_ps(a, b); }
     static TQ_INLINE F abs(F a) { return _mm512_abs_ps(a); }
     static TQ_INLINE F nan_to_zero(F a) { return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(a, a, _CMP_ORD_Q), a); }
-    template <int h> static TQ_INLINE F swap_lanes(F a) {
-        if constexpr (h == 8) return _mm512_shuffle_f32x4(a, a, 0x4e);
-        else if constexpr (h == 4) return _mm512_shuffle_f32x4(a, a, 0xb1);
-        else if constexpr (h == 2) return _mm512_permute_ps(a, 0x4e);
-        else return _mm512_permute_ps(a, 0xb1);
-    }
-    template <int h> static TQ_INLINE F negate_lanes(F a) {
+    template <int h> static TQ_INLINE F butterfly(F a) {
         constexpr __mmask16 mask = h == 8 ? 0xff00 : h == 4 ? 0xf0f0 : h == 2 ? 0xcccc : 0xaaaa;
-        return _mm512_mask_xor_ps(a, mask, a, _mm512_set1_ps(-0.0f));
+        // A product with 1 or -1 is exact, so the fma rounds as the sum does.
+        const __m512 signs = _mm512_mask_blend_ps(mask, _mm512_set1_ps(1), _mm512_set1_ps(-1));
+        if constexpr (h == 8) return _mm512_fmadd_ps(a, signs, _mm512_shuffle_f32x4(a, a, 0x4e));
+        else if constexpr (h == 4) return _mm512_fmadd_ps(a, signs, _mm512_shuffle_f32x4(a, a, 0xb1));
+        else if constexpr (h == 2) return _mm512_fmadd_ps(a, signs, _mm512_permute_ps(a, 0x4e));
+        else return _mm512_fmadd_ps(a, signs, _mm512_permute_ps(a, 0xb1));
     }
     static TQ_INLINE float reduce_add(F a) {
         const __m256 h8 = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
@@ -71,7 +71,6 @@ struct OpsAvx512 {
     static TQ_INLINE F pow2(I n) {
         return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(n, _mm512_set1_epi32(127)), 23));
     }
-    static TQ_INLINE void store_int(int32_t* p, I a) { _mm512_storeu_si512(p, a); }
     static TQ_INLINE void store_bytes(uint8_t* p, I a) {
         _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a));
     }
@@ -79,12 +78,32 @@ struct OpsAvx512 {
         const __m512i packed = _mm512_packs_epi16(_mm512_packs_epi32(a[0], a[1]), _mm512_packs_epi32(a[2], a[3]));
         _mm512_storeu_si512(p, _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), packed));
     }
-    static TQ_INLINE F lookup_float(const float*, const uint8_t* table, I a) {
-        // vpermt2w picks the pair of bytes, the lowest bit the byte.
-        const __m512i low = _mm512_loadu_si512(table), high = _mm512_loadu_si512(table + 64);
-        const __m512i pair = _mm512_permutex2var_epi16(low, _mm512_srli_epi32(a, 1), high);
-        const __m512i byte = _mm512_srlv_epi32(pair, _mm512_slli_epi32(and_int(a, 1), 3));
-        return _mm512_cvtepi32_ps(and_int(byte, 0xff));
+
+    template <bool, int n>
+    static TQ_INLINE void lookup_floats(const MagnitudeTable& table, const I (&a)[n], F (&out)[n]) {
+        for (int v = 0; v < n; ++v) out[v] = _mm512_cvtepi32_ps(lookup_magnitude(table, a[v]));
+    }
+    template <bool, int n>
+    static TQ_INLINE void store_codes(uint8_t* p, const MagnitudeTable& table, const I (&a)[n], const F (&x)[n],
+                                      uint8_t flip) {
+        for (int v = 0; v < n; ++v) store_bytes(p + 16 * v, flip_below_zero(lookup_magnitude(table, a[v]), x[v], flip));
+    }
+    static TQ_INLINE F reduce_add_16(const F* rows) {
+        // The tree of reduce_add: lanes 8 apart, then 4, 2, 1.
+        __m512 h4[4], h2[2];
+        for (int r = 0; r < 4; ++r) {
+            const __m512 low = add_across<0x44, 0xee>(rows[r], rows[r + 4]);
+            const __m512 high = add_across<0x44, 0xee>(rows[r + 8], rows[r + 12]);
+            h4[r] = add_across<0x88, 0xdd>(low, high);
+        }
+        for (int r = 0; r < 2; ++r) {
+            const __m512 a = h4[2 * r], b = h4[2 * r + 1];
+            h2[r] = _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee));
+        }
+        return _mm512_add_ps(_mm512_shuffle_ps(h2[0], h2[1], 0x88), _mm512_shuffle_ps(h2[0], h2[1], 0xdd));
+    }
+    static TQ_INLINE uint32_t lanes_at_most(F a, float x) {
+        return _mm512_cmp_ps_mask(a, _mm512_set1_ps(x), _CMP_LE_OQ);
     }
 
     static TQ_INLINE F load_half(const uint16_t* p) {
@@ -143,6 +162,22 @@ private:
         const __m512i pairs = _mm512_maddubs_epi16(unsigned_bytes, signed_bytes);
         return _mm512_add_epi32(acc, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
     }
+    template <int first, int second> static TQ_INLINE F add_across(F a, F b) {
+        return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, first), _mm512_shuffle_f32x4(a, b, second));
+    }
+    static TQ_INLINE I lookup_magnitude(const MagnitudeTable& table, I a) {
+        // vpermt2w picks the pair of bytes, the lowest bit the byte.
+        const __m512i low = _mm512_load_si512(table.byte.data()), high = _mm512_load_si512(table.byte.data() + 64);
+        a = _mm512_min_epi32(a, _mm512_set1_epi32(kMagnitudes - 1));
+        const __m512i pair = _mm512_permutex2var_epi16(low, _mm512_srli_epi32(a, 1), high);
+        return and_int(_mm512_srlv_epi32(pair, _mm512_slli_epi32(and_int(a, 1), 3)), 0xff);
+    }
+
+protected:
+    static TQ_INLINE I flip_below_zero(I codes, F x, uint8_t flip) {
+        const __mmask16 below_zero = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_LT_OQ);
+        return _mm512_mask_xor_epi32(codes, below_zero, codes, _mm512_set1_epi32(flip));
+    }
 };
 
 // + VNNI: Cascade Lake, Cooper Lake.
@@ -155,13 +190,25 @@ struct OpsAvx512Vnni : OpsAvx512 {
 
 // + VBMI: Ice Lake, Zen 4.
 struct OpsAvx512Vbmi : OpsAvx512Vnni {
-    static TQ_INLINE F lookup_float(const float*, const uint8_t* table, I a) {
-        const __m512i low = _mm512_loadu_si512(table), high = _mm512_loadu_si512(table + 64);
-        return _mm512_cvtepi32_ps(_mm512_maskz_permutex2var_epi8(0x1111111111111111u, low, a, high));
+    template <bool, int n>
+    static TQ_INLINE void lookup_floats(const MagnitudeTable& table, const I (&a)[n], F (&out)[n]) {
+        for (int v = 0; v < n; ++v) out[v] = _mm512_cvtepi32_ps(lookup_magnitude(table, a[v]));
+    }
+    template <bool, int n>
+    static TQ_INLINE void store_codes(uint8_t* p, const MagnitudeTable& table, const I (&a)[n], const F (&x)[n],
+                                      uint8_t flip) {
+        for (int v = 0; v < n; ++v) store_bytes(p + 16 * v, flip_below_zero(lookup_magnitude(table, a[v]), x[v], flip));
     }
     template <int bits> static TQ_INLINE B lookup_bytes(const uint8_t* table, B codes) {
         if constexpr (bits <= 6) return {_mm512_permutexvar_epi8(codes.v, _mm512_loadu_si512(table))};
         else return {_mm512_permutex2var_epi8(_mm512_loadu_si512(table), codes.v, _mm512_loadu_si512(table + 64))};
+    }
+
+private:
+    static TQ_INLINE I lookup_magnitude(const MagnitudeTable& table, I a) {
+        const __m512i low = _mm512_load_si512(table.byte.data()), high = _mm512_load_si512(table.byte.data() + 64);
+        a = _mm512_min_epi32(a, _mm512_set1_epi32(kMagnitudes - 1));
+        return _mm512_maskz_permutex2var_epi8(0x1111111111111111u, low, a, high);
     }
 };
 

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "turboquant/base/inline.h"
+#include "turboquant/codec/magnitude_table.h"
 
 namespace tq::simd {
 
@@ -37,16 +38,12 @@ struct OpsNeon {
     static TQ_INLINE F min(F x, F y) { return {smaller(x.a, y.a), smaller(x.b, y.b), smaller(x.c, y.c), smaller(x.d, y.d)}; }
     static TQ_INLINE F abs(F x) { return {vabsq_f32(x.a), vabsq_f32(x.b), vabsq_f32(x.c), vabsq_f32(x.d)}; }
     static TQ_INLINE F nan_to_zero(F x) { return {ordered(x.a), ordered(x.b), ordered(x.c), ordered(x.d)}; }
-    template <int h> static TQ_INLINE F swap_lanes(F x) {
-        if constexpr (h == 8) return {x.c, x.d, x.a, x.b};
-        else if constexpr (h == 4) return {x.b, x.a, x.d, x.c};
-        else if constexpr (h == 2) return {vextq_f32(x.a, x.a, 2), vextq_f32(x.b, x.b, 2), vextq_f32(x.c, x.c, 2), vextq_f32(x.d, x.d, 2)};
-        else return {vrev64q_f32(x.a), vrev64q_f32(x.b), vrev64q_f32(x.c), vrev64q_f32(x.d)};
-    }
-    template <int h> static TQ_INLINE F negate_lanes(F x) {
-        if constexpr (h == 8) return {x.a, x.b, vnegq_f32(x.c), vnegq_f32(x.d)};
-        else if constexpr (h == 4) return {x.a, vnegq_f32(x.b), x.c, vnegq_f32(x.d)};
-        else return {negate_quad<h>(x.a), negate_quad<h>(x.b), negate_quad<h>(x.c), negate_quad<h>(x.d)};
+    template <int h> static TQ_INLINE F butterfly(F x) {
+        if constexpr (h == 8) {
+            return {vaddq_f32(x.a, x.c), vaddq_f32(x.b, x.d), vsubq_f32(x.a, x.c), vsubq_f32(x.b, x.d)};
+        } else if constexpr (h == 4) {
+            return {vaddq_f32(x.a, x.b), vsubq_f32(x.a, x.b), vaddq_f32(x.c, x.d), vsubq_f32(x.c, x.d)};
+        } else return {butterfly_quad<h>(x.a), butterfly_quad<h>(x.b), butterfly_quad<h>(x.c), butterfly_quad<h>(x.d)};
     }
     static TQ_INLINE float reduce_add(F x) {
         const float32x4_t h4 = vaddq_f32(vaddq_f32(x.a, x.c), vaddq_f32(x.b, x.d));
@@ -74,18 +71,39 @@ struct OpsNeon {
     }
     static TQ_INLINE F to_float(I x) { return {vcvtq_f32_s32(x.a), vcvtq_f32_s32(x.b), vcvtq_f32_s32(x.c), vcvtq_f32_s32(x.d)}; }
     static TQ_INLINE F pow2(I n) { return {pow2_quad(n.a), pow2_quad(n.b), pow2_quad(n.c), pow2_quad(n.d)}; }
-    static TQ_INLINE void store_int(int32_t* p, I x) {
-        vst1q_s32(p, x.a);
-        vst1q_s32(p + 4, x.b);
-        vst1q_s32(p + 8, x.c);
-        vst1q_s32(p + 12, x.d);
-    }
     static TQ_INLINE void store_bytes(uint8_t* p, I x) { vst1q_u8(p, low_bytes(x)); }
     static TQ_INLINE void store_bytes_4(uint8_t* p, const I (&a)[4]) { for (int v = 0; v < 4; ++v) store_bytes(p + 16 * v, a[v]); }
-    static TQ_INLINE F lookup_float(const float*, const uint8_t* table, I x) {
-        const uint8x16_t bytes = lookup128(table, low_bytes(x));
-        const uint16x8_t low = vmovl_u8(vget_low_u8(bytes)), high = vmovl_high_u8(bytes);
-        return {widen(vget_low_u16(low)), widen(vget_high_u16(low)), widen(vget_low_u16(high)), widen(vget_high_u16(high))};
+
+    template <bool stepped, int n>
+    static TQ_INLINE void lookup_floats(const MagnitudeTable& table, const I (&a)[n], F (&out)[n]) {
+        for (int v = 0; v < n; ++v) {
+            const uint8x16_t bytes = lookup_magnitudes<stepped>(table, a[v]);
+            const uint16x8_t low = vmovl_u8(vget_low_u8(bytes)), high = vmovl_high_u8(bytes);
+            out[v] = {widen(vget_low_u16(low)), widen(vget_high_u16(low)), widen(vget_low_u16(high)),
+                      widen(vget_high_u16(high))};
+        }
+    }
+    template <bool stepped, int n>
+    static TQ_INLINE void store_codes(uint8_t* p, const MagnitudeTable& table, const I (&a)[n], const F (&x)[n],
+                                      uint8_t flip) {
+        for (int v = 0; v < n; ++v) {
+            const I below{mask(vcltzq_f32(x[v].a)), mask(vcltzq_f32(x[v].b)), mask(vcltzq_f32(x[v].c)),
+                          mask(vcltzq_f32(x[v].d))};
+            const uint8x16_t flips = vandq_u8(low_bytes(below), vdupq_n_u8(flip));
+            vst1q_u8(p + 16 * v, veorq_u8(lookup_magnitudes<stepped>(table, a[v]), flips));
+        }
+    }
+    static TQ_INLINE F reduce_add_16(const F* rows) {
+        return {reduce_add_quad(rows), reduce_add_quad(rows + 4), reduce_add_quad(rows + 8),
+                reduce_add_quad(rows + 12)};
+    }
+    static TQ_INLINE uint32_t lanes_at_most(F a, float x) {
+        const float32x4_t bound = vdupq_n_f32(x);
+        const I at_most{mask(vcleq_f32(a.a, bound)), mask(vcleq_f32(a.b, bound)), mask(vcleq_f32(a.c, bound)),
+                        mask(vcleq_f32(a.d, bound))};
+        const uint8x16_t weights{1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+        const uint8x16_t bits = vandq_u8(low_bytes(at_most), weights);
+        return static_cast<uint32_t>(vaddv_u8(vget_low_u8(bits)) | vaddv_u8(vget_high_u8(bits)) << 8);
     }
 
     static TQ_INLINE F load_half(const uint16_t* p) {
@@ -142,10 +160,10 @@ private:
     static TQ_INLINE float32x4_t ordered(float32x4_t x) {
         return vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(x), vceqq_f32(x, x)));
     }
-    template <int h> static TQ_INLINE float32x4_t negate_quad(float32x4_t x) {
-        constexpr uint32_t n = 0x80000000u;
-        const uint32x4_t mask = h == 2 ? uint32x4_t{0, 0, n, n} : uint32x4_t{0, n, 0, n};
-        return vreinterpretq_f32_u32(veorq_u32(vreinterpretq_u32_f32(x), mask));
+    // A product with 1 or -1 is exact, so the fma rounds as the sum does.
+    template <int h> static TQ_INLINE float32x4_t butterfly_quad(float32x4_t x) {
+        if constexpr (h == 2) return vfmaq_f32(vextq_f32(x, x, 2), x, float32x4_t{1, 1, -1, -1});
+        else return vfmaq_f32(vrev64q_f32(x), x, float32x4_t{1, -1, 1, -1});
     }
     static TQ_INLINE float32x4_t pow2_quad(int32x4_t n) {
         return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(n, vdupq_n_s32(127)), 23));
@@ -155,6 +173,27 @@ private:
         const uint16x8_t low = vuzp1q_u16(vreinterpretq_u16_s32(x.a), vreinterpretq_u16_s32(x.b));
         const uint16x8_t high = vuzp1q_u16(vreinterpretq_u16_s32(x.c), vreinterpretq_u16_s32(x.d));
         return vuzp1q_u8(vreinterpretq_u8_u16(low), vreinterpretq_u8_u16(high));
+    }
+    // The tree of reduce_add for four vectors at once: lanes 8 apart, then 4, 2, 1.
+    static TQ_INLINE float32x4_t reduce_add_quad(const F* rows) {
+        const float32x4_t low = reduce_to_pairs(rows[0], rows[1]), high = reduce_to_pairs(rows[2], rows[3]);
+        return vpaddq_f32(low, high);
+    }
+    static TQ_INLINE float32x4_t reduce_to_pairs(F x, F y) {
+        const float32x4_t h4x = vaddq_f32(vaddq_f32(x.a, x.c), vaddq_f32(x.b, x.d));
+        const float32x4_t h4y = vaddq_f32(vaddq_f32(y.a, y.c), vaddq_f32(y.b, y.d));
+        return vaddq_f32(vcombine_f32(vget_low_f32(h4x), vget_low_f32(h4y)),
+                         vcombine_f32(vget_high_f32(h4x), vget_high_f32(h4y)));
+    }
+    static TQ_INLINE int32x4_t mask(uint32x4_t x) { return vreinterpretq_s32_u32(x); }
+    template <bool stepped> static TQ_INLINE uint8x16_t lookup_magnitudes(const MagnitudeTable& table, I x) {
+        const int16x8_t low = vqmovn_high_s32(vqmovn_s32(x.a), x.b), high = vqmovn_high_s32(vqmovn_s32(x.c), x.d);
+        const uint8x16_t magnitudes = vreinterpretq_u8_s8(vqmovn_high_s16(vqmovn_s16(low), high));   // at most 127
+        if constexpr (!stepped) return lookup128(table.byte.data(), magnitudes);
+        const uint8x16_t run = vshrq_n_u8(magnitudes, 3);
+        const uint8x16_t border = vqtbl1q_u8(vld1q_u8(table.border.data()), run);
+        return vbslq_u8(vcgtq_u8(magnitudes, border), vqtbl1q_u8(vld1q_u8(table.above.data()), run),
+                        vqtbl1q_u8(vld1q_u8(table.below.data()), run));
     }
     static TQ_INLINE float32x4_t widen(uint16x4_t x) { return vcvtq_f32_u32(vmovl_u16(x)); }
     static TQ_INLINE float32x4_t scale(uint16x4_t codes) {

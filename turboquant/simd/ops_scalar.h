@@ -9,6 +9,7 @@
 
 #include "turboquant/base/half.h"
 #include "turboquant/base/inline.h"
+#include "turboquant/codec/magnitude_table.h"
 #include "turboquant/codec/scale.h"
 
 namespace tq::simd {
@@ -42,10 +43,10 @@ struct OpsScalar {
     static F min(F a, F b) { return map([&](int i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; }); }
     static F abs(F a) { return map([&](int i) { return std::fabs(a.v[i]); }); }
     static F nan_to_zero(F a) { return map([&](int i) { return a.v[i] == a.v[i] ? a.v[i] : 0.0f; }); }
-    // lane i <- lane i ^ h
-    template <int h> static F swap_lanes(F a) { return map([&](int i) { return a.v[i ^ h]; }); }
-    // negates the lanes with bit h set
-    template <int h> static F negate_lanes(F a) { return map([&](int i) { return (i & h) ? -a.v[i] : a.v[i]; }); }
+    // lane i <- a[i ^ h] + a[i], or a[i ^ h] - a[i] where bit h of i is set
+    template <int h> static F butterfly(F a) {
+        return map([&](int i) { return (i & h) ? a.v[i ^ h] - a.v[i] : a.v[i ^ h] + a.v[i]; });
+    }
     static float reduce_add(F a) {
         for (int h = 8; h > 0; h /= 2) for (int i = 0; i < h; ++i) a.v[i] = a.v[i] + a.v[i + h];
         return a.v[0];
@@ -67,13 +68,32 @@ struct OpsScalar {
     static F to_float(I a) { return map([&](int i) { return static_cast<float>(a.v[i]); }); }
     // 2^n for n in -127 (which gives 0) .. 127
     static F pow2(I n) { return map([&](int i) { return std::bit_cast<float>(static_cast<uint32_t>(n.v[i] + 127) << 23); }); }
-    static void store_int(int32_t* p, I a) { std::memcpy(p, &a, sizeof a); }
     // the low byte of each lane
     static void store_bytes(uint8_t* p, I a) { for (int i = 0; i < 16; ++i) p[i] = static_cast<uint8_t>(a.v[i]); }
     // the low bytes of four vectors, one after another; lanes are in 0..127
     static void store_bytes_4(uint8_t* p, const I (&a)[4]) { for (int v = 0; v < 4; ++v) store_bytes(p + 16 * v, a[v]); }
-    // table[a] for a in 0..127
-    static F lookup_float(const float* table, const uint8_t*, I a) { return map([&](int i) { return table[a.v[i]]; }); }
+
+    // For the codec's search. n is 1 to 4 vectors, lanes of a are 0..2^15-1; those above 127 count as 127.
+    // table.byte[a]; stepped: also the stepped form of the table is valid.
+    template <bool stepped, int n>
+    static void lookup_floats(const MagnitudeTable& table, const I (&a)[n], F (&out)[n]) {
+        for (int v = 0; v < n; ++v) out[v] = map([&](int i) { return static_cast<float>(look_up(table, a[v].v[i])); });
+    }
+    // p[i] = table.byte[a], xor flip where x < 0
+    template <bool stepped, int n>
+    static void store_codes(uint8_t* p, const MagnitudeTable& table, const I (&a)[n], const F (&x)[n], uint8_t flip) {
+        for (int v = 0; v < n; ++v) {
+            for (int i = 0; i < 16; ++i) p[16 * v + i] = look_up(table, a[v].v[i]) ^ (x[v].v[i] < 0 ? flip : 0);
+        }
+    }
+    // lane r: reduce_add(rows[r])
+    static F reduce_add_16(const F* rows) { return map([&](int r) { return reduce_add(rows[r]); }); }
+    // bit i: a[i] <= x
+    static uint32_t lanes_at_most(F a, float x) {
+        uint32_t lanes = 0;
+        for (int i = 0; i < 16; ++i) lanes |= uint32_t{a.v[i] <= x} << i;
+        return lanes;
+    }
 
     static F load_half(const uint16_t* p) { return map([&](int i) { return half_to_float(p[i]); }); }
     static F load_scale(const uint8_t* p) { return map([&](int i) { return scale_from_code(p[i]); }); }
@@ -108,6 +128,11 @@ struct OpsScalar {
             for (int k = 0; k < 4; ++k) sum += static_cast<int8_t>(value.v[4 * i + k]) * w[k];
             return sum;
         });
+    }
+
+private:
+    static uint8_t look_up(const MagnitudeTable& table, int32_t a) {
+        return table.byte[a < kMagnitudes ? a : kMagnitudes - 1];
     }
 };
 
