@@ -185,6 +185,9 @@ TEST(Isa, UnknownAndUnavailableNamesAreRefusedWithTheList) {
 
 // Each level of a family includes those before.
 TEST(Isa, AHigherLevelComesWithTheLowerOnes) {
+#ifdef TQ_SOME_ISAS
+    GTEST_SKIP() << "this build leaves instruction sets out";
+#endif
     constexpr std::pair<Isa, Isa> kIncludes[] = {{Isa::kAvxVnni, Isa::kAvx2},
                                                  {Isa::kAvx512, Isa::kAvx2},
                                                  {Isa::kAvx512Vnni, Isa::kAvx512},

@@ -5,10 +5,14 @@ namespace {
 
 // Independent sums, so that additions never wait for one another; the compiler makes vectors of them.
 constexpr size_t kLanes = 32;
+// Asked for ahead, as the kernels do: some machines read a fifth more so than what their own prefetchers reach.
+constexpr size_t kAheadBytes = 4096;
 
 uint64_t sum(const uint64_t* words, size_t n) {
     uint64_t lanes[kLanes] = {};
     for (size_t i = 0; i + kLanes <= n; i += kLanes) {
+        const auto* ahead = reinterpret_cast<const char*>(words + i) + kAheadBytes;
+        for (size_t byte = 0; byte < kLanes * sizeof(uint64_t); byte += 64) __builtin_prefetch(ahead + byte, 0, 2);
         for (size_t lane = 0; lane < kLanes; ++lane) lanes[lane] += words[i + lane];
     }
     uint64_t total = 0;
