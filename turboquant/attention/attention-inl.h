@@ -401,7 +401,6 @@ struct Kernels {
         gather_queries(g, workspace, t, keys.tiles.segments.count, m);
         const int64_t n_blocks = (s.n_kv + kBlockCells - 1) / kBlockCells;
         constexpr int64_t kChunkBlocks = kChunkCells / kBlockCells;
-        for (const Head* head : {&keys, &values}) prefetch_first_blocks(head->tiles, t.first_chunk * kChunkBlocks, n_blocks);
         if (!g.split()) reset(m.total, t.n_rows);
         for (int64_t chunk = t.first_chunk; chunk < t.end_chunk; ++chunk) {
             reset(m.chunk, t.n_rows);

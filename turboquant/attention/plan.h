@@ -26,7 +26,7 @@ namespace tq {
 inline constexpr int kChunkCells = 512;
 inline constexpr int kSpanBlocks = 4;       // blocks of 64 cells that go through the softmax together; a part of a chunk
 inline constexpr int kSpanCells = kSpanBlocks * kBlockCells;
-inline constexpr int kItemsPerThread = 8;   // at least, where tiles and chunks allow it: threads do not run evenly
+inline constexpr int kItemsPerThread = 4;   // at least, where tiles and chunks allow it: threads do not run evenly
 inline constexpr int kMaxTileRows = 32;   // query rows that share one decoded block
 
 inline constexpr int kWideWeightBits = 6;       // value widths from here on get two 7-bit digits of weight

@@ -87,17 +87,6 @@ static TQ_INLINE void prefetch_scales(const HeadTiles& head, int64_t block) {
     for (int s = 0; s < head.segments.count; ++s) prefetch(head.scales[s].at(block) + head.scales[s].ahead());
 }
 
-// The first blocks of a run of blocks: none before them asks the memory for them.
-static TQ_INLINE void prefetch_first_blocks(const HeadTiles& head, int64_t first, int64_t end) {
-    const size_t tile_bytes = size_t{kTileValues} / 8 * static_cast<size_t>(head.bits);
-    for (int64_t block = first; block < std::min(end, first + kPrefetchBlocks); ++block) {
-        for (int s = 0; s < head.segments.count; ++s) prefetch(head.scales[s].at(block));
-        for (int step = 0; step < head.n_steps; ++step) {
-            for (size_t line = 0; line < tile_bytes; line += 64) prefetch(head.tiles[step].at(block) + line);
-        }
-    }
-}
-
 static TQ_INLINE HeadTiles head_tiles(const PackedTensor& tensor, int64_t stream, int head_dim, int head_kv, int bias) {
     const PackedLayout& layout = tensor.codec->layout();
     HeadTiles head;

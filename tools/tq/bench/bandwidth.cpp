@@ -5,7 +5,7 @@ namespace {
 
 // Independent sums, so that additions never wait for one another; the compiler makes vectors of them.
 constexpr size_t kLanes = 32;
-// Asked for ahead, as the kernels do: some machines read a fifth more so than what their own prefetchers reach.
+// Asked for ahead, as the kernels do: the memory's own limit, not that of the processor's prefetchers.
 constexpr size_t kAheadBytes = 4096;
 
 uint64_t sum(const uint64_t* words, size_t n) {
