@@ -66,8 +66,6 @@ static TQ_INLINE int64_t row_index(const AttentionGeometry& g, int64_t stream, i
 
 // One thread's memory, cut from its part of the workspace. Arrays over rows have a vector's width of padding.
 struct Scratch {
-    static constexpr int kRows = kPaddedRows;
-
     int32_t* query_words;    // [head_dim_k / 4][kMaxTileRows]
     int32_t* query_bias;     // [segment][kMaxTileRows]
     float* logit_scale;      // [row]
@@ -85,15 +83,15 @@ struct Scratch {
         const char* start = base;
         query_words = take<int32_t>(base, size_t{kMaxTileRows} * g.shape.head_dim_k / 4);
         query_bias = take<int32_t>(base, size_t{kMaxTileRows} * kMaxSegments);
-        logit_scale = take<float>(base, kRows);
+        logit_scale = take<float>(base, kPaddedRows);
         key_tiles = take<uint8_t>(base, size_t{kBlockCells} * g.shape.head_dim_k);
         value_tiles = take<uint8_t>(base, size_t{kBlockCells} * g.shape.head_dim_v);
         logits = take<float>(base, size_t{kMaxTileRows} * kSpanCells);
         masks = take<float>(base, size_t{kMaxTileRows} * kSpanCells);
         weights = take<uint8_t>(base, size_t{kMaxTileRows} * kRowWeights);
-        units = take<float>(base, size_t{kSpanBlocks} * kRows);
+        units = take<float>(base, size_t{kSpanBlocks} * kPaddedRows);
         for (RunningRows* rows : {&chunk, &total}) {
-            *rows = {take<float>(base, kRows), take<float>(base, kRows), take<float>(base, size_t{kMaxTileRows} * g.shape.head_dim_v),
+            *rows = {take<float>(base, kPaddedRows), take<float>(base, kPaddedRows), take<float>(base, size_t{kMaxTileRows} * g.shape.head_dim_v),
                      static_cast<size_t>(g.shape.head_dim_v)};
         }
         bytes = static_cast<size_t>(base - start);
@@ -325,7 +323,7 @@ struct Kernels {
     // ---- running rows ---------------------------------------------------------------------------------------------
 
     static TQ_INLINE void reset(const RunningRows& rows, int n_rows) {
-        for (int i = 0; i < Scratch::kRows; ++i) {
+        for (int i = 0; i < kPaddedRows; ++i) {
             rows.max[i] = -kInfinity;
             rows.sum[i] = 0;
         }

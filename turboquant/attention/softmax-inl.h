@@ -134,14 +134,10 @@ struct Softmax {
     // is worth; 0 if all its weights are 0.
     template <int n, int digits>
     static void quantize_weights(const float* p, const uint8_t* const* value_scales, int n_blocks, uint8_t* weights, float* unit) {
-        alignas(64) float tops[kSpanBlocks][16], inverse[kSpanBlocks][16];
+        constexpr float kLargest = digits == 1 ? 127.0f : 127.0f * 128.0f;
+        alignas(64) float inverse[kSpanBlocks][16];
         for (int b = 0; b < n_blocks; ++b) {
             const F top = largest_weights<n>(p + kBlockCells * b, value_scales[b]);
-            Ops::store(tops[b], top);
-        }
-        constexpr float kLargest = digits == 1 ? 127.0f : 127.0f * 128.0f;
-        for (int b = 0; b < n_blocks; ++b) {
-            const F top = Ops::load(tops[b]);
             // A tiny `top` (0 or subnormal) would overflow the inverse.
             Ops::store(inverse[b], Ops::min(Ops::div(Ops::set1(kLargest), top), Ops::set1(0x1p126f)));
             Ops::store(unit + kPaddedRows * b, Ops::mul(top, Ops::set1(1.0f / kLargest)));
