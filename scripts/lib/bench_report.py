@@ -45,7 +45,7 @@ it is stored. *vs* is how many times as long the rival takes: the median of the 
 Euclidean distance of the output from that of ggml's f16 attention, relative to it, on Gaussian rows.
 
 Rotating queries and outputs is part of TurboQuant's time. llama.cpp rotates for its quantized caches, too, in separate
-operators that are not part of the rivals' time here; it is in the tokens/s of whole models below."""
+operators that are not part of the rivals' time here; it is in the tokens/s of whole models above."""
 
 
 # ---- reading
@@ -250,7 +250,7 @@ def model_section(parts, facts):
     yield ""
     yield (
         f"llama-bench of llama.cpp {facts.get('llama_cpp', '')}, unmodified, {facts.get('model', '')}, "
-        f"{facts.get('threads', '?')} threads: tokens/s, median of {rounds} {'run' if rounds == 1 else 'runs'} of each, in turn (lowest–highest). "
+        f"{facts.get('threads', '?')} threads: tokens/s, median of {rounds} {'run' if rounds == 1 else 'runs'} of each (lowest–highest). "
         "Prefill of that many tokens and decoding behind a context of the given depth. Speed does not depend on "
         "what the tokens are; where depth and new tokens together exceed the context that the model was trained for (8192 "
         "with the default model), its text would be worthless, its speed is not.\n"
@@ -305,6 +305,8 @@ def document(parts, facts):
     yield ""
     yield from hardware(parts, facts)
     yield ""
+    if facts.get("note"):
+        yield facts["note"] + "\n"
     if any(name.startswith("llama-bench.") for name in parts):
         yield from model_section(parts, facts)
     yield "## How attention and encoding are measured"
