@@ -19,6 +19,8 @@ struct Context {
 };
 Context g_context;  // NOLINT(cert-err58-cpp)
 
+std::string describe(const Config& config) { return "TurboQuant KV cache: " + config.description(); }
+
 // The CPU device is registered before ours in every host, but maybe not yet when ggml asks for our name.
 ggml_backend_dev_t cpu_device() { return ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU); }
 
@@ -34,6 +36,20 @@ bool host_cpu_uses_openmp() {
         if (std::strcmp(f->name, "OPENMP") == 0) return true;
     }
     return false;
+}
+
+// For programs that compare presets in one process: buffers made from now on take this one. Returns what is wrong with it,
+// or null. Not while another thread makes a context.
+const char* configure(const char* preset_name) {
+    static std::string problem;
+    const Result<Preset> preset = Preset::parse(preset_name);
+    if (!preset.ok()) {
+        problem = preset.status().message();
+        return problem.c_str();
+    }
+    g_context.config.preset = preset.value();
+    g_context.description = describe(g_context.config);
+    return nullptr;
 }
 
 // ---- backend --------------------------------------------------------------------------------------------------------
@@ -199,6 +215,7 @@ struct Host {
     }
 
     static void* proc_address(ggml_backend_reg_t, const char* name) {
+        if (std::strcmp(name, "turboquant_configure") == 0) return reinterpret_cast<void*>(&configure);
         if (std::strcmp(name, "ggml_backend_set_n_threads") == 0) {
             ggml_backend_set_n_threads_t set = [](ggml_backend_t b, int n) { Backend::of(b).set_n_threads(n); };
             return reinterpret_cast<void*>(set);
@@ -234,7 +251,7 @@ bool host_is_compatible() {
 }
 
 ggml_backend_reg_t make_registry(int api_version, const Config& config) {
-    g_context = {config, "TurboQuant KV cache: " + config.description()};
+    g_context = {config, describe(config)};
     return api_version == 2 ? Host<2>::make() : Host<3>::make();
 }
 

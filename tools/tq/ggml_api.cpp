@@ -8,25 +8,10 @@
 #include <system_error>
 #include <utility>
 
+#include "shared_library.h"
+
 namespace tq::tool {
 namespace {
-
-// Binds names of one library; remembers the first that it lacks.
-class Binder {
-  public:
-    explicit Binder(void* library) : library_(library) {}
-
-    template <class Function>
-    void operator()(const char* name, Function& function) {
-        function = reinterpret_cast<Function>(dlsym(library_, name));
-        if (!function && missing_.empty()) missing_ = name;
-    }
-    const std::string& missing() const { return missing_; }
-
-  private:
-    void* library_;
-    std::string missing_;
-};
 
 void bind_base(Binder& bind, GgmlApi& api) {
     bind("ggml_version", api.version);
@@ -88,29 +73,6 @@ std::vector<std::string> cpu_features(void* library) {
     return features;
 }
 
-// Full path of the file that a loaded library came from.
-std::string path_of(const void* symbol) {
-    Dl_info info{};
-    return dladdr(symbol, &info) && info.dli_fname ? info.dli_fname : "";
-}
-
-struct Library {
-    void* handle = nullptr;
-    std::string error;
-};
-
-Library open_first(const std::vector<std::string>& paths) {
-    Library library;
-    for (const std::string& path : paths) {
-        std::error_code ignored;
-        if (path.find('/') != std::string::npos && !std::filesystem::exists(path, ignored)) continue;
-        library.handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-        if (library.handle) return library;
-        library.error = dlerror();
-    }
-    return library;
-}
-
 std::vector<std::string> folders(const std::string& dir) {
     if (!dir.empty()) return {dir};
     return {TQ_GGML_DIR, ""};
@@ -129,7 +91,7 @@ Result<GgmlApi> load_base(const std::string& dir) {
     for (const std::string& folder : folders(dir)) {
         for (const char* name : {"libggml-base.so", "libggml-base.so.0"}) paths.push_back(in_folder(folder, name));
     }
-    const Library library = open_first(paths);
+    const SharedLibrary library = open_first(paths);
     if (!library.handle) {
         return Status(Error::kUnsupported, "no usable libggml-base.so in " + where(dir) +
                                                (library.error.empty() ? "" : " (" + library.error + ")"));
@@ -172,7 +134,7 @@ Result<GgmlCpuApi> load_cpu(const std::string& dir) {
     const std::filesystem::path folder = std::filesystem::path(base.value()->base_path).parent_path();
     std::vector<std::string> paths = {folder / "libggml-cpu.so", folder / "libggml-cpu.so.0"};
     if (auto variant = best_variant(folder)) paths.push_back(*variant);
-    const Library library = open_first(paths);
+    const SharedLibrary library = open_first(paths);
     if (!library.handle) {
         return Status(Error::kUnsupported, "no usable libggml-cpu*.so in " + folder.string() +
                                                (library.error.empty() ? "" : " (" + library.error + ")"));

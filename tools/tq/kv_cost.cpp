@@ -26,6 +26,22 @@ KvCost make_cost(std::string type, size_t bytes, size_t values) {
     return {std::move(type), bytes, 8.0 * static_cast<double>(bytes) / static_cast<double>(values)};
 }
 
+// Empty if a head is no multiple of a type's block: llama.cpp refuses it.
+std::optional<size_t> ggml_kv_bytes(const GgufModel& model, int64_t n_cells, int key_type, int value_type) {
+    bool fits = true;
+    const size_t bytes = sum_rows(model, [&](Side side, int64_t n_embd) {
+        const ggml_type type = static_cast<ggml_type>(side == Side::kKey ? key_type : value_type);
+        const int64_t head_size = side == Side::kKey ? model.key_length : model.value_length;
+        if (head_size % ggml().blck_size(type) != 0) {
+            fits = false;
+            return size_t{0};
+        }
+        return ggml().row_size(type, n_embd) * static_cast<size_t>(n_cells);
+    });
+    if (!fits) return std::nullopt;
+    return bytes;
+}
+
 }  // namespace
 
 int64_t cells_of_context(int64_t ctx) {
@@ -37,18 +53,15 @@ size_t kv_values(const GgufModel& model, int64_t n_cells) {
 }
 
 std::optional<KvCost> ggml_kv_cost(const GgufModel& model, int64_t n_cells, int type) {
-    const ggml_type t = static_cast<ggml_type>(type);
-    bool fits = true;
-    const size_t bytes = sum_rows(model, [&](Side side, int64_t n_embd) {
-        const int64_t head_size = side == Side::kKey ? model.key_length : model.value_length;
-        if (head_size % ggml().blck_size(t) != 0) {  // llama.cpp refuses it
-            fits = false;
-            return size_t{0};
-        }
-        return ggml().row_size(t, n_embd) * static_cast<size_t>(n_cells);
-    });
-    if (!fits) return std::nullopt;
-    return make_cost(ggml().type_name(t), bytes, kv_values(model, n_cells));
+    const std::optional<size_t> bytes = ggml_kv_bytes(model, n_cells, type, type);
+    if (!bytes) return std::nullopt;
+    return make_cost(ggml().type_name(static_cast<ggml_type>(type)), *bytes, kv_values(model, n_cells));
+}
+
+std::optional<double> ggml_kv_bits(const GgufModel& model, int64_t n_cells, int key_type, int value_type) {
+    const std::optional<size_t> bytes = ggml_kv_bytes(model, n_cells, key_type, value_type);
+    if (!bytes) return std::nullopt;
+    return make_cost("", *bytes, kv_values(model, n_cells)).bits_per_value;
 }
 
 KvCost packed_kv_cost(const GgufModel& model, int64_t n_cells, const Preset& preset) {

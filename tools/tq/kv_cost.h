@@ -25,6 +25,8 @@ size_t kv_values(const GgufModel& model, int64_t n_cells);
 
 // ggml_type: one that llama.cpp takes for -ctk and -ctv. Empty if a row is no multiple of its block.
 std::optional<KvCost> ggml_kv_cost(const GgufModel& model, int64_t n_cells, int ggml_type);
+// Bits per value with another type for V; empty as above.
+std::optional<double> ggml_kv_bits(const GgufModel& model, int64_t n_cells, int key_type, int value_type);
 
 // Rows that can't be packed (no multiple of 16 values) are counted as the f16 that the plugin leaves them in.
 KvCost packed_kv_cost(const GgufModel& model, int64_t n_cells, const Preset& preset);

@@ -5,6 +5,7 @@
 
 #include "bench/bench.h"
 #include "bench/command.h"
+#include "eval/eval.h"
 #include "info.h"
 
 namespace {
@@ -45,6 +46,9 @@ int main(int argc, char** argv) {
     tq::tool::BenchCommands bench;
     tq::tool::add_bench_commands(app, bench);
 
+    tq::tool::EvalOptions eval;
+    const CLI::App* eval_command = tq::tool::add_eval_command(app, eval);
+
     try {
         app.parse(argc, argv);
     } catch (const CLI::ParseError& error) {
@@ -52,5 +56,6 @@ int main(int argc, char** argv) {
     }
     if (*bench.attention) return tq::tool::run_bench(tq::tool::BenchKind::kAttention, bench.options);
     if (*bench.encode) return tq::tool::run_bench(tq::tool::BenchKind::kEncode, bench.options);
+    if (*eval_command) return tq::tool::run_eval(eval);
     return tq::tool::run_info(info);
 }

@@ -1,0 +1,59 @@
+#include "eval/cache_choice.h"
+
+#include "ggml_api.h"
+#include "kv_cost.h"
+
+namespace tq::tool {
+namespace {
+
+struct NamedType {
+    std::string_view name;
+    ggml_type type;
+};
+// Those that llama.cpp takes for -ctk and -ctv.
+constexpr NamedType kTypes[] = {{"f32", GGML_TYPE_F32},   {"f16", GGML_TYPE_F16},   {"bf16", GGML_TYPE_BF16},
+                                {"q8_0", GGML_TYPE_Q8_0}, {"q5_1", GGML_TYPE_Q5_1}, {"q5_0", GGML_TYPE_Q5_0},
+                                {"q4_1", GGML_TYPE_Q4_1}, {"q4_0", GGML_TYPE_Q4_0}, {"iq4_nl", GGML_TYPE_IQ4_NL}};
+
+std::optional<ggml_type> type_of(std::string_view name) {
+    for (const NamedType& known : kTypes) {
+        if (known.name == name) return known.type;
+    }
+    return std::nullopt;
+}
+
+std::string type_names() {
+    std::string names;
+    for (const NamedType& known : kTypes) names += (names.empty() ? "" : ", ") + std::string(known.name);
+    return names;
+}
+
+}  // namespace
+
+Result<CacheChoice> CacheChoice::parse(std::string_view text) {
+    CacheChoice choice;
+    choice.name = text;
+    const size_t slash = text.find('/');
+    const auto key = type_of(text.substr(0, slash));
+    const auto value = slash == std::string_view::npos ? key : type_of(text.substr(slash + 1));
+    if (key && value) {
+        choice.key_type = *key;
+        choice.value_type = *value;
+        return choice;
+    }
+    const Result<Preset> preset = Preset::parse(text);
+    if (!preset.ok()) {
+        return Status(Error::kInvalidArgument, preset.status().message() + "; nor is it one of llama.cpp's types: " +
+                                                   type_names() + ", or two of them for K and V: q8_0/q4_0");
+    }
+    choice.preset = preset.value();
+    return choice;
+}
+
+std::optional<double> bits_per_value(const CacheChoice& cache, const GgufModel& model, int64_t n_ctx) {
+    const int64_t n_cells = cells_of_context(n_ctx);
+    if (cache.preset) return packed_kv_cost(model, n_cells, *cache.preset).bits_per_value;
+    return ggml_kv_bits(model, n_cells, cache.key_type, cache.value_type);
+}
+
+}  // namespace tq::tool

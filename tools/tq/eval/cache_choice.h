@@ -1,0 +1,28 @@
+// A KV cache to evaluate: one of llama.cpp's own types, or a TurboQuant preset.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <ggml.h>
+
+#include "gguf_model.h"
+#include "turboquant/codec/preset.h"
+
+namespace tq::tool {
+
+struct CacheChoice {
+    std::string name;  // as given: "q8_0", "q8_0/q4_0" (K/V), "k4v4"
+    ggml_type key_type = GGML_TYPE_F16, value_type = GGML_TYPE_F16;
+    std::optional<Preset> preset;  // in place of the types
+
+    // Error: kInvalidArgument, listing what is valid.
+    static Result<CacheChoice> parse(std::string_view text);
+};
+
+// Everything counted, of a context of that many tokens; empty if llama.cpp refuses the type for this model.
+std::optional<double> bits_per_value(const CacheChoice& cache, const GgufModel& model, int64_t n_ctx);
+
+}  // namespace tq::tool

@@ -1,0 +1,119 @@
+#include "eval/eval.h"
+
+#include <unistd.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <thread>
+
+#include <fmt/format.h>
+
+#include "eval/evaluation.h"
+#include "eval/report.h"
+#include "ggml_api.h"
+
+namespace tq::tool {
+namespace {
+
+int fail(int status, const std::string& message) {
+    fmt::print(stderr, "tq: error: {}\n", message);
+    return status;
+}
+
+Result<std::string> read_file(const std::string& path) {
+    std::error_code error;
+    if (std::filesystem::is_directory(path, error)) return Status(Error::kInvalidArgument, path + ": is a folder");
+    std::ifstream in(path, std::ios::binary);
+    std::ostringstream text;
+    text << in.rdbuf();
+    if (!in || !text) return Status(Error::kInvalidArgument, path + ": can't be read");
+    return text.str();
+}
+
+// FNV-1a.
+uint64_t hash(const std::string& text) {
+    uint64_t value = 0xcbf29ce484222325u;
+    for (const char c : text) value = (value ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
+    return value;
+}
+
+// What results depend on, but the cache.
+std::string subject_of(const EvalOptions& options, const std::string& text) {
+    std::error_code ignored;
+    return fmt::format("{} ({} bytes), text {:016x}, ctx {}, batch {}",
+                       std::filesystem::path(options.model).filename().string(),
+                       std::filesystem::file_size(options.model, ignored), hash(text), options.n_ctx, options.n_batch);
+}
+
+struct Progress {
+    bool terminal = isatty(STDERR_FILENO) != 0;
+    void operator()(const std::string& line) const {
+        fmt::print(stderr, "{}{}{}", terminal ? "\r\033[K" : "", line, terminal ? "" : "\n");
+    }
+    void end() const {
+        if (terminal) fmt::print(stderr, "\r\033[K");
+    }
+};
+
+Result<std::vector<double>> bits_of(const std::vector<CacheChoice>& caches, const EvalOptions& options) {
+    const Result<GgufModel> model = read_gguf_model(options.model);
+    if (!model.ok()) return model.status();
+    std::vector<double> bits;
+    for (const CacheChoice& cache : caches) {
+        const auto value = bits_per_value(cache, model.value(), options.n_ctx);
+        if (!value) {
+            return Status(Error::kInvalidArgument, fmt::format("--cache: {} needs heads of a multiple of 32 values, which "
+                                                               "this model has not; leave it out",
+                                                               cache.name));
+        }
+        bits.push_back(*value);
+    }
+    return bits;
+}
+
+Result<EvalReport> evaluate(const EvalOptions& options, const std::vector<CacheChoice>& caches) {
+    const Result<std::string> text = read_file(options.text);
+    if (!text.ok()) return text.status();
+    if (const Result<const GgmlApi*> ggml = ggml_api(options.llama); !ggml.ok()) return ggml.status();
+    const Result<std::vector<double>> bits = bits_of(caches, options);
+    if (!bits.ok()) return bits.status();
+    Result<Records> records = Records::open(options.state, subject_of(options, text.value()));
+    if (!records.ok()) return records.status();
+    Result<Host> host = Host::create({options.model, options.llama, options.plugin, options.n_threads});
+    if (!host.ok()) return host.status();
+    const Progress progress;
+    Evaluation evaluation(host.value(), options, caches, host->tokenize(text.value()), records.value(), progress);
+    if (evaluation.n_chunks() == 0 && options.n_chunks > 0) {
+        return Status(Error::kInvalidArgument,
+                      fmt::format("{}: too short for a chunk of {} tokens; take a smaller --ctx", options.text, options.n_ctx));
+    }
+    const Status status = evaluation.run();
+    progress.end();
+    if (!status.ok()) return status;
+    return make_report(options, caches, bits.value(), evaluation.n_chunks(), records.value());
+}
+
+int write_plot(const EvalReport& report) {
+    if (report.options.plot.empty()) return 0;
+    std::ofstream out(report.options.plot, std::ios::binary);
+    out << report_svg(report);
+    out.flush();
+    return out ? 0 : fail(1, report.options.plot + ": can't be written");
+}
+
+}  // namespace
+
+int run_eval(const EvalOptions& given) {
+    EvalOptions options = given;
+    const Result<std::vector<CacheChoice>> caches = check_eval_options(options);
+    if (!caches.ok()) return fail(2, caches.status().message());
+    if (options.n_threads == 0) options.n_threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+    const Result<EvalReport> report = evaluate(options, caches.value());
+    if (!report.ok()) return fail(1, report.status().message());
+    fmt::print("{}", options.json ? report_json(report.value()) : report_text(report.value()));
+    return write_plot(report.value());
+}
+
+}  // namespace tq::tool

@@ -1,0 +1,12 @@
+// tq eval: the whole command.
+#pragma once
+
+#include "eval/options.h"
+
+namespace tq::tool {
+
+// Results to stdout, progress and errors to stderr. Returns the exit status: 0; 1 something can't be read, loaded or
+// computed; 2 wrong usage.
+int run_eval(const EvalOptions& options);
+
+}  // namespace tq::tool

@@ -1,0 +1,127 @@
+#include "eval/host.h"
+
+#include <cstdlib>
+#include <filesystem>
+#include <mutex>
+
+namespace tq::tool {
+namespace {
+
+// llama.cpp talks a lot: the last warnings and errors are kept for our own messages.
+constexpr size_t kKeptLines = 4;
+std::mutex g_log_mutex;
+std::vector<std::string> g_log;
+
+void keep_problems(ggml_log_level level, const char* text, void*) {
+    if (level != GGML_LOG_LEVEL_WARN && level != GGML_LOG_LEVEL_ERROR) return;
+    std::lock_guard lock(g_log_mutex);
+    g_log.emplace_back(text);
+    if (g_log.size() > kKeptLines) g_log.erase(g_log.begin());
+}
+
+Status failure(const std::string& what) {
+    std::lock_guard lock(g_log_mutex);
+    std::string message = what;
+    for (const std::string& line : g_log) message += "\n  " + line.substr(0, line.find_last_not_of('\n') + 1);
+    return Status(Error::kUnsupported, message);
+}
+
+}  // namespace
+
+Session::Session(const LlamaApi& api, llama_context* context, int n_vocab)
+    : api_(&api), context_(context, api.free), n_vocab_(n_vocab) {}
+
+void Session::clear() { api_->memory_clear(api_->get_memory(context_.get()), true); }
+
+bool Session::decode(const llama_token* tokens, int n, int position, int first_output) {
+    llama_batch batch = api_->batch_init(n, 0, 1);
+    batch.n_tokens = n;
+    for (int i = 0; i < n; ++i) {
+        batch.token[i] = tokens[i];
+        batch.pos[i] = position + i;
+        batch.n_seq_id[i] = 1;
+        batch.seq_id[i][0] = 0;
+        batch.logits[i] = i >= first_output;
+    }
+    const bool ok = api_->decode(context_.get(), batch) == 0;
+    api_->batch_free(batch);
+    return ok;
+}
+
+Result<Host> Host::create(const HostOptions& options) {
+    const Result<const LlamaApi*> api = llama_api(options.llama);
+    if (!api.ok()) return api.status();
+    Host host(api.value(), options);
+    host.api_->log_set(keep_problems, nullptr);
+    unsetenv("GGML_BACKEND_PATH");   // the plugin is loaded when a preset asks for it
+    host.api_->backend_init();
+    if (!host.api_->backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU)) {   // a build with backends as modules
+        host.api_->backend_load_all_from_path(std::filesystem::path(host.api_->path).parent_path().c_str());
+    }
+    Result<Model> model = host.load_model(nullptr);
+    if (!model.ok()) return model.status();
+    host.cpu_model_ = std::move(model.value());
+    return host;
+}
+
+Result<Host::Model> Host::load_model(ggml_backend_dev_t device) {
+    ggml_backend_dev_t devices[] = {device, nullptr};
+    llama_model_params params = api_->model_default_params();
+    params.devices = devices;
+    params.n_gpu_layers = device ? 999 : 0;
+    Model model(api_->model_load_from_file(options_.model.c_str(), params), api_->model_free);
+    if (!model) return failure(options_.model + ": llama.cpp can't load it");
+    return model;
+}
+
+Status Host::load_plugin() {
+    const std::string path = options_.plugin.empty() ? TQ_PLUGIN_FILE : options_.plugin;
+    plugin_ = api_->backend_load(path.c_str());
+    if (!plugin_) return failure(path + ": llama.cpp can't load it as a backend");
+    Result<Model> model = load_model(api_->backend_reg_dev_get(plugin_, 0));
+    if (!model.ok()) return model.status();
+    packed_model_ = std::move(model.value());
+    return {};
+}
+
+Result<Session> Host::open(const CacheChoice& cache, int n_ctx, int n_batch, int n_ubatch) {
+    if (cache.preset && !plugin_) {
+        if (Status status = load_plugin(); !status.ok()) return status;
+    }
+    if (cache.preset) {
+        using Configure = const char* (*)(const char* preset);
+        const auto configure =
+            reinterpret_cast<Configure>(api_->backend_reg_get_proc_address(plugin_, "turboquant_configure"));
+        if (!configure) return Status(Error::kUnsupported, "this plugin is of another version than tq");
+        if (const char* problem = configure(cache.name.c_str())) return Status(Error::kInvalidArgument, problem);
+    }
+    llama_context_params params = api_->context_default_params();
+    params.n_ctx = static_cast<uint32_t>(n_ctx);
+    params.n_batch = static_cast<uint32_t>(n_batch);
+    params.n_ubatch = static_cast<uint32_t>(n_ubatch);
+    params.n_seq_max = 1;
+    params.n_threads = params.n_threads_batch = options_.n_threads;
+    params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
+    params.type_k = cache.key_type;
+    params.type_v = cache.value_type;
+    params.no_perf = true;
+    llama_model* model = cache.preset ? packed_model_.get() : cpu_model_.get();
+    llama_context* context = api_->init_from_model(model, params);
+    if (!context) return failure(cache.name + ": llama.cpp can't make a context with this KV cache");
+    return Session(*api_, context, n_vocab());
+}
+
+Tokens Host::tokenize(const std::string& text) const {
+    Tokens tokens(text.size() + 2);
+    const int n = api_->tokenize(vocab(), text.data(), static_cast<int32_t>(text.size()), tokens.data(),
+                                 static_cast<int32_t>(tokens.size()), /*add_special=*/true, /*parse_special=*/false);
+    tokens.resize(static_cast<size_t>(n < 0 ? 0 : n));
+    return tokens;
+}
+
+std::optional<llama_token> Host::begin_of_text() const {
+    if (!api_->vocab_get_add_bos(vocab())) return std::nullopt;
+    return api_->vocab_bos(vocab());
+}
+
+}  // namespace tq::tool
