@@ -29,8 +29,8 @@ void repeat_first_block(const PackedLayout& layout, uint8_t* bytes, int64_t bloc
 }
 
 // One block of random rows, repeated: encoding every row would take most of the run.
-PackedRows make_rows(Side side, int bits, int head_dim, Isa isa, Random& random) {
-    PackedRows rows({side, bits, head_dim, 1, kMaxCells}, isa);
+PackedRows make_rows(Side side, Coding coding, int head_dim, Isa isa, Random& random) {
+    PackedRows rows({side, coding, head_dim, 1, kMaxCells}, isa);
     for (int64_t cell = 0; cell < kBlockCells; ++cell) {
         std::vector<float> row(rows.width());
         for (float& x : row) x = random.bell();
@@ -43,8 +43,8 @@ PackedRows make_rows(Side side, int bits, int head_dim, Isa isa, Random& random)
 
 void attend(const Preset& preset, int head_dim, int group, int64_t blocks, Isa isa) {
     Random random(1);
-    const PackedRows keys = make_rows(Side::kKey, preset.key_bits, head_dim, isa, random);
-    const PackedRows values = make_rows(Side::kValue, preset.value_bits, head_dim, isa, random);
+    const PackedRows keys = make_rows(Side::kKey, {preset.key_bits, preset.key_trellis}, head_dim, isa, random);
+    const PackedRows values = make_rows(Side::kValue, {preset.value_bits, preset.value_trellis}, head_dim, isa, random);
     std::vector<float> q(static_cast<size_t>(head_dim * group)), out(q.size());
     for (float& x : q) x = random.bell();
     const std::vector<uint16_t> mask(kMaxCells);

@@ -85,7 +85,7 @@ INSTANTIATE_TEST_SUITE_P(Cases, AttentionOfManyRows, testing::ValuesIn(cases_whe
 // The bound of plan.h for one row, without the factor max |v|.
 double tolerance(const AttentionProblem& problem, std::span<const float> q, double largest_key) {
     const double logit_size = problem.shape().scale * norm(q) * largest_key / std::sqrt(static_cast<double>(q.size()));
-    return weight_error(problem.description().value_bits) + kQueryError * logit_size;
+    return weight_error(problem.description().values.bits) + kQueryError * logit_size;
 }
 
 TEST_P(Attention, IsWithinTheStatedBoundOfTheReference) {

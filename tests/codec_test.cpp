@@ -17,29 +17,33 @@ namespace {
 
 constexpr Side kSides[] = {Side::kKey, Side::kValue};
 
-class CodecOf : public testing::TestWithParam<std::tuple<Side, int>> {
+class CodecOf : public testing::TestWithParam<std::tuple<Side, Coding>> {
   protected:
     const Side side_ = std::get<0>(GetParam());
-    const int bits_ = std::get<1>(GetParam());
+    const Coding coding_ = std::get<1>(GetParam());
+    const int bits_ = coding_.bits;
 
     PackedShape shape(int head_dim, int n_head = 1, int64_t n_cells = 1, int64_t n_stream = 1) const {
-        return {side_, bits_, head_dim, n_head, n_cells, n_stream};
+        return {side_, coding_, head_dim, n_head, n_cells, n_stream};
     }
 };
 INSTANTIATE_TEST_SUITE_P(Widths, CodecOf,
-                         testing::Combine(testing::ValuesIn(kSides), testing::Range(kMinBits, kMaxBits + 1)),
+                         testing::Combine(testing::ValuesIn(kSides), testing::ValuesIn(all_codings())),
                          [](const auto& p) {
-                             return side_name(std::get<0>(p.param)) + std::to_string(std::get<1>(p.param));
+                             const Coding coding = std::get<1>(p.param);
+                             return side_name(std::get<0>(p.param)) + std::to_string(coding.bits) + (coding.trellis ? "t" : "");
                          });
 
 // ---- distortion
 // -------------------------------------------------------------------------------------------------------
 
 // |x - decoded|^2 / |x|^2 of Gaussian rows: measured, plus 3 %.
-double distortion_bound(Side side, int bits) {
+double distortion_bound(Side side, Coding coding) {
+    constexpr double kTrellisBounds[2][3] = {{0.0201, 0.00489, 0.0013}, {0.02167, 0.00531, 0.001393}};
+    if (coding.trellis) return kTrellisBounds[side == Side::kValue][coding.bits - kMinTrellisBits];
     constexpr double kBounds[2][7] = {{0.1216, 0.02687, 0.006455, 0.001679, 0.0005017, 0.0001481, 0.0000318},
                                       {0.1143, 0.03053, 0.007455, 0.001944, 0.0005789, 0.0001789, 0.0000390}};
-    return kBounds[side == Side::kValue][bits - kMinBits];
+    return kBounds[side == Side::kValue][coding.bits - kMinBits];
 }
 
 TEST_P(CodecOf, DistortionOfGaussianRowsIsBounded) {
@@ -51,8 +55,8 @@ TEST_P(CodecOf, DistortionOfGaussianRowsIsBounded) {
         error += squared_distance(packed.encode_decode(row), row);
         energy += dot(row, row);
     }
-    EXPECT_LE(error / energy, distortion_bound(side_, bits_));
-    EXPECT_GE(error / energy, distortion_bound(side_, bits_) * 0.9);
+    EXPECT_LE(error / energy, distortion_bound(side_, coding_));
+    EXPECT_GE(error / energy, distortion_bound(side_, coding_) * 0.9);
 }
 
 // The scale search wins more than one-byte scales lose. Not so where the scale makes keys unbiased instead, nor for
@@ -60,7 +64,7 @@ TEST_P(CodecOf, DistortionOfGaussianRowsIsBounded) {
 TEST_P(CodecOf, DistortionIsBelowTheoryWithoutSearch) {
     const bool exception = (side_ == Side::kKey && bits_ == 2) || (side_ == Side::kValue && bits_ == 7);
     const double theory = bits_ == kMaxBits ? 6e-5 : lloyd_max_distortion(bits_);
-    EXPECT_LT(distortion_bound(side_, bits_), exception ? 1.1 * theory : theory);
+    EXPECT_LT(distortion_bound(side_, coding_), exception ? 1.1 * theory : theory);
 }
 
 // A single large value in noise, with 2 bits: without a rotation, or with one round, this is far worse.
@@ -176,11 +180,11 @@ constexpr int kHeadDims[] = {16, 32, 48, 64, 80, 96, 112, 128, 192, 256, 512};
 constexpr int kRowsPerHeadDim = 40;
 
 // Of 440 rows of a kind, how many get other bytes when what they decode to is encoded.
-int count_changed(Side side, int bits, RowKind kind, Round round) {
+int count_changed(Side side, Coding coding, RowKind kind, Round round) {
     int changed = 0;
     for (int head_dim : kHeadDims) {
-        PackedRows first({side, bits, head_dim, 3}), second({side, bits, head_dim, 3});
-        Random random(static_cast<uint64_t>(head_dim + bits));
+        PackedRows first({side, coding, head_dim, 3}), second({side, coding, head_dim, 3});
+        Random random(static_cast<uint64_t>(head_dim + coding.bits));
         for (int i = 0; i < kRowsPerHeadDim; ++i) {
             std::vector<float> decoded =
                 first.encode_decode(make_row(kind, first.codec.rotation(), first.width(), random));
@@ -196,19 +200,19 @@ constexpr RowKind kSpreadKinds[] = {RowKind::kGaussian, RowKind::kHeavyTailed, R
 constexpr RowKind kStructuredKinds[] = {RowKind::kOneHot, RowKind::kConstant, RowKind::kSparse};
 
 TEST_P(CodecOf, EncodingTheDecodedGivesTheSameBytes) {
-    for (RowKind kind : kSpreadKinds) EXPECT_EQ(count_changed(side_, bits_, kind, keep), 0) << row_kind_name(kind);
+    for (RowKind kind : kSpreadKinds) EXPECT_EQ(count_changed(side_, coding_, kind, keep), 0) << row_kind_name(kind);
 }
 
 TEST_P(CodecOf, EncodingTheDecodedThroughHalfGivesTheSameBytes) {
     for (RowKind kind : kSpreadKinds)
-        EXPECT_EQ(count_changed(side_, bits_, kind, through_half), 0) << row_kind_name(kind);
+        EXPECT_EQ(count_changed(side_, coding_, kind, through_half), 0) << row_kind_name(kind);
 }
 
 // bfloat16's rounding errors reach half a step of a fine codebook in 1-2 % of rows.
 TEST_P(CodecOf, EncodingTheDecodedThroughBfloat16GivesTheSameBytes) {
     const int allowed = bits_ <= 5 ? 0 : 11 * kRowsPerHeadDim * 2 / 100;
     for (RowKind kind : kSpreadKinds) {
-        EXPECT_LE(count_changed(side_, bits_, kind, through_bfloat16), allowed) << row_kind_name(kind);
+        EXPECT_LE(count_changed(side_, coding_, kind, through_bfloat16), allowed) << row_kind_name(kind);
     }
 }
 
@@ -216,12 +220,12 @@ TEST_P(CodecOf, EncodingTheDecodedThroughBfloat16GivesTheSameBytes) {
 TEST_P(CodecOf, EncodingTheDecodedOfStructuredRowsGivesTheSameBytes) {
     const int allowed = bits_ <= 6 ? 0 : 2;
     for (RowKind kind : kStructuredKinds)
-        EXPECT_LE(count_changed(side_, bits_, kind, keep), allowed) << row_kind_name(kind);
+        EXPECT_LE(count_changed(side_, coding_, kind, keep), allowed) << row_kind_name(kind);
 }
 
 // Values exact in binary on every platform: 64 rows of two heads of 80.
-Bytes golden_rows(Side side, int bits, Isa isa) {
-    PackedRows packed({side, bits, 80, 2, 64}, isa);
+Bytes golden_rows(Side side, Coding coding, Isa isa) {
+    PackedRows packed({side, coding, 80, 2, 64}, isa);
     Random random(6);
     for (int cell = 0; cell < 64; ++cell) {
         std::vector<float> row(packed.width());
@@ -237,9 +241,13 @@ TEST_P(CodecOf, PackedBytesAreGoldenOnEveryIsa) {
                                          0x554b24bf6b918121, 0xfa84d3e13c39c8af, 0x162693d5b59964b8},
                                         {0xdd648d78643fa20a, 0x7178358f6ac61ea1, 0x69e3918424cfab90, 0xf300be37e9fbcbc6,
                                          0xe411a526c2799b2c, 0x54c2b511f8572608, 0x51fd62e68516c9df}};
-    const uint64_t expected = kGolden[side_ == Side::kValue][bits_ - kMinBits];
+    constexpr uint64_t kGoldenTrellis[2][3] = {{0x3ac9fcdd9efdba0e, 0x5828e08ec245f986, 0x02432d4bfd4eea6e},
+                                               {0xa036e87618595739, 0x28738f745db1b9b8, 0xee69bbb0480550b7}};
+    const int side = side_ == Side::kValue;
+    const uint64_t expected =
+        coding_.trellis ? kGoldenTrellis[side][bits_ - kMinTrellisBits] : kGolden[side][bits_ - kMinBits];
     for (Isa isa : available_isas()) {
-        const Bytes bytes = golden_rows(side_, bits_, isa);
+        const Bytes bytes = golden_rows(side_, coding_, isa);
         EXPECT_EQ(fnv1a(bytes.data(), bytes.size()), expected)
             << isa_name(isa) << std::hex << " 0x" << fnv1a(bytes.data(), bytes.size());
     }

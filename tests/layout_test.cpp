@@ -40,9 +40,22 @@ TEST(Preset, ParsesBitsPerValue) {
     }
 }
 
+TEST(Preset, ParsesTrellisCodes) {
+    for (int bits = 3; bits <= 5; ++bits) {
+        const std::string name = "k" + std::to_string(bits) + "tv" + std::to_string(bits) + "t";
+        const Preset preset = Preset::parse(name).value();
+        EXPECT_TRUE(preset.trellis(Side::kKey) && preset.trellis(Side::kValue));
+        EXPECT_EQ(preset.name(), name);
+    }
+    const Preset values = Preset::parse("k8v3t").value();
+    EXPECT_FALSE(values.trellis(Side::kKey));
+    EXPECT_TRUE(values.trellis(Side::kValue));
+    EXPECT_EQ(values.name(), "k8v3t");
+}
+
 TEST(Preset, RefusesOthersAndListsTheValid) {
     for (const char* text :
-         {"", "1", "9", "1.5", "8.5", "3.25", "k4", "k4v", "k1v4", "k4v9", "v4k4", "K4V4", "k4v4 ", "k10v4", "4,5"}) {
+         {"", "k2tv4", "k4v6t", "k4ttv4", "k4tv4tt", "k4t", "t4", "4t", "1", "9", "1.5", "8.5", "3.25", "k4", "k4v", "k1v4", "k4v9", "v4k4", "K4V4", "k4v4 ", "k10v4", "4,5"}) {
         const auto preset = Preset::parse(text);
         ASSERT_FALSE(preset.ok()) << text;
         EXPECT_EQ(preset.status().error(), Error::kInvalidArgument);
@@ -126,6 +139,7 @@ TEST(Layout, RefusesBadArgumentsByName) {
         EXPECT_EQ(layout.status().error(), Error::kInvalidArgument);
         EXPECT_NE(layout.status().message().find(name), std::string::npos) << layout.status().message();
     };
+    for (int bits : {2, 6}) expect_refused(PackedLayout::create(Side::kKey, bits, 64, 64, 1, true), "bits");
     for (int bits : {-1, 0, 1, 9}) expect_refused(PackedLayout::create(Side::kKey, bits, 64, 64, 1), "bits");
     for (int64_t n : {-16, 0, 8, 100, 1 << 25}) expect_refused(PackedLayout::create(Side::kKey, 4, n, 64, 1), "n_embd");
     for (int64_t n : {int64_t{-1}, int64_t{0}, int64_t{1} << 50})
@@ -139,10 +153,11 @@ TEST(Layout, RefusesBadArgumentsByName) {
 
 using Codes = std::array<uint8_t, kStepDims>;
 
-class CodesInTile : public testing::TestWithParam<std::tuple<Side, int>> {
+class CodesInTile : public testing::TestWithParam<std::tuple<Side, Coding>> {
   protected:
     const Side side_ = std::get<0>(GetParam());
-    const int bits_ = std::get<1>(GetParam());
+    const PackedLayout layout_ = make_layout({side_, std::get<1>(GetParam()), 64});
+    const int bits_ = layout_.bits;
     const size_t tile_bytes_ = size_t{128} * bits_;
     Random random_{static_cast<uint64_t>(bits_)};
 
@@ -154,7 +169,7 @@ class CodesInTile : public testing::TestWithParam<std::tuple<Side, int>> {
     // The code at a position, bit by bit from the documentation.
     int code_at(const Bytes& tile, int dim, int cell) const {
         const TilePosition at = tile_position(side_, dim, cell);
-        const CodePlanes planes = code_planes(bits_);
+        const CodePlanes planes = code_planes(bits_, layout_.trellis);
         int code = 0;
         for (int p = 0; p < planes.count; ++p) {
             const int width = planes.plane[p].width, units = 8 / width;
@@ -165,18 +180,18 @@ class CodesInTile : public testing::TestWithParam<std::tuple<Side, int>> {
     }
 };
 INSTANTIATE_TEST_SUITE_P(All, CodesInTile,
-                         testing::Combine(testing::Values(Side::kKey, Side::kValue), testing::Range(2, 9)));
+                         testing::Combine(testing::Values(Side::kKey, Side::kValue), testing::ValuesIn(all_codings())));
 
 TEST_P(CodesInTile, LieWhereDocumentedAndRoundTrip) {
     Bytes tile(tile_bytes_);
     std::vector<Codes> cells;
     for (int cell = 0; cell < kBlockCells; ++cell) {
         cells.push_back(random_codes());
-        insert_codes(side_, bits_, cell, cells[cell].data(), tile.data());
+        insert_codes(layout_, cell, cells[cell].data(), tile.data());
     }
     for (int cell = 0; cell < kBlockCells; ++cell) {
         Codes codes;
-        extract_codes(side_, bits_, cell, tile.data(), codes.data());
+        extract_codes(layout_, cell, tile.data(), codes.data());
         EXPECT_EQ(codes, cells[cell]) << cell;
         for (int dim = 0; dim < kStepDims; ++dim)
             EXPECT_EQ(code_at(tile, dim, cell), cells[cell][dim]) << cell << " " << dim;
@@ -188,11 +203,11 @@ TEST_P(CodesInTile, InsertingOneCellLeavesTheOthers) {
         Bytes tile(tile_bytes_);
         for (uint8_t& b : tile) b = static_cast<uint8_t>(random_.next());
         const Bytes before = tile;
-        insert_codes(side_, bits_, cell, random_codes().data(), tile.data());
+        insert_codes(layout_, cell, random_codes().data(), tile.data());
         for (int other = 0; other < kBlockCells; ++other) {
             Codes a, b;
-            extract_codes(side_, bits_, other, before.data(), a.data());
-            extract_codes(side_, bits_, other, tile.data(), b.data());
+            extract_codes(layout_, other, before.data(), a.data());
+            extract_codes(layout_, other, tile.data(), b.data());
             if (other != cell) {
                 ASSERT_EQ(a, b) << cell << " disturbs " << other;
             }

@@ -38,6 +38,17 @@ inline std::vector<AttentionCase> attention_cases() {
         {80, 80, 3, 2, 2, 513, 8, 8, M::kCausal, 1, 0, true, 20, 4},
         {64, 64, 2, 1, 2, 513, 8, 8, M::kCausal, 1, 0, false, 0, 0, 0.001f},
         {128, 128, 2, 1, 7, 600, 4, 4, M::kCausal, 1, 0, false, 0, 0, 4},
+        // Trellis codes: one row, few, and so many that blocks are decoded first; chains that begin inside of a head, and
+        // that end in a narrower group.
+        {64, 64, 3, 2, 1, 700, trellis(4), trellis(4), M::kHoles},
+        {128, 128, 4, 1, 2, 300, trellis(3), trellis(3), M::kCausal},
+        {64, 64, 1, 2, 40, 200, trellis(5), trellis(5), M::kCausal},
+        {80, 80, 2, 3, 2, 150, trellis(4), trellis(3), M::kCausal, 2, 0, true},
+        {96, 112, 1, 1, 1, 65, trellis(3), trellis(4)},
+        {48, 144, 5, 3, 7, 130, trellis(5), trellis(4), M::kSlidingWindow},
+        {256, 256, 4, 1, 33, 130, trellis(4), trellis(5), M::kCausal},
+        {64, 64, 2, 1, 1, 100, 5, trellis(3)},
+        {64, 64, 2, 1, 9, 100, trellis(5), 6, M::kCausal},
         {128, 128, 2, 1, 7, 600, 8, 8, M::kCausal, 1, 0, false, 0, 0, 0},
         {128, 128, 2, 1, 7, 600, 4, 4, M::kCausal, 1, 0, false, 0, 0, 0},
     };

@@ -25,7 +25,7 @@ struct AttentionCase {
     int head_dim_k = 64, head_dim_v = 64;
     int group_size = 1, n_head_kv = 1;
     int64_t n_tokens = 1, n_kv = 64;
-    int key_bits = 4, value_bits = 4;
+    Coding keys = 4, values = 4;
     Mask mask = Mask::kNone;
     int64_t n_stream = 1, first_stream = 0;
     bool sinks = false;
@@ -37,7 +37,7 @@ struct AttentionCase {
 
 inline void PrintTo(const AttentionCase& c, std::ostream* out) {
     *out << "D " << c.head_dim_k << "/" << c.head_dim_v << " heads " << c.n_head() << "/" << c.n_head_kv << " tokens "
-         << c.n_tokens << " cells " << c.n_kv << " k" << c.key_bits << "v" << c.value_bits << " mask "
+         << c.n_tokens << " cells " << c.n_kv << " k" << c.keys << "v" << c.values << " mask "
          << static_cast<int>(c.mask) << " streams " << c.n_stream << "+" << c.first_stream << (c.sinks ? " sinks" : "")
          << " softcap " << c.softcap << " ALiBi " << c.max_bias;
 }
@@ -65,9 +65,9 @@ class AttentionProblem {
     explicit AttentionProblem(const AttentionCase& c, uint64_t seed = 1)
         : case_(c),
           random_(seed),
-          keys_({Side::kKey, c.key_bits, c.head_dim_k, c.n_head_kv, c.n_kv + kPadding, c.n_stream + c.first_stream}),
+          keys_({Side::kKey, c.keys, c.head_dim_k, c.n_head_kv, c.n_kv + kPadding, c.n_stream + c.first_stream}),
           values_(
-              {Side::kValue, c.value_bits, c.head_dim_v, c.n_head_kv, c.n_kv + kPadding, c.n_stream + c.first_stream}) {
+              {Side::kValue, c.values, c.head_dim_v, c.n_head_kv, c.n_kv + kPadding, c.n_stream + c.first_stream}) {
         dense_k = fill(keys_);
         dense_v = fill(values_);
         // Strides of no particular form: heads padded by 3 floats, tokens by 5.

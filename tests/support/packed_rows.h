@@ -1,6 +1,7 @@
 // A packed tensor with its codec, for tests.
 #pragma once
 
+#include <ostream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -11,9 +12,28 @@
 namespace tq::test {
 
 // What a packed tensor is made for; `isa` picks the kernels.
+// How values are coded: 4 is 4 bits each, trellis(4) the trellis codes of 4 bits.
+struct Coding {
+    constexpr Coding(int bits, bool trellis = false) : bits(bits), trellis(trellis) {}  // NOLINT: implicit
+    int bits;
+    bool trellis;
+};
+constexpr Coding trellis(int bits) {
+    return {bits, true};
+}
+inline std::ostream& operator<<(std::ostream& out, const Coding& c) {
+    return out << c.bits << (c.trellis ? "t" : "");
+}
+inline std::vector<Coding> all_codings() {
+    std::vector<Coding> codings;
+    for (int bits = kMinBits; bits <= kMaxBits; ++bits) codings.emplace_back(bits);
+    for (int bits = kMinTrellisBits; bits <= kMaxTrellisBits; ++bits) codings.push_back(trellis(bits));
+    return codings;
+}
+
 struct PackedShape {
     Side side = Side::kKey;
-    int bits = 4;
+    Coding coding = 4;
     int head_dim = 128;
     int n_head = 1;
     int64_t n_cells = 1;
@@ -26,11 +46,12 @@ inline std::string side_name(Side side) {
 
 // For readable parameter names and failure messages.
 inline void PrintTo(const PackedShape& s, std::ostream* out) {
-    *out << side_name(s.side) << s.bits << " " << s.n_head << "x" << s.head_dim;
+    *out << side_name(s.side) << s.coding << " " << s.n_head << "x" << s.head_dim;
 }
 
 inline PackedLayout make_layout(const PackedShape& s) {
-    return PackedLayout::create(s.side, s.bits, int64_t{s.n_head} * s.head_dim, s.n_cells, s.n_stream).value();
+    return PackedLayout::create(s.side, s.coding.bits, int64_t{s.n_head} * s.head_dim, s.n_cells, s.n_stream, s.coding.trellis)
+        .value();
 }
 
 class PackedRows {
@@ -59,7 +80,7 @@ class PackedRows {
         const int in_block = static_cast<int>(cell % kBlockCells);
         Bytes result(layout.n_embd);
         for (int64_t step = 0; step < layout.n_steps(); ++step) {
-            extract_codes(layout.side, layout.bits, in_block, bytes.data() + layout.tile_offset(stream, step, block),
+            extract_codes(layout, in_block, bytes.data() + layout.tile_offset(stream, step, block),
                           result.data() + step * kStepDims);
         }
         for (int64_t group = 0; group < layout.n_groups(); ++group) {

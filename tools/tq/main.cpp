@@ -7,6 +7,7 @@
 #include "bench/command.h"
 #include "eval/eval.h"
 #include "info.h"
+#include "inspect/inspect.h"
 
 namespace {
 
@@ -49,6 +50,9 @@ int main(int argc, char** argv) {
     tq::tool::EvalOptions eval;
     const CLI::App* eval_command = tq::tool::add_eval_command(app, eval);
 
+    tq::tool::InspectCommands inspect;
+    tq::tool::add_inspect_commands(app, inspect);
+
     try {
         app.parse(argc, argv);
     } catch (const CLI::ParseError& error) {
@@ -57,5 +61,7 @@ int main(int argc, char** argv) {
     if (*bench.attention) return tq::tool::run_bench(tq::tool::BenchKind::kAttention, bench.options);
     if (*bench.encode) return tq::tool::run_bench(tq::tool::BenchKind::kEncode, bench.options);
     if (*eval_command) return tq::tool::run_eval(eval);
+    if (*inspect.dump) return tq::tool::run_dump(inspect.options);
+    if (*inspect.distortion) return tq::tool::run_distortion(inspect.options);
     return tq::tool::run_info(info);
 }

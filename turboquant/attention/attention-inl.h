@@ -204,32 +204,32 @@ struct Kernels {
     }
 
     static void attend_span(const AttentionGeometry& g, const Head& keys, const Head& values, const Scratch& m, const Span& span) {
-        for (int b = 0; b < span.masks.n_blocks; ++b) add_logits(g, keys, m, span, b);
+        for (int b = 0; b < span.masks.n_blocks; ++b) add_logits(keys, m, span, b);
         for_batches(span.live, [&](auto n, int first) {
             Soft::template probabilities<n>(g.shape.softcap, m.logits + kSpanCells * first, m.logit_scale + first, span.masks, m.chunk, first,
                                             g.shape.head_dim_v);
         });
         for (int s = 0; s < values.tiles.segments.count; ++s) {
-            if (weight_digits(g.value_bits) == 2) add_values<2>(g, values, s, m, span);
-            else add_values<1>(g, values, s, m, span);
+            if (weight_digits(g.value_bits) == 2) add_values<2>(values, s, m, span);
+            else add_values<1>(values, s, m, span);
         }
     }
 
-    static void add_logits(const AttentionGeometry& g, const Head& keys, const Scratch& m, const Span& span, int b) {
+    static void add_logits(const Head& keys, const Scratch& m, const Span& span, int b) {
         const int64_t block = span.block[b];
         const bool decode = decodes_first(span.live_in_block[b]);
-        if (decode) TileDecoder<Ops>::template decode_steps<Ops::kKeyBias>(keys.tiles, block, 0, keys.tiles.n_steps, m.key_tiles);
+        if (decode) TileDecoder<Ops>::template decode_steps<Side::kKey, Ops::kKeyBias>(keys.tiles, block, 0, keys.tiles.n_steps, m.key_tiles);
         prefetch_scales(keys.tiles, block);
         const typename Dots::Queries queries{m.query_words, m.query_bias};
         for_batches(span.live_in_block[b], [&](auto n, int first) {
-            Dots::template key_dots_for<n>(decode ? kDecoded : g.key_bits)(block_of(keys, block, decode), queries, first,
-                                                                           m.logits + kSpanCells * first + kBlockCells * b);
+            const auto dots = Dots::template key_dots_for<n>(decode, keys.tiles.source);
+            dots(block_of(keys, block, decode), queries, first, m.logits + kSpanCells * first + kBlockCells * b);
         });
     }
 
     // Dims of one value segment.
     template <int digits>
-    static void add_values(const AttentionGeometry& g, const Head& values, int s, const Scratch& m, const Span& span) {
+    static void add_values(const Head& values, int s, const Scratch& m, const Span& span) {
         const Segment& segment = values.tiles.segments.at[s];
         const uint8_t* scales[kSpanBlocks];
         for (int b = 0; b < span.masks.n_blocks; ++b) scales[b] = values.tiles.scales[s].at(span.block[b]);
@@ -241,15 +241,14 @@ struct Kernels {
             const int64_t block = span.block[b];
             const bool decode = decodes_first(span.live_in_block[b]);
             if (decode) {
-                TileDecoder<Ops>::template decode_steps<0>(values.tiles, block, segment.first_step, segment.first_step + segment.n_steps,
-                                                           m.value_tiles);
+                TileDecoder<Ops>::template decode_steps<Side::kValue, 0>(values.tiles, block, segment.first_step,
+                                                                         segment.first_step + segment.n_steps, m.value_tiles);
             }
             prefetch(scales[b] + values.tiles.scales[s].ahead());
             for_batches(span.live_in_block[b], [&](auto n, int first) {
-                Dots::template weighted_sums_for<n>(decode, g.value_bits)(block_of(values, block, decode), segment,
-                                                                          m.weights + kRowWeights * first + kBlockWeights * b,
-                                                                          m.units + kPaddedRows * b + first,
-                                                                          m.chunk.out + m.chunk.stride * first, m.chunk.stride);
+                const auto sums = Dots::template weighted_sums_for<n>(decode, values.tiles.source);
+                sums(block_of(values, block, decode), segment, m.weights + kRowWeights * first + kBlockWeights * b,
+                     m.units + kPaddedRows * b + first, m.chunk.out + m.chunk.stride * first, m.chunk.stride);
             });
         }
     }

@@ -1,6 +1,6 @@
 // The two integer products of attention over Ops: query rows x key centroids, weights x value centroids. Exact in int32.
 //
-// A kernel is made for each source (bits of packed codes, or kDecoded) and number of rows. Packed codes become centroids in
+// A kernel is made for each source (see tiles-inl.h) and number of rows. Packed codes become centroids in
 // registers, each once for all rows of the batch.
 #pragma once
 
@@ -46,8 +46,9 @@ struct DotKernels {
 
     // out[row][cell], rows kSpanCells apart, = sum over dims of key scale * (q . centroid), in units of the query's scale, for n rows and
     // 16 * vectors cells from vector `first` of 16 cells in a half tile (two vectors) on.
-    template <int bits, int n, int vectors, int first>
+    template <int source, int n, int vectors, int first>
     static TQ_INLINE void dots_of_cells(const Block& block, const Queries& queries, int row, int half, float* out) {
+        constexpr int halves = vectors == 4 ? 2 : 1;
         F sums[n][vectors];
         unrolled<n * vectors>([&](auto i) TQ_LAMBDA { sums[i / vectors][i % vectors] = Ops::set1(0); });
         const HeadTiles& head = *block.head;
@@ -60,9 +61,14 @@ struct DotKernels {
                 const uint8_t* tile = block.tiles[step].at(block.index);
                 const size_t ahead = block.tiles[step].ahead();
                 const int32_t* q = queries.words + kMaxTileRows * 4 * step + row;
+                typename Decoder::template Path<source> paths[halves];
+                unrolled<halves>([&](auto h) TQ_LAMBDA {
+                    paths[h] = Decoder::template path_of<source, Side::kKey>(tile, head.continues[step], ahead, half + h);
+                });
                 unrolled<4 * vectors>([&](auto i) TQ_LAMBDA {
                     constexpr int quad = i / vectors, v = i % vectors, unit = 4 * (first + v) + quad;
-                    const B keys = Decoder::template centroids<bits, Ops::kKeyBias, unit % kHalfTileUnits>(tile, ahead, half + unit / kHalfTileUnits, head.table);
+                    const B keys = Decoder::template centroids<source, Ops::kKeyBias, unit % kHalfTileUnits>(
+                        tile, paths[unit / kHalfTileUnits], ahead, half + unit / kHalfTileUnits, head.table);
                     unrolled<n>([&](auto r) TQ_LAMBDA { acc[r][v] = Ops::dot_key(acc[r][v], keys, q[kMaxTileRows * quad + r]); });
                 });
             }
@@ -77,13 +83,13 @@ struct DotKernels {
         });
     }
 
-    template <int bits, int n>
+    template <int source, int n>
     static void key_dots(const Block& block, const Queries& queries, int row, float* out) {
         constexpr int vectors = part_of_four(Ops::kKeyAccumulators / n);
-        if constexpr (vectors == 4) return dots_of_cells<bits, n, 4, 0>(block, queries, row, 0, out);
+        if constexpr (vectors == 4) return dots_of_cells<source, n, 4, 0>(block, queries, row, 0, out);
         for (int half = 0; half < 2; ++half) {
-            dots_of_cells<bits, n, std::min(2, vectors), 0>(block, queries, row, half, out);
-            if constexpr (vectors == 1) dots_of_cells<bits, n, 1, 1>(block, queries, row, half, out);
+            dots_of_cells<source, n, std::min(2, vectors), 0>(block, queries, row, half, out);
+            if constexpr (vectors == 1) dots_of_cells<source, n, 1, 1>(block, queries, row, half, out);
         }
     }
 
@@ -97,7 +103,7 @@ struct DotKernels {
 
     // out[row][16 * step + lane] += unit[row] * sum over cells of weight * centroid, for n rows and `steps` steps.
     // weights: of this block, rows kRowWeights apart. No branch on unit == 0 here: GCC would move a row's whole product behind it.
-    template <int bits, int n, int digits, int steps>
+    template <int source, int n, int digits, int steps>
     static TQ_INLINE void sums_of_steps(const Block& block, int step, const uint8_t* weights, const float* unit, float* out, size_t stride) {
         I acc[n][digits][steps];
         unrolled<n * digits * steps>([&](auto i) TQ_LAMBDA { acc[i / (digits * steps)][i / steps % digits][i % steps] = Ops::set1_int(0); });
@@ -105,9 +111,15 @@ struct DotKernels {
         const size_t ahead = block.tiles[step].ahead();   // the same in the whole segment
         unrolled<steps>([&](auto s) TQ_LAMBDA { tiles[s] = block.tiles[step + s].at(block.index); });
         for (int half = 0; half < 2; ++half, weights += 4 * kHalfTileUnits) {
+            typename Decoder::template Path<source> paths[steps];
+            unrolled<steps>([&](auto s) TQ_LAMBDA {
+                paths[s] = Decoder::template path_of<source, Side::kValue>(tiles[s], block.head->continues[step + s], ahead, half);
+            });
             unrolled<kHalfTileUnits>([&](auto quad) TQ_LAMBDA {
                 B values[steps];
-                unrolled<steps>([&](auto s) TQ_LAMBDA { values[s] = Decoder::template centroids<bits, 0, quad>(tiles[s], ahead, half, block.head->table); });
+                unrolled<steps>([&](auto s) TQ_LAMBDA {
+                    values[s] = Decoder::template centroids<source, 0, quad>(tiles[s], paths[s], ahead, half, block.head->table);
+                });
                 unrolled<n * digits * steps>([&](auto i) TQ_LAMBDA {
                     constexpr int r = i / (digits * steps), d = i / steps % digits, s = i % steps;
                     acc[r][d][s] = Ops::dot_value(acc[r][d][s], four_bytes(weights + kRowWeights * r + kBlockCells * d + 4 * quad), values[s]);
@@ -125,13 +137,13 @@ struct DotKernels {
     }
 
     // One segment of the head. out: row 0 of the batch, rows `stride` floats apart.
-    template <int bits, int n, int digits>
+    template <int source, int n, int digits>
     static void weighted_sums(const Block& block, const Segment& segment, const uint8_t* weights, const float* unit, float* out, size_t stride) {
         constexpr int steps = part_of_four(Ops::kValueAccumulators / (n * digits));
         int step = segment.first_step;
         const int end = step + segment.n_steps;
-        for (; step + steps <= end; step += steps) sums_of_steps<bits, n, digits, steps>(block, step, weights, unit, out, stride);
-        for (; step < end; ++step) sums_of_steps<bits, n, digits, 1>(block, step, weights, unit, out, stride);
+        for (; step + steps <= end; step += steps) sums_of_steps<source, n, digits, steps>(block, step, weights, unit, out, stride);
+        for (; step < end; ++step) sums_of_steps<source, n, digits, 1>(block, step, weights, unit, out, stride);
     }
 
     // ---- choosing a kernel ----------------------------------------------------------------------------------------
@@ -139,41 +151,38 @@ struct DotKernels {
     using KeyDots = void (*)(const Block&, const Queries&, int row, float* out);
     using WeightedSums = void (*)(const Block&, const Segment&, const uint8_t* weights, const float* unit, float* out, size_t stride);
 
-    // Source 0 is decoded tiles, 1.. are kMinBits..
-    static constexpr int kSources = kMaxBits - kMinBits + 2;
-    static constexpr int bits_of_source(int source) { return source == 0 ? kDecoded : source + kMinBits - 1; }
-    static constexpr int source_of_bits(int bits) { return bits == kDecoded ? 0 : bits - kMinBits + 1; }
-
     template <int n>
-    static KeyDots key_dots_for(int bits) {
-        if constexpr (!Ops::kDecodesInRegisters) return key_dots<kDecoded, n>;
-        else return key_dots_from_table<n>(bits);
+    static KeyDots key_dots_for(bool decoded, int source) {
+        if constexpr (Ops::kDecodesInRegisters) {
+            if (!decoded) return key_dots_from_table<n>(source);
+        }
+        return key_dots<kDecoded, n>;
     }
 
-    // value_bits decide the digits even where the tiles are decoded.
+    // The source decides the digits even where the tiles are decoded.
     template <int n>
-    static WeightedSums weighted_sums_for(bool decoded, int value_bits) {
+    static WeightedSums weighted_sums_for(bool decoded, int source) {
         if constexpr (Ops::kDecodesInRegisters) {
-            if (!decoded) return weighted_sums_from_table<n>(value_bits);
+            if (!decoded) return weighted_sums_from_table<n>(source);
         }
-        return weight_digits(value_bits) == 1 ? weighted_sums<kDecoded, n, 1> : weighted_sums<kDecoded, n, 2>;
+        return weight_digits(bits_of(source)) == 1 ? weighted_sums<kDecoded, n, 1> : weighted_sums<kDecoded, n, 2>;
     }
 
 private:
     template <int n>
-    static KeyDots key_dots_from_table(int bits) {
+    static KeyDots key_dots_from_table(int source) {
         static constexpr auto table = []<int... i>(std::integer_sequence<int, i...>) {
-            return std::array<KeyDots, sizeof...(i)>{key_dots<bits_of_source(i), n>...};
-        }(std::make_integer_sequence<int, kSources>());
-        return table[source_of_bits(bits)];
+            return std::array<KeyDots, sizeof...(i)>{key_dots<source_at(i), n>...};
+        }(std::make_integer_sequence<int, n_sources()>());
+        return table[index_of_source(source)];
     }
 
     template <int n>
-    static WeightedSums weighted_sums_from_table(int bits) {
+    static WeightedSums weighted_sums_from_table(int source) {
         static constexpr auto table = []<int... i>(std::integer_sequence<int, i...>) {
-            return std::array<WeightedSums, sizeof...(i)>{weighted_sums<kMinBits + i, n, weight_digits(kMinBits + i)>...};
-        }(std::make_integer_sequence<int, kSources - 1>());
-        return table[bits - kMinBits];
+            return std::array<WeightedSums, sizeof...(i)>{weighted_sums<source_at(i), n, weight_digits(bits_of(source_at(i)))>...};
+        }(std::make_integer_sequence<int, n_sources()>());
+        return table[index_of_source(source)];
     }
 };
 

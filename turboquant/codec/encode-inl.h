@@ -328,10 +328,4 @@ void encode_groups(const Codebook& book, const float* y, int n, int width, bool 
     return GroupEncoder<Ops, Levels::kAll>::encode(book, y, n, width, unbiased, out);
 }
 
-template <class Ops>
-constexpr CodecKernels make_kernels() {
-    using R = RotateKernels<Ops>;
-    return {R::rotate, R::rotate_any, R::rotate_inverse, encode_groups<Ops>};
-}
-
 }  // namespace tq::codec_impl

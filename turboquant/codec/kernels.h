@@ -6,6 +6,7 @@
 #include "turboquant/base/isa.h"
 #include "turboquant/codec/codebook.h"
 #include "turboquant/codec/rotation.h"
+#include "turboquant/codec/trellis.h"
 
 namespace tq {
 
@@ -25,6 +26,9 @@ struct CodecKernels {
     // unbiased: stores |y|^2 / <y, c> instead, so that inner products with y are unbiased (used for keys at 2 bits).
     void (*encode_groups)(const Codebook& book, const float* y, int n, int width, bool unbiased, uint8_t* codes,
                           uint8_t* scales);
+    // The same to trellis codes: each group is a chain of its own (codec/trellis.h).
+    void (*encode_trellis)(const TrellisBook& book, Side side, const float* y, int n, int width, uint8_t* codes,
+                           uint8_t* scales);
 };
 
 const CodecKernels& codec_kernels(Isa isa);

@@ -1,4 +1,4 @@
-#include "turboquant/codec/encode-inl.h"
+#include "turboquant/codec/kernels-inl.h"
 #include "turboquant/codec/kernels_isa.h"
 #include "turboquant/simd/ops_avxvnni.h"
 

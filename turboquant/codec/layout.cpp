@@ -5,10 +5,14 @@
 
 namespace tq {
 
-Result<PackedLayout> PackedLayout::create(Side side, int bits, int64_t n_embd, int64_t n_cells, int64_t n_stream) {
+Result<PackedLayout> PackedLayout::create(Side side, int bits, int64_t n_embd, int64_t n_cells, int64_t n_stream,
+                                          bool trellis) {
     constexpr int64_t kLimit = int64_t{1} << 40;  // keeps every product below in 64 bits
     if (bits < kMinBits || bits > kMaxBits) {
         return Status(Error::kInvalidArgument, "bits is " + std::to_string(bits) + "; allowed: 2 to 8");
+    }
+    if (trellis && (bits < kMinTrellisBits || bits > kMaxTrellisBits)) {
+        return Status(Error::kInvalidArgument, "bits is " + std::to_string(bits) + "; allowed with trellis codes: 3 to 5");
     }
     if (n_embd <= 0 || n_embd % kStepDims != 0 || n_embd > (1 << 24)) {
         return Status(Error::kInvalidArgument,
@@ -18,7 +22,7 @@ Result<PackedLayout> PackedLayout::create(Side side, int bits, int64_t n_embd, i
         return Status(Error::kInvalidArgument, "n_cells " + std::to_string(n_cells) + " x n_stream " +
                                                    std::to_string(n_stream) + " is not positive or too large");
     }
-    return PackedLayout{side, bits, n_embd, n_cells, n_stream};
+    return PackedLayout{side, bits, n_embd, n_cells, n_stream, trellis};
 }
 
 double effective_bits(Side side, int bits) { return bits + 8.0 / group_dims(side); }

@@ -34,9 +34,11 @@ struct PackedLayout {
     int64_t n_embd = 0;    // values a row, a multiple of 16
     int64_t n_cells = 0;   // cells a stream
     int64_t n_stream = 1;
+    bool trellis = false;  // trellis codes: a value's level depends on the codes before it in its group
 
     // Error: kInvalidArgument naming the argument.
-    static Result<PackedLayout> create(Side side, int bits, int64_t n_embd, int64_t n_cells, int64_t n_stream);
+    static Result<PackedLayout> create(Side side, int bits, int64_t n_embd, int64_t n_cells, int64_t n_stream,
+                                       bool trellis = false);
 
     int64_t n_steps() const { return n_embd / kStepDims; }
     int64_t n_groups() const { return (n_steps() + group_steps(side) - 1) >> group_steps_log2(side); }
@@ -54,6 +56,8 @@ struct PackedLayout {
     }
 
     int group_of_step(int64_t step) const { return static_cast<int>(step >> group_steps_log2(side)); }
+    // Whether what precedes the step in its group is a part of its chain (of trellis codes).
+    bool continues_chain(int64_t step) const { return step % group_steps(side) != 0; }
     // Steps that the group really has: the last one may be narrower.
     int64_t steps_in_group(int64_t group) const {
         return std::min<int64_t>(group_steps(side), n_steps() - group * group_steps(side));
@@ -89,15 +93,17 @@ struct CodePlanes {
     int count = 0;
     CodePlane plane[3]{};
 };
-constexpr CodePlanes code_planes(int bits) {
+// The highest bit of a trellis code, the path's, always has a plane of its own.
+constexpr CodePlanes code_planes(int bits, bool trellis = false) {
     CodePlanes planes;
     int shift = 0;
     for (int width : {8, 4, 2, 1}) {
-        if (bits & width) {
+        if ((trellis ? bits - 1 : bits) & width) {
             planes.plane[planes.count++] = CodePlane{width, shift, 128 * shift};
             shift += width;
         }
     }
+    if (trellis) planes.plane[planes.count++] = CodePlane{1, shift, 128 * shift};
     return planes;
 }
 

@@ -1,4 +1,4 @@
-// Presets: how many bits a key value and a value value get.
+// Presets: how many bits a key value and a value value get, and how they are coded.
 #pragma once
 
 #include <string>
@@ -12,15 +12,21 @@ enum class Side { kKey, kValue };
 
 inline constexpr int kMinBits = 2;
 inline constexpr int kMaxBits = 8;
+inline constexpr int kMinTrellisBits = 3;
+inline constexpr int kMaxTrellisBits = 5;
 
 struct Preset {
     int key_bits = 4;
     int value_bits = 4;
+    bool key_trellis = false;   // trellis codes (codec/trellis.h) instead of one code for each value
+    bool value_trellis = false;
 
     int bits(Side side) const { return side == Side::kKey ? key_bits : value_bits; }
-    std::string name() const { return "k" + std::to_string(key_bits) + "v" + std::to_string(value_bits); }
+    bool trellis(Side side) const { return side == Side::kKey ? key_trellis : value_trellis; }
+    std::string name() const;
 
-    // "k4v4", "k5v3", ..., or a number of bits "2".."8", or a fraction "2.5".."7.5": K gets the floor, V the ceiling.
+    // "k4v4", "k5v3", ..., "k4tv3t" (t: trellis codes, 3 to 5 bits), or a number of bits "2".."8", or a fraction
+    // "2.5".."7.5": K gets the floor, V the ceiling.
     // Error: kInvalidArgument, listing what is valid.
     static Result<Preset> parse(std::string_view text);
 };

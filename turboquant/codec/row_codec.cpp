@@ -80,17 +80,19 @@ struct PlaneOfCell {
     }
 };
 
-constexpr std::array<CodePlanes, kMaxBits + 1> kPlanes = [] {
-    std::array<CodePlanes, kMaxBits + 1> planes;
-    for (int bits = 0; bits <= kMaxBits; ++bits) planes[bits] = code_planes(bits);
+using PlanesByBits = std::array<CodePlanes, kMaxBits + 1>;
+constexpr PlanesByBits planes_by_bits(bool trellis) {
+    PlanesByBits planes;
+    for (int bits = kMinBits; bits <= (trellis ? kMaxTrellisBits : kMaxBits); ++bits) planes[bits] = code_planes(bits, trellis);
     return planes;
-}();
+}
+constexpr PlanesByBits kPlanes = planes_by_bits(false), kTrellisPlanes = planes_by_bits(true);
 
 // fn(PlaneOfCell) for every plane.
 template <Side side, class Fn>
-void for_planes(int bits, int cell_in_block, Fn fn) {
-    for (int p = 0; p < kPlanes[bits].count; ++p) {
-        const CodePlane& plane = kPlanes[bits].plane[p];
+void for_planes(const CodePlanes& planes, int cell_in_block, Fn fn) {
+    for (int p = 0; p < planes.count; ++p) {
+        const CodePlane& plane = planes.plane[p];
         switch (plane.width) {
             case 1: fn(PlaneOfCell<side, 1>(plane, cell_in_block)); break;
             case 2: fn(PlaneOfCell<side, 2>(plane, cell_in_block)); break;
@@ -101,9 +103,10 @@ void for_planes(int bits, int cell_in_block, Fn fn) {
 }
 
 template <class Fn>
-void for_planes(Side side, int bits, int cell_in_block, Fn fn) {
-    if (side == Side::kKey) for_planes<Side::kKey>(bits, cell_in_block, fn);
-    else for_planes<Side::kValue>(bits, cell_in_block, fn);
+void for_planes(const PackedLayout& layout, int cell_in_block, Fn fn) {
+    const CodePlanes& planes = (layout.trellis ? kTrellisPlanes : kPlanes)[layout.bits];
+    if (layout.side == Side::kKey) for_planes<Side::kKey>(planes, cell_in_block, fn);
+    else for_planes<Side::kValue>(planes, cell_in_block, fn);
 }
 
 // Stores n encoded values of a cell; the first is dim `begin` of the row, at a group's border.
@@ -123,20 +126,20 @@ void insert_groups(const PackedLayout layout, int64_t begin, int n, const uint8_
             tile += layout.tile_bytes();
         }
     }
-    for_planes(layout.side, layout.bits, cell_in_block, [&](const auto& plane) {
+    for_planes(layout, cell_in_block, [&](const auto& plane) {
         for (int step = 0; step < n_steps; ++step) plane.insert(codes + step * kStepDims, tiles[step]);
     });
 }
 
 }  // namespace
 
-void insert_codes(Side side, int bits, int cell_in_block, const uint8_t* codes, uint8_t* tile) {
-    for_planes(side, bits, cell_in_block, [=](const auto& plane) { plane.insert(codes, tile); });
+void insert_codes(const PackedLayout& layout, int cell_in_block, const uint8_t* codes, uint8_t* tile) {
+    for_planes(layout, cell_in_block, [=](const auto& plane) { plane.insert(codes, tile); });
 }
 
-void extract_codes(Side side, int bits, int cell_in_block, const uint8_t* tile, uint8_t* codes) {
+void extract_codes(const PackedLayout& layout, int cell_in_block, const uint8_t* tile, uint8_t* codes) {
     std::memset(codes, 0, kStepDims);
-    for_planes(side, bits, cell_in_block, [=](const auto& plane) { plane.extract(tile, codes); });
+    for_planes(layout, cell_in_block, [=](const auto& plane) { plane.extract(tile, codes); });
 }
 
 Result<RowCodec> RowCodec::create(const PackedLayout& layout, int head_dim, Isa isa) {
@@ -153,7 +156,8 @@ RowCodec::RowCodec(const PackedLayout& layout, Rotation rotation, Isa isa)
     : layout_(layout),
       rotation_(std::move(rotation)),
       kernels_(&codec_kernels(isa)),
-      book_(&codebook(layout.bits)),
+      book_(layout.trellis ? nullptr : &codebook(layout.bits)),
+      trellis_(layout.trellis ? &trellis_book(layout.bits) : nullptr),
       slice_dims_(std::lcm(rotation_.head_dim, group_dims(layout.side))) {
     if (slice_dims_ > layout.n_embd) slice_dims_ = static_cast<int>(layout.n_embd);
     n_slices_ = static_cast<int>((layout.n_embd + slice_dims_ - 1) / slice_dims_);
@@ -163,7 +167,6 @@ void RowCodec::encode_slice(const float* row, uint8_t* packed, int64_t stream, i
     const int64_t begin = int64_t{slice} * slice_dims_;
     const int64_t end = std::min<int64_t>(begin + slice_dims_, layout_.n_embd);
     const int group_width = group_dims(layout_.side);
-    const bool unbiased = layout_.side == Side::kKey && layout_.bits == 2;
     // Small enough buffers: heads are rotated into a window that always starts at a group border.
     alignas(64) float window[kMaxGroupedValues];
     alignas(64) uint8_t codes[kMaxGroupedValues];
@@ -175,7 +178,7 @@ void RowCodec::encode_slice(const float* row, uint8_t* packed, int64_t stream, i
         filled += head_dim();
         const bool last = head + head_dim() == end;
         const int n = last ? filled : filled - filled % group_width;
-        kernels_->encode_groups(*book_, window, n, group_width, unbiased, codes, scales);
+        encode_window(window, n, codes, scales);
         insert_groups(layout_, window_begin, n, codes, scales, packed, stream, cell);
         window_begin += n;
         filled -= n;
@@ -183,15 +186,27 @@ void RowCodec::encode_slice(const float* row, uint8_t* packed, int64_t stream, i
     }
 }
 
+void RowCodec::encode_window(const float* window, int n, uint8_t* codes, uint8_t* scales) const {
+    const int width = group_dims(layout_.side);
+    if (trellis_) return kernels_->encode_trellis(*trellis_, layout_.side, window, n, width, codes, scales);
+    const bool unbiased = layout_.side == Side::kKey && layout_.bits == 2;
+    kernels_->encode_groups(*book_, window, n, width, unbiased, codes, scales);
+}
+
 void RowCodec::decode_rotated(const uint8_t* packed, int64_t stream, int64_t cell, float* row) const {
     const int64_t block = cell / kBlockCells;
     const int cell_in_block = static_cast<int>(cell % kBlockCells);
     uint8_t codes[kStepDims];
+    int8_t levels[kStepDims];
+    int state = 0;
     for (int64_t step = 0; step < layout_.n_steps(); ++step) {
         const float scale = scale_from_code(
             packed[layout_.scale_offset(stream, layout_.group_of_step(step), block) + cell_in_block]);
-        extract_codes(layout_.side, layout_.bits, cell_in_block, packed + layout_.tile_offset(stream, step, block), codes);
-        for (int i = 0; i < kStepDims; ++i) row[step * kStepDims + i] = scale * static_cast<float>(book_->centroid[codes[i]]);
+        extract_codes(layout_, cell_in_block, packed + layout_.tile_offset(stream, step, block), codes);
+        if (!layout_.continues_chain(step)) state = 0;
+        if (trellis_) state = follow_trellis(*trellis_, layout_.side, state, codes, levels);
+        else for (int i = 0; i < kStepDims; ++i) levels[i] = book_->centroid[codes[i]];
+        for (int i = 0; i < kStepDims; ++i) row[step * kStepDims + i] = scale * static_cast<float>(levels[i]);
     }
 }
 
@@ -205,8 +220,8 @@ void RowCodec::copy(uint8_t* packed, int64_t from_stream, int64_t from_cell, int
     const int from = static_cast<int>(from_cell % kBlockCells), to = static_cast<int>(to_cell % kBlockCells);
     uint8_t codes[kStepDims];
     for (int64_t step = 0; step < layout_.n_steps(); ++step) {
-        extract_codes(layout_.side, layout_.bits, from, packed + layout_.tile_offset(from_stream, step, from_block), codes);
-        insert_codes(layout_.side, layout_.bits, to, codes, packed + layout_.tile_offset(to_stream, step, to_block));
+        extract_codes(layout_, from, packed + layout_.tile_offset(from_stream, step, from_block), codes);
+        insert_codes(layout_, to, codes, packed + layout_.tile_offset(to_stream, step, to_block));
     }
     for (int64_t group = 0; group < layout_.n_groups(); ++group) {
         packed[layout_.scale_offset(to_stream, group, to_block) + to] =
@@ -219,7 +234,7 @@ void RowCodec::clear(uint8_t* packed, int64_t stream, int64_t cell) const {
     const int cell_in_block = static_cast<int>(cell % kBlockCells);
     const uint8_t codes[kStepDims] = {};
     for (int64_t step = 0; step < layout_.n_steps(); ++step) {
-        insert_codes(layout_.side, layout_.bits, cell_in_block, codes, packed + layout_.tile_offset(stream, step, block));
+        insert_codes(layout_, cell_in_block, codes, packed + layout_.tile_offset(stream, step, block));
     }
     for (int64_t group = 0; group < layout_.n_groups(); ++group) {
         packed[layout_.scale_offset(stream, group, block) + cell_in_block] = 0;

@@ -19,7 +19,8 @@ public:
     const PackedLayout& layout() const { return layout_; }
     const Rotation& rotation() const { return rotation_; }
     const CodecKernels& kernels() const { return *kernels_; }
-    const Codebook& book() const { return *book_; }
+    const Codebook& book() const { return *book_; }              // of a layout without trellis
+    const TrellisBook& trellis() const { return *trellis_; }     // of one with
     int head_dim() const { return rotation_.head_dim; }
 
     // A row is encoded in independent slices: the least runs of dims that hold whole heads and whole groups.
@@ -48,17 +49,19 @@ public:
 
 private:
     RowCodec(const PackedLayout& layout, Rotation rotation, Isa isa);
+    void encode_window(const float* window, int n, uint8_t* codes, uint8_t* scales) const;
 
     PackedLayout layout_;
     Rotation rotation_;
     const CodecKernels* kernels_;
-    const Codebook* book_;
+    const Codebook* book_ = nullptr;
+    const TrellisBook* trellis_ = nullptr;
     int slice_dims_;
     int n_slices_;
 };
 
 // The 16 codes (one byte each) of dims step*16.. of one cell, in the tile at `tile`.
-void insert_codes(Side side, int bits, int cell_in_block, const uint8_t* codes, uint8_t* tile);
-void extract_codes(Side side, int bits, int cell_in_block, const uint8_t* tile, uint8_t* codes);
+void insert_codes(const PackedLayout& layout, int cell_in_block, const uint8_t* codes, uint8_t* tile);
+void extract_codes(const PackedLayout& layout, int cell_in_block, const uint8_t* tile, uint8_t* codes);
 
 }  // namespace tq

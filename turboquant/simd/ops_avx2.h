@@ -157,10 +157,18 @@ struct OpsAvx2 {
         else if constexpr (n > 0) return {_mm256_srli_epi16(a.lo, n), _mm256_srli_epi16(a.hi, n)};
         else return {_mm256_slli_epi16(a.lo, -n), _mm256_slli_epi16(a.hi, -n)};
     }
-    template <int n> static TQ_INLINE B select_low(B low, B high) {
-        const __m256i mask = _mm256_set1_epi8((1 << n) - 1);
-        return {_mm256_or_si256(_mm256_and_si256(mask, low.lo), _mm256_andnot_si256(mask, high.lo)),
-                _mm256_or_si256(_mm256_and_si256(mask, low.hi), _mm256_andnot_si256(mask, high.hi))};
+    template <int bits> static TQ_INLINE B select_bits(B a, B b) {
+        const __m256i mask = _mm256_set1_epi8(static_cast<char>(bits));
+        return {_mm256_or_si256(_mm256_and_si256(mask, a.lo), _mm256_andnot_si256(mask, b.lo)),
+                _mm256_or_si256(_mm256_and_si256(mask, a.hi), _mm256_andnot_si256(mask, b.hi))};
+    }
+    static TQ_INLINE B xor_bytes(B a, B b) { return {_mm256_xor_si256(a.lo, b.lo), _mm256_xor_si256(a.hi, b.hi)}; }
+    static TQ_INLINE B next_bytes(B a, B b) {
+        return {_mm256_or_si256(_mm256_slli_epi32(a.lo, 8), _mm256_srli_epi32(b.lo, 24)),
+                _mm256_or_si256(_mm256_slli_epi32(a.hi, 8), _mm256_srli_epi32(b.hi, 24))};
+    }
+    template <int n> static TQ_INLINE B next_lanes(B a, B b) {
+        return {next_lanes<n>(a.lo, b.hi), next_lanes<n>(a.hi, a.lo)};
     }
     static TQ_INLINE B xor_bytes(B a, uint8_t x) {
         const __m256i mask = _mm256_set1_epi8(static_cast<char>(x));
@@ -198,6 +206,9 @@ struct OpsAvx2 {
     }
 
 private:
+    template <int n> static TQ_INLINE __m256i next_lanes(__m256i a, __m256i b) {
+        return _mm256_alignr_epi8(a, _mm256_permute2x128_si256(b, a, 0x21), 16 - 4 * n);
+    }
     static TQ_INLINE void store_bytes_2(uint8_t* p, I a, I b) {
         const __m256i packed = _mm256_packs_epi16(_mm256_packs_epi32(a.lo, a.hi), _mm256_packs_epi32(b.lo, b.hi));
         const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);

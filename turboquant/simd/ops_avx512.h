@@ -121,9 +121,14 @@ struct OpsAvx512 {
         else if constexpr (n > 0) return {_mm512_srli_epi16(a.v, n)};
         else return {_mm512_slli_epi16(a.v, -n)};
     }
-    template <int n> static TQ_INLINE B select_low(B low, B high) {
-        return {_mm512_ternarylogic_epi32(_mm512_set1_epi8((1 << n) - 1), low.v, high.v, 0xca)};
+    template <int mask> static TQ_INLINE B select_bits(B a, B b) {
+        return {_mm512_ternarylogic_epi32(_mm512_set1_epi8(static_cast<char>(mask)), a.v, b.v, 0xca)};
     }
+    static TQ_INLINE B xor_bytes(B a, B b) { return {_mm512_xor_si512(a.v, b.v)}; }
+    static TQ_INLINE B next_bytes(B a, B b) {
+        return {_mm512_or_si512(_mm512_slli_epi32(a.v, 8), _mm512_srli_epi32(b.v, 24))};
+    }
+    template <int n> static TQ_INLINE B next_lanes(B a, B b) { return {_mm512_alignr_epi32(a.v, b.v, 16 - n)}; }
     static TQ_INLINE B xor_bytes(B a, uint8_t x) { return {_mm512_xor_si512(a.v, _mm512_set1_epi8(static_cast<char>(x)))}; }
     template <int bits> static TQ_INLINE B lookup_bytes(const uint8_t* table, B codes) { 
         return {lookup<bits>(table, _mm512_and_si512(codes.v, _mm512_set1_epi8((1 << bits) - 1)))};

@@ -132,9 +132,17 @@ struct OpsNeon {
         else if constexpr (n > 0) return {vshrq_n_u8(x.a, n), vshrq_n_u8(x.b, n), vshrq_n_u8(x.c, n), vshrq_n_u8(x.d, n)};
         else return {vshlq_n_u8(x.a, -n), vshlq_n_u8(x.b, -n), vshlq_n_u8(x.c, -n), vshlq_n_u8(x.d, -n)};
     }
-    template <int n> static TQ_INLINE B select_low(B x, B y) {
-        const uint8x16_t low = vdupq_n_u8((1 << n) - 1);
-        return {vbslq_u8(low, x.a, y.a), vbslq_u8(low, x.b, y.b), vbslq_u8(low, x.c, y.c), vbslq_u8(low, x.d, y.d)};
+    template <int bits> static TQ_INLINE B select_bits(B x, B y) {
+        const uint8x16_t mask = vdupq_n_u8(bits);
+        return {vbslq_u8(mask, x.a, y.a), vbslq_u8(mask, x.b, y.b), vbslq_u8(mask, x.c, y.c), vbslq_u8(mask, x.d, y.d)};
+    }
+    static TQ_INLINE B xor_bytes(B x, B y) { return {veorq_u8(x.a, y.a), veorq_u8(x.b, y.b), veorq_u8(x.c, y.c), veorq_u8(x.d, y.d)}; }
+    static TQ_INLINE B next_bytes(B x, B y) {
+        return {next_bytes(x.a, y.a), next_bytes(x.b, y.b), next_bytes(x.c, y.c), next_bytes(x.d, y.d)};
+    }
+    template <int n> static TQ_INLINE B next_lanes(B x, B y) {
+        constexpr int skipped = 16 - 4 * n;
+        return {vextq_u8(y.d, x.a, skipped), vextq_u8(x.a, x.b, skipped), vextq_u8(x.b, x.c, skipped), vextq_u8(x.c, x.d, skipped)};
     }
     static TQ_INLINE B xor_bytes(B x, uint8_t y) {
         const uint8x16_t mask = vdupq_n_u8(y);
@@ -151,6 +159,10 @@ struct OpsNeon {
     static TQ_INLINE I dot_value(I acc, int32_t weight, B value) { return dot(acc, value, vreinterpretq_s8_s32(vdupq_n_s32(weight))); }
 
 private:
+    static TQ_INLINE uint8x16_t next_bytes(uint8x16_t x, uint8x16_t y) {
+        const uint32x4_t after = vshlq_n_u32(vreinterpretq_u32_u8(x), 8);
+        return vreinterpretq_u8_u32(vsriq_n_u32(after, vreinterpretq_u32_u8(y), 24));
+    }
     static TQ_INLINE F all(float32x4_t x) { return {x, x, x, x}; }
     static TQ_INLINE I all(int32x4_t x) { return {x, x, x, x}; }
 

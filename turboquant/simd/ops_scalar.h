@@ -102,12 +102,18 @@ struct OpsScalar {
     static void store_bytes(void* p, B a) { std::memcpy(p, &a, sizeof a); }
     // Each byte's bits moved right by n (left for negative n); what enters at the other end is unspecified.
     template <int n> static B shift_bits(B a) { return map_bytes([&](int i) { return n >= 0 ? a.v[i] >> n : a.v[i] << -n; }); }
-    // The low n bits of `low`, the others of `high`.
-    template <int n> static B select_low(B low, B high) {
-        constexpr int mask = (1 << n) - 1;
-        return map_bytes([&](int i) { return (low.v[i] & mask) | (high.v[i] & ~mask); });
+    // Of each byte the bits of the mask from a, the others from b.
+    template <int mask> static B select_bits(B a, B b) {
+        return map_bytes([&](int i) { return (a.v[i] & mask) | (b.v[i] & ~mask); });
     }
     static B xor_bytes(B a, uint8_t x) { return map_bytes([&](int i) { return a.v[i] ^ x; }); }
+    static B xor_bytes(B a, B b) { return map_bytes([&](int i) { return a.v[i] ^ b.v[i]; }); }
+    // Byte k of a lane <- byte k - 1 of a's lane; byte 0 <- byte 3 of b's.
+    static B next_bytes(B a, B b) { return map_bytes([&](int i) { return i % 4 > 0 ? a.v[i - 1] : b.v[i + 3]; }); }
+    // Lane l <- lane l - n of a; the first n lanes <- the last n of b. n is 1 to 3.
+    template <int n> static B next_lanes(B a, B b) {
+        return map_bytes([&](int i) { return i >= 4 * n ? a.v[i - 4 * n] : b.v[64 + i - 4 * n]; });
+    }
     // table[low bits of the code], bits 2..7; anything may be above them. The table's 2^bits entries are repeated to 128.
     template <int bits> static B lookup_bytes(const uint8_t* table, B codes) { return map_bytes([&](int i) { return table[codes.v[i] & 127]; }); }
 

@@ -5,13 +5,13 @@
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
-#include <sstream>
 #include <thread>
 
 #include <fmt/format.h>
 
 #include "eval/evaluation.h"
 #include "eval/report.h"
+#include "file.h"
 #include "ggml_api.h"
 
 namespace tq::tool {
@@ -20,16 +20,6 @@ namespace {
 int fail(int status, const std::string& message) {
     fmt::print(stderr, "tq: error: {}\n", message);
     return status;
-}
-
-Result<std::string> read_file(const std::string& path) {
-    std::error_code error;
-    if (std::filesystem::is_directory(path, error)) return Status(Error::kInvalidArgument, path + ": is a folder");
-    std::ifstream in(path, std::ios::binary);
-    std::ostringstream text;
-    text << in.rdbuf();
-    if (!in || !text) return Status(Error::kInvalidArgument, path + ": can't be read");
-    return text.str();
 }
 
 // FNV-1a.

@@ -84,7 +84,7 @@ Status Host::load_plugin() {
     return {};
 }
 
-Result<Session> Host::open(const CacheChoice& cache, int n_ctx, int n_batch, int n_ubatch) {
+Result<Session> Host::open(const CacheChoice& cache, int n_ctx, int n_batch, int n_ubatch, Watch watch) {
     if (cache.preset && !plugin_) {
         if (Status status = load_plugin(); !status.ok()) return status;
     }
@@ -105,6 +105,8 @@ Result<Session> Host::open(const CacheChoice& cache, int n_ctx, int n_batch, int
     params.type_k = cache.key_type;
     params.type_v = cache.value_type;
     params.no_perf = true;
+    params.cb_eval = watch.callback;
+    params.cb_eval_user_data = watch.data;
     llama_model* model = cache.preset ? packed_model_.get() : cpu_model_.get();
     llama_context* context = api_->init_from_model(model, params);
     if (!context) return failure(cache.name + ": llama.cpp can't make a context with this KV cache");

@@ -44,8 +44,13 @@ class Host {
     // Loads libraries and the model. Errors: kUnsupported, kInvalidArgument, with llama.cpp's own words.
     static Result<Host> create(const HostOptions& options);
 
+    // A function that llama.cpp calls for every node of its graphs, before and after.
+    struct Watch {
+        ggml_backend_sched_eval_callback callback = nullptr;
+        void* data = nullptr;
+    };
     // n_batch tokens at most in a call of decode, computed n_ubatch at a time.
-    Result<Session> open(const CacheChoice& cache, int n_ctx, int n_batch, int n_ubatch);
+    Result<Session> open(const CacheChoice& cache, int n_ctx, int n_batch, int n_ubatch, Watch watch = {nullptr, nullptr});
 
     // With the model's own beginning of a text.
     Tokens tokenize(const std::string& text) const;

@@ -1,0 +1,64 @@
+// Trellis-coded quantization (Marcellin and Fischer, IEEE Trans. Communications 38, 1990; Ungerboeck's 8-state code).
+//
+// b bits a value choose among 2^(b+1) levels, a codebook of one bit more, of which each value may use half. Levels are
+// dealt to four subsets in turn: level i of the sorted ones belongs to subset i % 4. A code is
+//
+//     inner index (b - 1 bits, low) | path bit u (high)
+//
+// and with u1, u2, u3 the path bits of the one, two and three values before, value t has the level
+//
+//     level 4 * inner + 2 * w + s,    w = u ^ u1 ^ u3,    s = u2
+//
+// Where there are no values before, their path bits are 0. The values of a group are a chain, in the order of
+// trellis_position; chains are independent, and decoding looks at four codes only, never further back.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "turboquant/codec/layout.h"
+#include "turboquant/codec/preset.h"
+
+namespace tq {
+
+inline constexpr int kTrellisStates = 8;   // u1 | u2 << 1 | u3 << 2
+inline constexpr int kTrellisSubsets = 4;  // 2 * w + s
+
+// The order in which a step's 16 dims follow each other in a chain: values in theirs, keys those of one byte of the
+// tile's lanes before those of the next (dims 0 4 8 12 1 5 ...), which is how kernels find a bit's predecessors.
+constexpr int trellis_dim(Side side, int position) {
+    return side == Side::kValue ? position : 4 * (position % 4) + position / 4;
+}
+
+constexpr int trellis_subset(int state, int path_bit) {
+    const int u1 = state & 1, u2 = state >> 1 & 1, u3 = state >> 2 & 1;
+    return 2 * (path_bit ^ u1 ^ u3) + u2;
+}
+constexpr int next_trellis_state(int state, int path_bit) { return (state << 1 | path_bit) & (kTrellisStates - 1); }
+
+struct TrellisBook {
+    int bits = 0;
+    // As in Codebook: value / sigma * sigma_units is what gets quantized.
+    float sigma_units = 0;
+    // By index: inner | w << (bits - 1) | s << bits.
+    std::array<int8_t, 2 << kMaxTrellisBits> level{};
+    // By sign (1: negative), rounded magnitude and subset: the inner index of the subset's nearest level, and that level
+    // with the sign taken off.
+    struct Nearest {
+        alignas(16) std::array<float, kTrellisSubsets> level;
+        std::array<uint8_t, kTrellisSubsets> inner;
+    };
+    std::array<std::array<Nearest, 128>, 2> nearest{};
+
+    int level_at(int subset, int inner_index) const {
+        return level[static_cast<size_t>(inner_index | (subset >> 1) << (bits - 1) | (subset & 1) << bits)];
+    }
+};
+
+// The levels of a step's 16 codes, in the order of dims, after the codes that led to `state`. Returns the state behind it.
+int follow_trellis(const TrellisBook& book, Side side, int state, const uint8_t* codes, int8_t* levels);
+
+// bits 3..5. The tables are the format: the same in every build.
+const TrellisBook& trellis_book(int bits);
+
+}  // namespace tq
