@@ -24,8 +24,8 @@ Result<AttentionMode> parse_attention(std::string_view text) {
 
 std::string Config::description() const {
     return fmt::format("{}, {:.2f} bits per value (K {:.3f}, V {:.3f}), {}, {} attention", preset.name(),
-                       effective_bits(preset), effective_bits(Side::kKey, preset.key_bits),
-                       effective_bits(Side::kValue, preset.value_bits), isa_name(isa), attention_name(attention));
+                       effective_bits(preset), effective_bits(preset, Side::kKey),
+                       effective_bits(preset, Side::kValue), isa_name(isa), attention_name(attention));
 }
 
 Result<Config> Config::from_environment() {

@@ -27,7 +27,7 @@ std::optional<Side> side_of_name(std::string_view name) {
 
 PackedLayout layout_of(const ggml_tensor* root, Side side, const Config& config) {
     // kv_side has checked what create() checks.
-    return PackedLayout::create(side, config.preset.bits(side), root->ne[0], root->ne[1], root->ne[2], config.preset.trellis(side)).value();
+    return PackedLayout::create(side, config.preset.bits(side), root->ne[0], root->ne[1], root->ne[2], config.preset.trellis(side), config.preset.centered(side)).value();
 }
 
 // The widest rotation that fits a row whose head_dim is unknown or not supported.
@@ -102,6 +102,7 @@ void KvTensor::set_head_dim(int head_dim) {
     if (codec_) {
         for (int64_t i = 0; i < n_rows(); ++i) {
             decode_row(i, row_.data());
+            if (std::all_of(row_.begin(), row_.end(), [](float x) { return x == 0; })) continue;   // most likely never written
             codec->encode(row_.data(), data_, i / layout_.n_cells, i % layout_.n_cells);
         }
     }
@@ -164,11 +165,23 @@ void KvTensor::fill(uint8_t value, size_t offset, size_t size) {
     update(offset, size, [&](uint8_t* row, size_t n) { std::memset(row, value, n); });
 }
 
+// Of blocks that are copied as a whole, from one stream to another.
+void KvTensor::copy_centers(int64_t from, int64_t to, int64_t n) {
+    const int64_t cells = layout_.n_cells;
+    if (from / cells == to / cells || from % cells != to % cells) return;
+    for (int64_t row = (to % cells + kBlockCells - 1) / kBlockCells * kBlockCells - to % cells; row < n; row += kBlockCells) {
+        const int64_t cell = to % cells + row;
+        if (std::min(cell + kBlockCells, cells) > to % cells + n) return;   // not the whole block
+        codec().copy_center(data_, from / cells, cell / kBlockCells, to / cells, cell / kBlockCells);
+    }
+}
+
 bool KvTensor::copy_within(size_t source_offset, size_t offset, size_t size) {
     const PackedLayout& a = layout_;
     if (offset % row_bytes_ != 0 || source_offset % row_bytes_ != 0 || size % row_bytes_ != 0) return false;
     const int64_t from = static_cast<int64_t>(source_offset / row_bytes_), to = static_cast<int64_t>(offset / row_bytes_);
     const int64_t n = static_cast<int64_t>(size / row_bytes_);
+    copy_centers(from, to, n);
     for (int64_t i = 0; i < n; ++i) {
         const int64_t at = from < to ? n - 1 - i : i;
         codec().copy(data_, (from + at) / a.n_cells, (from + at) % a.n_cells, (to + at) / a.n_cells, (to + at) % a.n_cells);

@@ -67,6 +67,7 @@ public:
 
 private:
     void encode_nominal(const uint8_t* bytes, int64_t index);
+    void copy_centers(int64_t from, int64_t to, int64_t n);
     template <class Fn>
     void update(size_t offset, size_t size, Fn fn);
 

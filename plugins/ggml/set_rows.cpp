@@ -41,7 +41,8 @@ const float* SetRowsTask::float_row(int64_t i, int thread) {
     return row;
 }
 
-// Cells of one block share bytes, so a (block, slice) always belongs to one thread.
+// Cells of one block share bytes, so a (block, slice) always belongs to one thread; of centered keys, whose blocks depend on
+// those before, a slice.
 void SetRowsTask::run(int thread, int n_threads) {
     const int n_slices = codec_.n_slices();
     for (int64_t i = 0; i < rows_->ne[1]; ++i) {
@@ -51,7 +52,8 @@ void SetRowsTask::run(int thread, int n_threads) {
             continue;
         }
         for (int slice = 0; slice < n_slices; ++slice) {
-            if ((kv_.block_of_row(index) * n_slices + slice) % n_threads == thread) {
+            const int64_t block = kv_.layout().centered ? 0 : kv_.block_of_row(index);
+            if ((block * n_slices + slice) % n_threads == thread) {
                 kv_.encode_slice(float_row(i, thread), index, slice);
             }
         }

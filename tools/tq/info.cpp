@@ -93,8 +93,8 @@ Json to_json(const Report& r, const InfoOptions& options) {
     for (Isa isa : available_isas()) available.push_back(isa_name(isa));
     for (const Preset& p : r.presets) {
         presets.push_back({{"name", p.name()},
-                           {"key_bits", effective_bits(Side::kKey, p.key_bits)},
-                           {"value_bits", effective_bits(Side::kValue, p.value_bits)},
+                           {"key_bits", effective_bits(p, Side::kKey)},
+                           {"value_bits", effective_bits(p, Side::kValue)},
                            {"mean_bits", effective_bits(p)},
                            {"default", p.name() == kDefaultPreset}});
     }
@@ -130,8 +130,8 @@ void print_text(const Report& r, const InfoOptions& options) {
     fmt::print("instruction set: {} (available: {}; TURBOQUANT_ISA chooses)\n\n", isa_name(r.isa), others);
     fmt::print("effective bits per value, scales included:\n\n  {:8} {:>7} {:>7} {:>7}\n", "preset", "K", "V", "mean");
     for (const Preset& p : r.presets) {
-        fmt::print("  {:8} {:>7.3f} {:>7.3f} {:>7.3f}{}\n", p.name(), effective_bits(Side::kKey, p.key_bits),
-                   effective_bits(Side::kValue, p.value_bits), effective_bits(p),
+        fmt::print("  {:8} {:>7.3f} {:>7.3f} {:>7.3f}{}\n", p.name(), effective_bits(p, Side::kKey),
+                   effective_bits(p, Side::kValue), effective_bits(p),
                    p.name() == kDefaultPreset ? "  default" : "");
     }
     if (options.preset.empty()) fmt::print("\n  any k<K bits>v<V bits> with 2 to 8 bits each is a preset\n");

@@ -66,7 +66,7 @@ std::optional<double> ggml_kv_bits(const GgufModel& model, int64_t n_cells, int 
 
 KvCost packed_kv_cost(const GgufModel& model, int64_t n_cells, const Preset& preset) {
     const size_t bytes = sum_rows(model, [&](Side side, int64_t n_embd) {
-        const Result<PackedLayout> layout = PackedLayout::create(side, preset.bits(side), n_embd, n_cells, 1, preset.trellis(side));
+        const Result<PackedLayout> layout = PackedLayout::create(side, preset.bits(side), n_embd, n_cells, 1, preset.trellis(side), preset.centered(side));
         return layout.ok() ? layout->bytes() : ggml().row_size(GGML_TYPE_F16, n_embd) * static_cast<size_t>(n_cells);
     });
     return make_cost(preset.name(), bytes, kv_values(model, n_cells));

@@ -14,6 +14,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "turboquant/attention/centers-inl.h"
 #include "turboquant/attention/dots-inl.h"
 #include "turboquant/attention/kernels.h"
 #include "turboquant/attention/softmax-inl.h"
@@ -75,6 +76,7 @@ struct Scratch {
     float* masks;            // [row][block of a span][64]
     uint8_t* weights;        // [row][block of a span][2 digits][64]
     float* units;            // [block of a span][row]
+    float* centers;          // [row][kSpanCells]: q . centers of a run of blocks, if keys are centered
     RunningRows chunk;       // of this chunk
     RunningRows total;       // over all chunks
     size_t bytes;
@@ -90,6 +92,7 @@ struct Scratch {
         masks = take<float>(base, size_t{kMaxTileRows} * kSpanCells);
         weights = take<uint8_t>(base, size_t{kMaxTileRows} * kRowWeights);
         units = take<float>(base, size_t{kSpanBlocks} * kPaddedRows);
+        centers = take<float>(base, g.keys_centered ? size_t{kMaxTileRows} * kSpanCells : 0);
         for (RunningRows* rows : {&chunk, &total}) {
             *rows = {take<float>(base, kPaddedRows), take<float>(base, kPaddedRows), take<float>(base, size_t{kMaxTileRows} * g.shape.head_dim_v),
                      static_cast<size_t>(g.shape.head_dim_v)};
@@ -181,6 +184,14 @@ struct Kernels {
         Strided decoded[kMaxSteps];   // the block that scratch holds, whatever its index
     };
 
+    // Keys of a head, and their centers if they have any.
+    struct Keys {
+        Head own;
+        const Centers* centers;   // null: none
+        int n_rows;               // of the tile
+        int64_t loaded = -1;      // the run of centers whose products are in scratch
+    };
+
     // fn(constant number of rows, first row) for runs of at most kMaxBatchRows rows that cover all live ones.
     template <class Fn>
     static TQ_INLINE void for_batches(uint32_t live, Fn fn) {
@@ -203,7 +214,7 @@ struct Kernels {
         return !Ops::kDecodesInRegisters || rows > (kDecodeBatches - 1) * Dots::kMaxBatchRows;
     }
 
-    static void attend_span(const AttentionGeometry& g, const Head& keys, const Head& values, const Scratch& m, const Span& span) {
+    static void attend_span(const AttentionGeometry& g, Keys& keys, const Head& values, const Scratch& m, const Span& span) {
         for (int b = 0; b < span.masks.n_blocks; ++b) add_logits(keys, m, span, b);
         for_batches(span.live, [&](auto n, int first) {
             Soft::template probabilities<n>(g.shape.softcap, m.logits + kSpanCells * first, m.logit_scale + first, span.masks, m.chunk, first,
@@ -215,15 +226,41 @@ struct Kernels {
         }
     }
 
-    static void add_logits(const Head& keys, const Scratch& m, const Span& span, int b) {
+    static void add_logits(Keys& keys, const Scratch& m, const Span& span, int b) {
+        static constexpr float kNoCenter = 0;
         const int64_t block = span.block[b];
-        const bool decode = decodes_first(span.live_in_block[b]);
+        if (!keys.centers) {
+            multiply(keys.own, m, {m.query_words, m.query_bias, &kNoCenter, 0}, block, span.live_in_block[b], m.logits + kBlockCells * b);
+            return;
+        }
+        if (const int64_t wanted = block / kCenterRun; wanted != keys.loaded) {
+            multiply_centers(keys, m, wanted);
+            keys.loaded = wanted;
+        }
+        multiply(keys.own, m, {m.query_words, m.query_bias, m.centers + block % kCenterRun, kSpanCells}, block, span.live_in_block[b],
+                 m.logits + kBlockCells * b);
+    }
+
+    // All queries of the tile times the centers of a run of blocks, which are decoded to L1 as if they were keys.
+    static void multiply_centers(const Keys& keys, const Scratch& m, int64_t run) {
+        static constexpr float kNoCenter = 0;
+        alignas(64) uint8_t scales[kMaxSegments][kCenterRun];
+        HeadTiles tiles;
+        decode_centers(*keys.centers, keys.own.tiles.segments, run, m.key_tiles, scales, tiles);
+        const typename Dots::Queries queries{m.query_words, m.query_bias, &kNoCenter, 0};
+        for_batches(~0u >> (kMaxTileRows - keys.n_rows), [&](auto n, int first) {
+            Dots::template dots_of_cells<kDecoded, n, 1, 0>({&tiles, tiles.tiles, 0}, queries, first, 0, m.centers + kSpanCells * first);
+        });
+    }
+
+    // Queries of the live rows times the keys of one block. out: of row 0, rows kSpanCells apart.
+    static void multiply(const Head& keys, const Scratch& m, const typename Dots::Queries& queries, int64_t block, uint32_t live, float* out) {
+        const bool decode = decodes_first(live);
         if (decode) TileDecoder<Ops>::template decode_steps<Side::kKey, Ops::kKeyBias>(keys.tiles, block, 0, keys.tiles.n_steps, m.key_tiles);
         prefetch_scales(keys.tiles, block);
-        const typename Dots::Queries queries{m.query_words, m.query_bias};
-        for_batches(span.live_in_block[b], [&](auto n, int first) {
+        for_batches(live, [&](auto n, int first) {
             const auto dots = Dots::template key_dots_for<n>(decode, keys.tiles.source);
-            dots(block_of(keys, block, decode), queries, first, m.logits + kSpanCells * first + kBlockCells * b);
+            dots(block_of(keys, block, decode), queries, first, out + kSpanCells * first);
         });
     }
 
@@ -382,9 +419,9 @@ struct Kernels {
         }
     }
 
-    static Head make_head(const PackedTensor& tensor, int64_t stream, int head_dim, int head_kv, int bias, const uint8_t* decoded) {
+    static Head make_head(const PackedLayout& layout, const uint8_t* data, int64_t stream, int head_dim, int head_kv, int bias, const uint8_t* decoded) {
         Head head;
-        head.tiles = head_tiles(tensor, stream, head_dim, head_kv, bias);
+        head.tiles = head_tiles(layout, data, stream, head_dim, head_kv, bias);
         for (int step = 0; step < head.tiles.n_steps; ++step) head.decoded[step] = {decoded + kTileValues * step, 0};
         return head;
     }
@@ -393,9 +430,12 @@ struct Kernels {
         const AttentionShape& s = g.shape;
         const Tile t = tile_of_item(g, item);
         const Scratch m(g, workspace + g.scratch_offset + static_cast<size_t>(thread) * g.scratch_bytes);
-        const Head keys = make_head(in.k, in.k_first_stream + t.stream, s.head_dim_k, t.head_kv, Ops::kKeyBias, m.key_tiles);
-        const Head values = make_head(in.v, in.v_first_stream + t.stream, s.head_dim_v, t.head_kv, 0, m.value_tiles);
-        gather_queries(g, workspace, t, keys.tiles.segments.count, m);
+        const PackedLayout& layout = in.k.codec->layout();
+        const Centers centers = centers_of_head(in.k, in.k_first_stream + t.stream, s.head_dim_k, t.head_kv, Ops::kKeyBias);
+        Keys keys{make_head(layout, in.k.data, in.k_first_stream + t.stream, s.head_dim_k, t.head_kv, Ops::kKeyBias, m.key_tiles),
+                  layout.centered ? &centers : nullptr, t.n_rows};
+        const Head values = make_head(in.v.codec->layout(), in.v.data, in.v_first_stream + t.stream, s.head_dim_v, t.head_kv, 0, m.value_tiles);
+        gather_queries(g, workspace, t, keys.own.tiles.segments.count, m);
         const int64_t n_blocks = (s.n_kv + kBlockCells - 1) / kBlockCells;
         constexpr int64_t kChunkBlocks = kChunkCells / kBlockCells;
         if (!g.split()) reset(m.total, t.n_rows);

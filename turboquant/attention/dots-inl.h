@@ -42,15 +42,19 @@ struct DotKernels {
     struct Queries {
         int32_t* words;   // [head_dim / 4][kMaxTileRows]
         int32_t* bias;    // [segment][kMaxTileRows]: -kKeyBias * sum(q)
+        const float* centers;   // [row]: q . the center of the block's keys, rows center_stride apart
+        size_t center_stride;
     };
 
-    // out[row][cell], rows kSpanCells apart, = sum over dims of key scale * (q . centroid), in units of the query's scale, for n rows and
+    // out[row][cell], rows kSpanCells apart, = centers[row] + sum over dims of key scale * (q . centroid), in units of the query's scale, for n rows and
     // 16 * vectors cells from vector `first` of 16 cells in a half tile (two vectors) on.
     template <int source, int n, int vectors, int first>
     static TQ_INLINE void dots_of_cells(const Block& block, const Queries& queries, int row, int half, float* out) {
         constexpr int halves = vectors == 4 ? 2 : 1;
         F sums[n][vectors];
-        unrolled<n * vectors>([&](auto i) TQ_LAMBDA { sums[i / vectors][i % vectors] = Ops::set1(0); });
+        unrolled<n * vectors>([&](auto i) TQ_LAMBDA {
+            sums[i / vectors][i % vectors] = Ops::set1(queries.centers[queries.center_stride * (row + i / vectors)]);
+        });
         const HeadTiles& head = *block.head;
         for (int s = 0; s < head.segments.count; ++s) {
             const Segment& segment = head.segments.at[s];

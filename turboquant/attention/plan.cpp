@@ -48,6 +48,7 @@ Result<AttentionPlan> AttentionPlan::create(const AttentionShape& shape, const R
     g.shape = shape;
     g.key_bits = keys.layout().bits;
     g.value_bits = values.layout().bits;
+    g.keys_centered = keys.layout().centered;
     g.group_size = shape.n_head / shape.n_head_kv;
     g.rows_per_head_kv = shape.n_tokens * g.group_size;
     g.n_row_tiles = (g.rows_per_head_kv + kMaxTileRows - 1) / kMaxTileRows;

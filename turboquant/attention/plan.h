@@ -39,6 +39,7 @@ enum class AttentionPhase { kPrepare, kAttend, kMerge };
 struct AttentionGeometry {
     AttentionShape shape;
     int key_bits, value_bits;
+    bool keys_centered;
     int group_size;            // query heads a KV head
     int64_t rows_per_head_kv;  // n_tokens * group_size: (token, head in group), the head running fastest
     int64_t n_row_tiles;       // tiles of kMaxTileRows rows

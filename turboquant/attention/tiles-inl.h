@@ -107,8 +107,7 @@ static TQ_INLINE void prefetch_scales(const HeadTiles& head, int64_t block) {
     for (int s = 0; s < head.segments.count; ++s) prefetch(head.scales[s].at(block) + head.scales[s].ahead());
 }
 
-static TQ_INLINE HeadTiles head_tiles(const PackedTensor& tensor, int64_t stream, int head_dim, int head_kv, int bias) {
-    const PackedLayout& layout = tensor.codec->layout();
+static TQ_INLINE HeadTiles head_tiles(const PackedLayout& layout, const uint8_t* data, int64_t stream, int head_dim, int head_kv, int bias) {
     HeadTiles head;
     head.source = source_of(layout);
     head.n_steps = head_dim / kStepDims;
@@ -117,10 +116,10 @@ static TQ_INLINE HeadTiles head_tiles(const PackedTensor& tensor, int64_t stream
         const int64_t in_row = int64_t{head_kv} * head.n_steps + step;
         const int64_t tiles_in_block = layout.steps_in_group(layout.group_of_step(in_row));
         head.continues[step] = layout.continues_chain(in_row);
-        head.tiles[step] = {tensor.data + layout.tile_offset(stream, in_row, 0), layout.tile_bytes() * tiles_in_block};
+        head.tiles[step] = {data + layout.tile_offset(stream, in_row, 0), layout.tile_bytes() * tiles_in_block};
     }
     for (int s = 0; s < head.segments.count; ++s) {
-        head.scales[s] = {tensor.data + layout.scale_offset(stream, head.segments.at[s].group, 0), kBlockCells};
+        head.scales[s] = {data + layout.scale_offset(stream, head.segments.at[s].group, 0), kBlockCells};
     }
     head.table = centroid_table(head.source, bias);
     return head;

@@ -11,7 +11,7 @@ void KvCache::Deleter::operator()(uint8_t* p) const { ::operator delete[](p, std
 Result<KvCache::Plane> KvCache::create_plane(const KvCacheParams& params, Side side, Isa isa) {
     const int head_dim = side == Side::kKey ? params.head_dim_k : params.head_dim_v;
     auto layout = PackedLayout::create(side, params.preset.bits(side), int64_t{params.n_head_kv} * head_dim, params.n_cells,
-                                       params.n_stream, params.preset.trellis(side));
+                                       params.n_stream, params.preset.trellis(side), params.preset.centered(side));
     if (!layout.ok()) return layout.status();
     auto codec = RowCodec::create(layout.value(), head_dim, isa);
     if (!codec.ok()) return codec.status();
@@ -88,6 +88,7 @@ Status KvCache::truncate(int64_t stream, int64_t length) {
         keys_.codec.clear(keys_.data.get(), stream, cell);
         values_.codec.clear(values_.data.get(), stream, cell);
     }
+    keys_.codec.reset_centers(keys_.data.get(), stream, (length + kBlockCells - 1) / kBlockCells);
     lengths_[stream] = std::min(lengths_[stream], length);
     return {};
 }

@@ -41,7 +41,8 @@ public:
     // Decodes n cells to dense rows; either pointer may be null.
     Status read(int64_t stream, int64_t cell, int64_t n, float* k, float* v) const;
 
-    // Copies cells between (or within) streams, byte for byte; ranges may overlap.
+    // Copies cells between (or within) streams; ranges may overlap. Byte for byte, but for keys whose block has another
+    // center there: those are encoded again.
     Status copy(int64_t from_stream, int64_t from_cell, int64_t to_stream, int64_t to_cell, int64_t n);
 
     // Drops cells [length, ...) of a stream. The cells keep no data.

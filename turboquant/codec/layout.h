@@ -6,6 +6,8 @@
 //   group  = the dims that share one scale per cell: 32 for keys, 64 for values, counted from the row's start
 //
 // Code plane:  [stream][group][block][step in group][tile], scale plane behind it: [stream][group][block][64 cells].
+// Centered keys: a block's keys are coded as what they differ by from a center. Centers lie behind the scales, row by row:
+// [stream][block][n_embd codes of 4 bits, the first in the low bits; a scale for each group, 0 as long as none is chosen].
 // Nothing here depends on head_dim: a cache can be allocated before head_dim is known.
 #pragma once
 
@@ -23,6 +25,7 @@ inline constexpr int kBlockCells = 64;
 inline constexpr int kTileUnits = 16;       // a tile is 16 units of 64 codes: 16 lanes x 4 codes
 inline constexpr int kTileValues = kStepDims * kBlockCells;
 inline constexpr size_t kPlaneAlignment = 64;
+inline constexpr int kCenterBits = 4;
 
 constexpr int group_steps_log2(Side side) { return side == Side::kKey ? 1 : 2; }   // to shift instead of dividing
 constexpr int group_steps(Side side) { return 1 << group_steps_log2(side); }
@@ -35,10 +38,11 @@ struct PackedLayout {
     int64_t n_cells = 0;   // cells a stream
     int64_t n_stream = 1;
     bool trellis = false;  // trellis codes: a value's level depends on the codes before it in its group
+    bool centered = false; // keys only
 
     // Error: kInvalidArgument naming the argument.
     static Result<PackedLayout> create(Side side, int bits, int64_t n_embd, int64_t n_cells, int64_t n_stream,
-                                       bool trellis = false);
+                                       bool trellis = false, bool centered = false);
 
     int64_t n_steps() const { return n_embd / kStepDims; }
     int64_t n_groups() const { return (n_steps() + group_steps(side) - 1) >> group_steps_log2(side); }
@@ -48,7 +52,20 @@ struct PackedLayout {
     size_t code_stream_bytes() const { return static_cast<size_t>(n_steps() * n_blocks()) * tile_bytes(); }
     size_t scale_stream_bytes() const { return static_cast<size_t>(n_groups() * n_blocks()) * kBlockCells; }
     size_t code_plane_bytes() const { return static_cast<size_t>(n_stream) * code_stream_bytes(); }
-    size_t bytes() const { return static_cast<size_t>(n_stream) * (code_stream_bytes() + scale_stream_bytes()); }
+    size_t bytes() const {
+        const size_t rows = static_cast<size_t>(n_stream) * (code_stream_bytes() + scale_stream_bytes());
+        return centered ? rows + center_bytes() : rows;
+    }
+
+    size_t center_codes_bytes() const { return static_cast<size_t>(n_embd) * kCenterBits / 8; }
+    size_t center_row_bytes() const { return center_codes_bytes() + static_cast<size_t>(n_groups()); }
+    size_t center_bytes() const {
+        return (static_cast<size_t>(n_stream * n_blocks()) * center_row_bytes() + kPlaneAlignment - 1) / kPlaneAlignment * kPlaneAlignment;
+    }
+    size_t center_offset(int64_t stream, int64_t block) const {
+        return code_plane_bytes() + static_cast<size_t>(n_stream) * scale_stream_bytes() +
+               static_cast<size_t>(stream * n_blocks() + block) * center_row_bytes();
+    }
 
     // Everything counted: codes, scales and the padding of the last block.
     double effective_bits() const {
@@ -77,9 +94,9 @@ struct PackedLayout {
 };
 
 // Effective bits per value of a preset for rows whose width is a multiple of 64, without block padding.
-double effective_bits(Side side, int bits);
+double effective_bits(const Preset& preset, Side side);
 inline double effective_bits(const Preset& preset) {
-    return (effective_bits(Side::kKey, preset.key_bits) + effective_bits(Side::kValue, preset.value_bits)) / 2;
+    return (effective_bits(preset, Side::kKey) + effective_bits(preset, Side::kValue)) / 2;
 }
 
 // The planes that a code is cut into: 3 bits = a 2-bit plane and a 1-bit plane, low bits first in the widest plane.

@@ -9,33 +9,40 @@ bool is_width(char c) { return c >= '0' + kMinBits && c <= '0' + kMaxBits; }
 
 struct Coding {
     int bits;
-    bool trellis;
+    bool centered, trellis;
 };
 
-// Takes "k4" or "k4t" off the front of the text.
-std::optional<Coding> take_coding(char side, std::string_view& text) {
-    if (text.size() < 2 || text[0] != side || !is_width(text[1])) return std::nullopt;
-    Coding coding{text[1] - '0', text.size() > 2 && text[2] == 't'};
-    if (coding.trellis && (coding.bits < kMinTrellisBits || coding.bits > kMaxTrellisBits)) return std::nullopt;
-    text.remove_prefix(coding.trellis ? 3 : 2);
-    return coding;
+bool take(char c, std::string_view& text) {
+    if (text.empty() || text[0] != c) return false;
+    text.remove_prefix(1);
+    return true;
 }
 
-std::string coding_name(char side, int bits, bool trellis) {
-    return side + std::to_string(bits) + (trellis ? "t" : "");
+// Takes "k4", "k4c", "k4t" or "k4ct" off the front of the text.
+std::optional<Coding> take_coding(char side, std::string_view& text) {
+    if (!take(side, text) || text.empty() || !is_width(text[0])) return std::nullopt;
+    const int bits = text[0] - '0';
+    text.remove_prefix(1);
+    const bool centered = side == 'k' && take('c', text), trellis = take('t', text);
+    if (trellis && (bits < kMinTrellisBits || bits > kMaxTrellisBits)) return std::nullopt;
+    return Coding{bits, centered, trellis};
+}
+
+std::string coding_name(char side, int bits, bool centered, bool trellis) {
+    return side + std::to_string(bits) + (centered ? "c" : "") + (trellis ? "t" : "");
 }
 
 }  // namespace
 
 std::string Preset::name() const {
-    return coding_name('k', key_bits, key_trellis) + coding_name('v', value_bits, value_trellis);
+    return coding_name('k', key_bits, key_centered, key_trellis) + coding_name('v', value_bits, false, value_trellis);
 }
 
 Result<Preset> Preset::parse(std::string_view text) {
     std::string_view rest = text;
     if (const auto key = take_coding('k', rest)) {
         const auto value = take_coding('v', rest);
-        if (value && rest.empty()) return Preset{key->bits, value->bits, key->trellis, value->trellis};
+        if (value && rest.empty()) return Preset{key->bits, value->bits, key->trellis, value->trellis, key->centered};
     }
     if (text.size() == 1 && is_width(text[0])) return Preset{text[0] - '0', text[0] - '0'};
     if (text.size() == 3 && is_width(text[0]) && is_width(static_cast<char>(text[0] + 1)) && text.substr(1) == ".5") {
@@ -44,8 +51,8 @@ Result<Preset> Preset::parse(std::string_view text) {
     return Status(Error::kInvalidArgument,
                   "'" + std::string(text) +
                       "' is not a TurboQuant preset; valid: k<K bits>v<V bits> with 2 to 8 bits each (k4v4, k5v3, "
-                      "k8v8, ...), a t behind 3 to 5 bits for trellis codes (k4tv4t, k5v3t, ...), or bits per value 2, "
-                      "2.5, 3, 3.5, ... 8 (3.5 = k3v4)");
+                      "k8v8, ...), behind the bits c for centered keys (k4cv4) and t for trellis codes of 3 to 5 bits "
+                      "(k4tv4t, k4ctv4t, ...), or bits per value 2, 2.5, 3, 3.5, ... 8 (3.5 = k3v4)");
 }
 
 }  // namespace tq

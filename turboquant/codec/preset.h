@@ -20,13 +20,15 @@ struct Preset {
     int value_bits = 4;
     bool key_trellis = false;   // trellis codes (codec/trellis.h) instead of one code for each value
     bool value_trellis = false;
+    bool key_centered = false;  // keys around a center of their block (codec/layout.h)
 
     int bits(Side side) const { return side == Side::kKey ? key_bits : value_bits; }
     bool trellis(Side side) const { return side == Side::kKey ? key_trellis : value_trellis; }
+    bool centered(Side side) const { return side == Side::kKey && key_centered; }
     std::string name() const;
 
-    // "k4v4", "k5v3", ..., "k4tv3t" (t: trellis codes, 3 to 5 bits), or a number of bits "2".."8", or a fraction
-    // "2.5".."7.5": K gets the floor, V the ceiling.
+    // "k4v4", "k5v3", ..., "k4cv4" (c: centered keys), "k4tv3t" (t: trellis codes, 3 to 5 bits), "k4ctv4t", or a number of
+    // bits "2".."8", or a fraction "2.5".."7.5": K gets the floor, V the ceiling.
     // Error: kInvalidArgument, listing what is valid.
     static Result<Preset> parse(std::string_view text);
 };

@@ -131,6 +131,32 @@ void insert_groups(const PackedLayout layout, int64_t begin, int n, const uint8_
     });
 }
 
+void copy_row(const PackedLayout& layout, uint8_t* packed, int64_t from_stream, int64_t from_cell, int64_t to_stream, int64_t to_cell) {
+    const int64_t from_block = from_cell / kBlockCells, to_block = to_cell / kBlockCells;
+    const int from = static_cast<int>(from_cell % kBlockCells), to = static_cast<int>(to_cell % kBlockCells);
+    uint8_t codes[kStepDims];
+    for (int64_t step = 0; step < layout.n_steps(); ++step) {
+        extract_codes(layout, from, packed + layout.tile_offset(from_stream, step, from_block), codes);
+        insert_codes(layout, to, codes, packed + layout.tile_offset(to_stream, step, to_block));
+    }
+    for (int64_t group = 0; group < layout.n_groups(); ++group) {
+        packed[layout.scale_offset(to_stream, group, to_block) + to] =
+            packed[layout.scale_offset(from_stream, group, from_block) + from];
+    }
+}
+
+void clear_row(const PackedLayout& layout, uint8_t* packed, int64_t stream, int64_t cell) {
+    const int64_t block = cell / kBlockCells;
+    const int cell_in_block = static_cast<int>(cell % kBlockCells);
+    const uint8_t codes[kStepDims] = {};
+    for (int64_t step = 0; step < layout.n_steps(); ++step) {
+        insert_codes(layout, cell_in_block, codes, packed + layout.tile_offset(stream, step, block));
+    }
+    for (int64_t group = 0; group < layout.n_groups(); ++group) {
+        packed[layout.scale_offset(stream, group, block) + cell_in_block] = 0;
+    }
+}
+
 }  // namespace
 
 void insert_codes(const PackedLayout& layout, int cell_in_block, const uint8_t* codes, uint8_t* tile) {
@@ -167,6 +193,7 @@ void RowCodec::encode_slice(const float* row, uint8_t* packed, int64_t stream, i
     const int64_t begin = int64_t{slice} * slice_dims_;
     const int64_t end = std::min<int64_t>(begin + slice_dims_, layout_.n_embd);
     const int group_width = group_dims(layout_.side);
+    if (layout_.centered) choose_center(packed, stream, cell / kBlockCells, slice);
     // Small enough buffers: heads are rotated into a window that always starts at a group border.
     alignas(64) float window[kMaxGroupedValues];
     alignas(64) uint8_t codes[kMaxGroupedValues];
@@ -175,6 +202,7 @@ void RowCodec::encode_slice(const float* row, uint8_t* packed, int64_t stream, i
     int64_t window_begin = begin;
     for (int64_t head = begin; head < end; head += head_dim()) {
         kernels_->rotate_any(rotation_, row + head, window + filled);
+        if (layout_.centered) subtract_center(packed, stream, cell / kBlockCells, head, head_dim(), window + filled);
         filled += head_dim();
         const bool last = head + head_dim() == end;
         const int n = last ? filled : filled - filled % group_width;
@@ -194,19 +222,31 @@ void RowCodec::encode_window(const float* window, int n, uint8_t* codes, uint8_t
 }
 
 void RowCodec::decode_rotated(const uint8_t* packed, int64_t stream, int64_t cell, float* row) const {
+    decode_steps(packed, stream, cell, 0, layout_.n_steps(), row);
+}
+
+// Steps [first, end) of a rotated row; first is at a group's border.
+void RowCodec::decode_steps(const uint8_t* packed, int64_t stream, int64_t cell, int64_t first, int64_t end, float* values) const {
     const int64_t block = cell / kBlockCells;
     const int cell_in_block = static_cast<int>(cell % kBlockCells);
     uint8_t codes[kStepDims];
     int8_t levels[kStepDims];
     int state = 0;
-    for (int64_t step = 0; step < layout_.n_steps(); ++step) {
+    for (int64_t step = first; step < end; ++step) {
+        float* out = values + (step - first) * kStepDims;
         const float scale = scale_from_code(
             packed[layout_.scale_offset(stream, layout_.group_of_step(step), block) + cell_in_block]);
         extract_codes(layout_, cell_in_block, packed + layout_.tile_offset(stream, step, block), codes);
         if (!layout_.continues_chain(step)) state = 0;
         if (trellis_) state = follow_trellis(*trellis_, layout_.side, state, codes, levels);
         else for (int i = 0; i < kStepDims; ++i) levels[i] = book_->centroid[codes[i]];
-        for (int i = 0; i < kStepDims; ++i) row[step * kStepDims + i] = scale * static_cast<float>(levels[i]);
+        for (int i = 0; i < kStepDims; ++i) out[i] = scale * static_cast<float>(levels[i]);
+    }
+    if (!layout_.centered) return;
+    for (int64_t step = first; step < end; ++step) {
+        float center[kStepDims] = {};   // its negative
+        subtract_center(packed, stream, block, step * kStepDims, kStepDims, center);
+        for (int i = 0; i < kStepDims; ++i) values[(step - first) * kStepDims + i] -= center[i];
     }
 }
 
@@ -215,30 +255,105 @@ void RowCodec::decode(const uint8_t* packed, int64_t stream, int64_t cell, float
     for (int64_t head = 0; head < layout_.n_embd; head += head_dim()) kernels_->rotate_inverse(rotation_, row + head, row + head);
 }
 
-void RowCodec::copy(uint8_t* packed, int64_t from_stream, int64_t from_cell, int64_t to_stream, int64_t to_cell) const {
-    const int64_t from_block = from_cell / kBlockCells, to_block = to_cell / kBlockCells;
-    const int from = static_cast<int>(from_cell % kBlockCells), to = static_cast<int>(to_cell % kBlockCells);
-    uint8_t codes[kStepDims];
-    for (int64_t step = 0; step < layout_.n_steps(); ++step) {
-        extract_codes(layout_, from, packed + layout_.tile_offset(from_stream, step, from_block), codes);
-        insert_codes(layout_, to, codes, packed + layout_.tile_offset(to_stream, step, to_block));
-    }
-    for (int64_t group = 0; group < layout_.n_groups(); ++group) {
-        packed[layout_.scale_offset(to_stream, group, to_block) + to] =
-            packed[layout_.scale_offset(from_stream, group, from_block) + from];
+// ---- centers of keys
+
+// n dims of a rotated row, less the center of its block. `first` and n are multiples of 16.
+void RowCodec::subtract_center(const uint8_t* packed, int64_t stream, int64_t block, int64_t first, int n, float* values) const {
+    const uint8_t* center = packed + layout_.center_offset(stream, block);
+    const uint8_t* scales = center + layout_.center_codes_bytes();
+    const Codebook& book = codebook(kCenterBits);
+    for (int i = 0; i < n; i += kStepDims) {
+        const int64_t dim = first + i;
+        const float scale = scale_from_code(scales[dim / group_dims(Side::kKey)]);
+        for (int d = 0; d < kStepDims; ++d) values[i + d] -= scale * static_cast<float>(book.centroid[center_code(center, dim + d)]);
     }
 }
 
-void RowCodec::clear(uint8_t* packed, int64_t stream, int64_t cell) const {
-    const int64_t block = cell / kBlockCells;
-    const int cell_in_block = static_cast<int>(cell % kBlockCells);
-    const uint8_t codes[kStepDims] = {};
-    for (int64_t step = 0; step < layout_.n_steps(); ++step) {
-        insert_codes(layout_, cell_in_block, codes, packed + layout_.tile_offset(stream, step, block));
-    }
-    for (int64_t group = 0; group < layout_.n_groups(); ++group) {
-        packed[layout_.scale_offset(stream, group, block) + cell_in_block] = 0;
+// Gives the slice of a block its center, if it has none yet.
+void RowCodec::choose_center(uint8_t* packed, int64_t stream, int64_t block, int slice) const {
+    const int64_t begin = int64_t{slice} * slice_dims_, end = std::min<int64_t>(begin + slice_dims_, layout_.n_embd);
+    const uint8_t* scales = packed + layout_.center_offset(stream, block) + layout_.center_codes_bytes();
+    if (block == 0 || scales[begin / group_dims(Side::kKey)] != 0) return;
+    for (int64_t first = begin; first < end; first += kMaxHeadDim) {
+        const int n = static_cast<int>(std::min<int64_t>(kMaxHeadDim, end - first));
+        alignas(64) float mean[kMaxHeadDim] = {};
+        const int n_live = add_block_before(packed, stream, block, first, n, mean);
+        for (float& x : mean) x /= static_cast<float>(std::max(n_live, 1));
+        store_center(packed, stream, block, first, n, mean);
     }
 }
+
+// Adds up what the cells of the block before hold, those that hold anything. Returns their number.
+int RowCodec::add_block_before(const uint8_t* packed, int64_t stream, int64_t block, int64_t first, int n, float* sums) const {
+    const int width = group_dims(Side::kKey);
+    int n_live = 0;
+    float values[kMaxHeadDim];
+    for (int cell = 0; cell < kBlockCells; ++cell) {
+        bool live = false;
+        for (int64_t group = first / width; group * width < first + n; ++group) {
+            live = live || packed[layout_.scale_offset(stream, group, block - 1) + cell] != 0;
+        }
+        if (!live) continue;
+        ++n_live;
+        decode_steps(packed, stream, (block - 1) * kBlockCells + cell, first / kStepDims, (first + n) / kStepDims, values);
+        for (int i = 0; i < n; ++i) sums[i] += values[i];
+    }
+    return n_live;
+}
+
+void RowCodec::store_center(uint8_t* packed, int64_t stream, int64_t block, int64_t first, int n, const float* values) const {
+    const int width = group_dims(Side::kKey);
+    uint8_t codes[kMaxHeadDim], scales[kMaxGroups];
+    kernels_->encode_groups(codebook(kCenterBits), values, n, width, false, codes, scales);
+    uint8_t* center = packed + layout_.center_offset(stream, block);
+    for (int i = 0; i < n; i += 2) center[(first + i) / 2] = static_cast<uint8_t>(codes[i] | codes[i + 1] << 4);
+    for (int group = 0; group * width < n; ++group) {   // 0 would say that none is chosen; 1 is next to nothing
+        center[layout_.center_codes_bytes() + static_cast<size_t>(first / width + group)] = std::max<uint8_t>(scales[group], 1);
+    }
+}
+
+void RowCodec::copy_center(uint8_t* packed, int64_t from_stream, int64_t from_block, int64_t to_stream, int64_t to_block) const {
+    if (!layout_.centered) return;
+    std::memmove(packed + layout_.center_offset(to_stream, to_block), packed + layout_.center_offset(from_stream, from_block),
+                 layout_.center_row_bytes());
+}
+
+void RowCodec::reset_centers(uint8_t* packed, int64_t stream, int64_t first_block) const {
+    if (!layout_.centered || first_block >= layout_.n_blocks()) return;
+    std::memset(packed + layout_.center_offset(stream, first_block), 0,
+                static_cast<size_t>(layout_.n_blocks() - first_block) * layout_.center_row_bytes());
+}
+
+// ---- whole rows
+
+void RowCodec::copy(uint8_t* packed, int64_t from_stream, int64_t from_cell, int64_t to_stream, int64_t to_cell) const {
+    const int64_t from_block = from_cell / kBlockCells, to_block = to_cell / kBlockCells;
+    if (layout_.centered) {
+        const uint8_t* from = packed + layout_.center_offset(from_stream, from_block);
+        const uint8_t* to = packed + layout_.center_offset(to_stream, to_block);
+        const bool chosen = to_block == 0 || to[layout_.center_codes_bytes()] != 0;
+        if (!chosen) copy_center(packed, from_stream, from_block, to_stream, to_block);
+        else if (std::memcmp(from, to, layout_.center_row_bytes()) != 0) {
+            return move_to_other_center(packed, from_stream, from_cell, to_stream, to_cell);
+        }
+    }
+    copy_row(layout_, packed, from_stream, from_cell, to_stream, to_cell);
+}
+
+void RowCodec::move_to_other_center(uint8_t* packed, int64_t from_stream, int64_t from_cell, int64_t to_stream, int64_t to_cell) const {
+    constexpr int64_t piece_steps = kMaxHeadDim / kStepDims;
+    for (int64_t first = 0; first < layout_.n_steps(); first += piece_steps) {
+        const int64_t end = std::min(first + piece_steps, layout_.n_steps());
+        const int n = static_cast<int>(end - first) * kStepDims;
+        alignas(64) float values[kMaxHeadDim];
+        uint8_t codes[kMaxHeadDim], scales[kMaxGroups];
+        decode_steps(packed, from_stream, from_cell, first, end, values);
+        subtract_center(packed, to_stream, to_cell / kBlockCells, first * kStepDims, n, values);
+        encode_window(values, n, codes, scales);
+        insert_groups(layout_, first * kStepDims, n, codes, scales, packed, to_stream, to_cell);
+    }
+}
+
+void RowCodec::clear(uint8_t* packed, int64_t stream, int64_t cell) const { clear_row(layout_, packed, stream, cell); }
 
 }  // namespace tq

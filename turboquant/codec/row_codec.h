@@ -28,6 +28,9 @@ public:
     int n_slices() const { return n_slices_; }
 
     // row: n_embd floats (only the slice's are read). packed: layout().bytes() bytes.
+    // Centered keys: what is first stored in a block gives it its center, the mean of what the block before holds (block 0
+    // has none), for as long as reset_centers does not forget it. So rows stored in the order of their cells decode to the
+    // same whatever the calls they came in; and two threads may encode different slices at once, not different blocks.
     void encode_slice(const float* row, uint8_t* packed, int64_t stream, int64_t cell, int slice) const;
     void encode(const float* row, uint8_t* packed, int64_t stream, int64_t cell) const {
         for (int slice = 0; slice < n_slices_; ++slice) encode_slice(row, packed, stream, cell, slice);
@@ -41,15 +44,25 @@ public:
     // As decode, but without the inverse rotation (what attention works on).
     void decode_rotated(const uint8_t* packed, int64_t stream, int64_t cell, float* row) const;
 
-    // Copies one packed row's codes and scales.
+    // Copies one packed row's codes and scales. Keys around another center are encoded again.
     void copy(uint8_t* packed, int64_t from_stream, int64_t from_cell, int64_t to_stream, int64_t to_cell) const;
 
-    // Makes the cell decode to zeros, as in a zero-filled buffer.
+    // Makes the cell decode to zeros, as in a zero-filled buffer; centered keys to their center.
     void clear(uint8_t* packed, int64_t stream, int64_t cell) const;
+
+    // Centers of a block: of one whose cells are all copied, and of those from a block on, none of whose cells are in use.
+    void copy_center(uint8_t* packed, int64_t from_stream, int64_t from_block, int64_t to_stream, int64_t to_block) const;
+    void reset_centers(uint8_t* packed, int64_t stream, int64_t first_block) const;
 
 private:
     RowCodec(const PackedLayout& layout, Rotation rotation, Isa isa);
     void encode_window(const float* window, int n, uint8_t* codes, uint8_t* scales) const;
+    void decode_steps(const uint8_t* packed, int64_t stream, int64_t cell, int64_t first, int64_t end, float* values) const;
+    void choose_center(uint8_t* packed, int64_t stream, int64_t block, int slice) const;
+    int add_block_before(const uint8_t* packed, int64_t stream, int64_t block, int64_t first, int n, float* sums) const;
+    void store_center(uint8_t* packed, int64_t stream, int64_t block, int64_t first, int n, const float* values) const;
+    void subtract_center(const uint8_t* packed, int64_t stream, int64_t block, int64_t first, int n, float* values) const;
+    void move_to_other_center(uint8_t* packed, int64_t from_stream, int64_t from_cell, int64_t to_stream, int64_t to_cell) const;
 
     PackedLayout layout_;
     Rotation rotation_;
@@ -59,6 +72,9 @@ private:
     int slice_dims_;
     int n_slices_;
 };
+
+// Of a center at `center`, the code of one dim of the row.
+inline int center_code(const uint8_t* center, int64_t dim) { return center[dim / 2] >> (dim % 2 * kCenterBits) & ((1 << kCenterBits) - 1); }
 
 // The 16 codes (one byte each) of dims step*16.. of one cell, in the tile at `tile`.
 void insert_codes(const PackedLayout& layout, int cell_in_block, const uint8_t* codes, uint8_t* tile);

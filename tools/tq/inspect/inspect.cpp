@@ -125,7 +125,7 @@ Result<std::vector<LayerReport>> layer_reports(const Captured& captured, const s
 double snr(const CodecDistortion& d) { return -10 * std::log10(std::max(d.relative, 1e-30)); }
 
 // Of Gaussian values: 6.02 dB a bit.
-double bound(Side side, const Preset& preset) { return 20 * std::log10(2.0) * effective_bits(side, preset.bits(side)); }
+double bound(Side side, const Preset& preset) { return 20 * std::log10(2.0) * effective_bits(preset, side); }
 
 void print_side(int layer, Side side, const SideReport& r, const std::vector<Preset>& presets) {
     fmt::print("{:>5} {} {:>9.4f} {:>6.3f} {:>8.2f} {:>6.1f}", layer, side == Side::kKey ? 'K' : 'V', r.rows.rms, r.rows.mean_share,
@@ -152,7 +152,7 @@ Json to_json(Side side, const SideReport& r, const std::vector<Preset>& presets)
     Json codecs = Json::array();
     for (size_t i = 0; i < presets.size(); ++i) {
         codecs.push_back({{"preset", presets[i].name()},
-                          {"bits_per_value", effective_bits(side, presets[i].bits(side))},
+                          {"bits_per_value", effective_bits(presets[i], side)},
                           {"relative_error", r.codecs[i].relative},
                           {"snr_db", snr(r.codecs[i])},
                           {"bound_db", bound(side, presets[i])},
