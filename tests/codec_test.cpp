@@ -326,6 +326,133 @@ TEST_P(CodecOf, DecodeIsTheInverseRotationOfDecodeRotated) {
     EXPECT_TRUE(same_bits(row, decoded));
 }
 
+// ---- centered keys
+// -------------------------------------------------------------------------------------------------------
+
+constexpr Coding kCenteredCodings[] = {centered(2), centered(4), centered(8), centered(trellis(3)), centered(trellis(5))};
+
+class CenteredKeys : public testing::TestWithParam<Coding> {
+  protected:
+    static constexpr int64_t kCells = 200;   // 4 blocks, the last one in part
+    PackedShape shape(int head_dim = 64, int n_head = 3) const { return {Side::kKey, GetParam(), head_dim, n_head, kCells, 2}; }
+
+    // Keys as of Qwen2.5: a bias 30 times as large as what differs between tokens.
+    static std::vector<std::vector<float>> biased_rows(int64_t width, int64_t n, Random& random) {
+        std::vector<float> bias = random.normals(width, 30);
+        std::vector<std::vector<float>> rows;
+        for (int64_t i = 0; i < n; ++i) {
+            rows.push_back(random.normals(width));
+            for (int64_t d = 0; d < width; ++d) rows.back()[d] += bias[d];
+        }
+        return rows;
+    }
+};
+INSTANTIATE_TEST_SUITE_P(Codings, CenteredKeys, testing::ValuesIn(kCenteredCodings));
+
+// Squared error of the rows from cell 64 on, relative to what differs between tokens (1 for each value).
+double error_behind_first_block(PackedRows& packed, const std::vector<std::vector<float>>& rows) {
+    double error = 0;
+    for (size_t cell = 0; cell < rows.size(); ++cell) packed.encode(rows[cell], static_cast<int64_t>(cell));
+    for (size_t cell = 64; cell < rows.size(); ++cell) {
+        error += squared_distance(packed.decode(static_cast<int64_t>(cell)), rows[cell]);
+    }
+    return error / (static_cast<double>(rows.size() - 64) * static_cast<double>(packed.width()));
+}
+
+TEST_P(CenteredKeys, LargeBiasesCostNothingBehindTheFirstBlock) {
+    Random random(10);
+    PackedRows with(shape()), without({Side::kKey, {GetParam().bits, GetParam().trellis}, 64, 3, kCells, 2});
+    const auto rows = biased_rows(with.width(), kCells, random);
+    const double uncentered = error_behind_first_block(without, rows), error = error_behind_first_block(with, rows);
+    // What is left of the bias is the error of its center: the first one is a mean of rows around none, whose errors are much
+    // alike and do not average out; later ones are better.
+    EXPECT_LT(error, uncentered / (GetParam().bits == 2 ? 15 : 70));
+}
+
+TEST_P(CenteredKeys, RowsOfNoBiasLoseNothing) {
+    Random random(11);
+    PackedRows with(shape()), without({Side::kKey, {GetParam().bits, GetParam().trellis}, 64, 3, kCells, 2});
+    std::vector<std::vector<float>> rows;
+    for (int i = 0; i < kCells; ++i) rows.push_back(random.normals(with.width()));
+    EXPECT_LT(error_behind_first_block(with, rows), 1.1 * error_behind_first_block(without, rows));
+}
+
+TEST_P(CenteredKeys, BytesAreTheSameOnEveryIsaAndInWhateverOrderSlicesCome) {
+    for (int head_dim : {48, 80, 128}) {
+        Random random(12);
+        PackedRows best(shape(head_dim));
+        const auto rows = biased_rows(best.width(), kCells, random);
+        for (int64_t cell = 0; cell < kCells; ++cell) best.encode(rows[cell], cell);
+        for (Isa isa : available_isas()) {
+            PackedRows other(shape(head_dim), isa);
+            for (int slice = other.codec.n_slices() - 1; slice >= 0; --slice) {
+                for (int64_t cell = 0; cell < kCells; ++cell) {
+                    other.codec.encode_slice(rows[cell].data(), other.bytes.data(), 0, cell, slice);
+                }
+            }
+            EXPECT_EQ(best.bytes, other.bytes) << isa_name(isa) << " " << head_dim;
+        }
+    }
+}
+
+// Saving a cache and restoring it, through f16 rows.
+TEST_P(CenteredKeys, EncodingTheDecodedInOrderGivesTheSameRows) {
+    Random random(13);
+    PackedRows first(shape()), second(shape());
+    for (int64_t cell = 0; cell < kCells; ++cell) {
+        std::vector<float> row = random.normals(first.width());
+        for (float& x : row) x += 2;
+        first.encode(row, cell);
+        row = first.decode(cell);
+        for (float& x : row) x = through_half(x);
+        second.encode(row, cell);
+        const std::vector<float> again = second.decode(cell), expected = first.decode(cell);
+        EXPECT_LE(squared_distance(again, expected), 1e-5 * dot(expected, expected)) << cell;
+    }
+}
+
+TEST_P(CenteredKeys, RewritingACellKeepsTheCenterAndTheOthers) {
+    Random random(14);
+    PackedRows packed(shape());
+    const auto rows = biased_rows(packed.width(), kCells, random);
+    for (int64_t cell = 0; cell < kCells; ++cell) packed.encode(rows[cell], cell);
+    const std::vector<float> other = packed.decode(100);
+    for (int64_t cell : {0, 63, 64, 101}) packed.encode(random.normals(packed.width()), cell);
+    EXPECT_EQ(packed.decode(100), other);
+    packed.encode(rows[101], 101);
+    EXPECT_LT(squared_distance(packed.decode(101), rows[101]), 20 * static_cast<double>(packed.width()));
+}
+
+TEST_P(CenteredKeys, CopiesKeepTheirValuesWhereTheCenterDiffers) {
+    Random random(15);
+    PackedRows packed(shape());
+    const auto rows = biased_rows(packed.width(), kCells, random);
+    for (int64_t cell = 0; cell < kCells; ++cell) packed.encode(rows[cell], cell);
+    const auto relative = [&](int64_t stream, int64_t cell, const std::vector<float>& expected) {
+        return squared_distance(packed.decode(cell, stream), expected) / dot(expected, expected);
+    };
+    const std::vector<float> row = packed.decode(130);
+    packed.codec.copy(packed.bytes.data(), 0, 130, 0, 70);    // another center
+    EXPECT_LT(relative(0, 70, row), 0.02);
+    packed.codec.copy(packed.bytes.data(), 0, 130, 1, 70);    // none chosen yet: it goes along
+    EXPECT_EQ(packed.decode(70, 1), row);
+    packed.codec.copy_center(packed.bytes.data(), 0, 1, 1, 3);
+    packed.codec.copy(packed.bytes.data(), 0, 64, 1, 192);
+    EXPECT_EQ(packed.decode(192, 1), packed.decode(64, 0));
+}
+
+TEST_P(CenteredKeys, ForgottenCentersAreChosenAnew) {
+    Random random(16);
+    PackedRows packed(shape()), fresh(shape());
+    const auto rows = biased_rows(packed.width(), kCells, random), others = biased_rows(packed.width(), kCells, random);
+    for (int64_t cell = 0; cell < kCells; ++cell) packed.encode(rows[cell], cell);
+    for (int64_t cell = 0; cell < kCells; ++cell) packed.codec.clear(packed.bytes.data(), 0, cell);
+    packed.codec.reset_centers(packed.bytes.data(), 0, 0);
+    EXPECT_EQ(packed.bytes, Bytes(packed.bytes.size()));
+    for (int64_t cell = 0; cell < kCells; ++cell) packed.encode(others[cell], cell), fresh.encode(others[cell], cell);
+    EXPECT_EQ(packed.bytes, fresh.bytes);
+}
+
 TEST(Codec, RefusesRowsThatAreNoWholeHeads) {
     const PackedLayout layout = PackedLayout::create(Side::kKey, 4, 160, 1, 1).value();
     EXPECT_EQ(RowCodec::create(layout, 64, Isa::kScalar).status().error(), Error::kInvalidArgument);

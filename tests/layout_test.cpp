@@ -53,9 +53,19 @@ TEST(Preset, ParsesTrellisCodes) {
     EXPECT_EQ(values.name(), "k8v3t");
 }
 
+TEST(Preset, ParsesCenteredKeys) {
+    for (const char* name : {"k2cv4", "k8cv8", "k4ctv4t", "k3cv3t"}) {
+        const Preset preset = Preset::parse(name).value();
+        EXPECT_TRUE(preset.centered(Side::kKey));
+        EXPECT_FALSE(preset.centered(Side::kValue));
+        EXPECT_EQ(preset.name(), name);
+    }
+    EXPECT_FALSE(Preset::parse("k4tv4t").value().centered(Side::kKey));
+}
+
 TEST(Preset, RefusesOthersAndListsTheValid) {
     for (const char* text :
-         {"", "k2tv4", "k4v6t", "k4ttv4", "k4tv4tt", "k4t", "t4", "4t", "1", "9", "1.5", "8.5", "3.25", "k4", "k4v", "k1v4", "k4v9", "v4k4", "K4V4", "k4v4 ", "k10v4", "4,5"}) {
+         {"", "k4v4c", "k4tcv4", "k4ccv4", "kc4v4", "k2tv4", "k4v6t", "k4ttv4", "k4tv4tt", "k4t", "t4", "4t", "1", "9", "1.5", "8.5", "3.25", "k4", "k4v", "k1v4", "k4v9", "v4k4", "K4V4", "k4v4 ", "k10v4", "4,5"}) {
         const auto preset = Preset::parse(text);
         ASSERT_FALSE(preset.ok()) << text;
         EXPECT_EQ(preset.status().error(), Error::kInvalidArgument);
@@ -65,9 +75,13 @@ TEST(Preset, RefusesOthersAndListsTheValid) {
 }
 
 TEST(Preset, EffectiveBitsCountTheScales) {
-    EXPECT_DOUBLE_EQ(effective_bits(Side::kKey, 4), 4.25);
-    EXPECT_DOUBLE_EQ(effective_bits(Side::kValue, 4), 4.125);
+    EXPECT_DOUBLE_EQ(effective_bits(Preset{}, Side::kKey), 4.25);
+    EXPECT_DOUBLE_EQ(effective_bits(Preset{}, Side::kValue), 4.125);
     EXPECT_DOUBLE_EQ(effective_bits(Preset{5, 3}), (5.25 + 3.125) / 2);
+    const Preset centered = Preset::parse("k3ctv4").value();
+    EXPECT_DOUBLE_EQ(effective_bits(centered), (3.25 + 4.25 / 64 + 4.125) / 2);
+    const PackedLayout layout = PackedLayout::create(Side::kKey, 3, 256, 512, 2, true, true).value();
+    EXPECT_DOUBLE_EQ(layout.effective_bits(), effective_bits(centered, Side::kKey));
 }
 
 // ---- tensors
@@ -129,7 +143,7 @@ TEST(Layout, FullBlocksCostTheEffectiveBits) {
     for (Side side : {Side::kKey, Side::kValue})
         for (int bits = 2; bits <= 8; ++bits) {
             EXPECT_DOUBLE_EQ(PackedLayout::create(side, bits, 256, 128, 2).value().effective_bits(),
-                             effective_bits(side, bits));
+                             effective_bits(Preset{bits, bits}, side));
         }
 }
 
@@ -139,6 +153,7 @@ TEST(Layout, RefusesBadArgumentsByName) {
         EXPECT_EQ(layout.status().error(), Error::kInvalidArgument);
         EXPECT_NE(layout.status().message().find(name), std::string::npos) << layout.status().message();
     };
+    expect_refused(PackedLayout::create(Side::kValue, 4, 64, 64, 1, false, true), "keys");
     for (int bits : {2, 6}) expect_refused(PackedLayout::create(Side::kKey, bits, 64, 64, 1, true), "bits");
     for (int bits : {-1, 0, 1, 9}) expect_refused(PackedLayout::create(Side::kKey, bits, 64, 64, 1), "bits");
     for (int64_t n : {-16, 0, 8, 100, 1 << 25}) expect_refused(PackedLayout::create(Side::kKey, 4, n, 64, 1), "n_embd");

@@ -141,7 +141,7 @@ TEST_P(Trellis, IsNearTheRateDistortionBound) {
             error += squared_distance(packed.encode_decode(row), row);
             energy += dot(row, row);
         }
-        const double bound = -20 * std::log10(2.0) * effective_bits(side, bits_);
+        const double bound = -20 * std::log10(2.0) * effective_bits(Preset{bits_, bits_}, side);
         const double distance = 10 * std::log10(error / energy) - bound;
         EXPECT_LT(distance, bits_ == 5 ? 3.5 : 3.3) << side_name(side);
         EXPECT_GT(distance, 1.2) << side_name(side) << ": better than the best trellis codes known";

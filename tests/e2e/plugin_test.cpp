@@ -81,7 +81,7 @@ TEST(Registration, InvalidAttentionIsRefusedWithTheValidOnes) {
 }
 
 TEST(Registration, EveryPresetStoresAndAttends) {
-    std::vector<std::string> presets{"2.5", "3.5", "4.5", "5.5", "6.5", "7.5"};
+    std::vector<std::string> presets{"2.5", "3.5", "4.5", "5.5", "6.5", "7.5", "k4cv4", "k4ctv4t", "k3ctv3t", "k5tv5t"};
     for (char k = '2'; k <= '8'; ++k) {
         presets.emplace_back(1, k);
         for (char v = '2'; v <= '8'; ++v) presets.push_back({'k', k, 'v', v});

@@ -49,6 +49,13 @@ inline std::vector<AttentionCase> attention_cases() {
         {256, 256, 4, 1, 33, 130, trellis(4), trellis(5), M::kCausal},
         {64, 64, 2, 1, 1, 100, 5, trellis(3)},
         {64, 64, 2, 1, 9, 100, trellis(5), 6, M::kCausal},
+        // Centered keys: more than one run of 16 blocks, streams, heads that share groups, many rows, masked blocks.
+        {64, 64, 3, 2, 1, 1300, centered(4), 4, M::kHoles},
+        {128, 128, 4, 1, 2, 1100, centered(trellis(4)), trellis(4), M::kCausal, 2, 1},
+        {80, 80, 2, 3, 2, 200, centered(3), trellis(3), M::kCausal, 1, 0, true},
+        {64, 64, 1, 2, 40, 300, centered(8), 8, M::kSlidingWindow},
+        {48, 112, 5, 1, 7, 130, centered(2), 4, M::kBias},
+        {256, 256, 2, 1, 2, 200, centered(trellis(5)), 4, M::kSomeRowsFullyMasked, 1, 0, false, 20, 4},
         {128, 128, 2, 1, 7, 600, 8, 8, M::kCausal, 1, 0, false, 0, 0, 0},
         {128, 128, 2, 1, 7, 600, 4, 4, M::kCausal, 1, 0, false, 0, 0, 0},
     };

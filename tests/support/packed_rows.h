@@ -12,17 +12,21 @@
 namespace tq::test {
 
 // What a packed tensor is made for; `isa` picks the kernels.
-// How values are coded: 4 is 4 bits each, trellis(4) the trellis codes of 4 bits.
+// How values are coded: 4 is 4 bits each, trellis(4) the trellis codes of 4 bits, centered(...) around a block's center.
 struct Coding {
-    constexpr Coding(int bits, bool trellis = false) : bits(bits), trellis(trellis) {}  // NOLINT: implicit
+    constexpr Coding(int bits, bool trellis = false, bool centered = false)  // NOLINT: implicit
+        : bits(bits), trellis(trellis), centered(centered) {}
     int bits;
-    bool trellis;
+    bool trellis, centered;
 };
 constexpr Coding trellis(int bits) {
     return {bits, true};
 }
+constexpr Coding centered(Coding coding) {
+    return {coding.bits, coding.trellis, true};
+}
 inline std::ostream& operator<<(std::ostream& out, const Coding& c) {
-    return out << c.bits << (c.trellis ? "t" : "");
+    return out << c.bits << (c.centered ? "c" : "") << (c.trellis ? "t" : "");
 }
 inline std::vector<Coding> all_codings() {
     std::vector<Coding> codings;
@@ -50,7 +54,8 @@ inline void PrintTo(const PackedShape& s, std::ostream* out) {
 }
 
 inline PackedLayout make_layout(const PackedShape& s) {
-    return PackedLayout::create(s.side, s.coding.bits, int64_t{s.n_head} * s.head_dim, s.n_cells, s.n_stream, s.coding.trellis)
+    return PackedLayout::create(s.side, s.coding.bits, int64_t{s.n_head} * s.head_dim, s.n_cells, s.n_stream, s.coding.trellis,
+                                s.coding.centered)
         .value();
 }
 

@@ -283,12 +283,13 @@ void RowCodec::choose_center(uint8_t* packed, int64_t stream, int64_t block, int
     }
 }
 
-// Adds up what the cells of the block before hold, those that hold anything. Returns their number.
+// Adds up what the cells of the block before hold, those that hold anything. Returns their number. Not cell 0: a text's first
+// token is a sink for attention and its key unlike any other.
 int RowCodec::add_block_before(const uint8_t* packed, int64_t stream, int64_t block, int64_t first, int n, float* sums) const {
     const int width = group_dims(Side::kKey);
     int n_live = 0;
     float values[kMaxHeadDim];
-    for (int cell = 0; cell < kBlockCells; ++cell) {
+    for (int cell = block == 1 ? 1 : 0; cell < kBlockCells; ++cell) {
         bool live = false;
         for (int64_t group = first / width; group * width < first + n; ++group) {
             live = live || packed[layout_.scale_offset(stream, group, block - 1) + cell] != 0;
