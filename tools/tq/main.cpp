@@ -6,6 +6,7 @@
 #include "bench/bench.h"
 #include "bench/command.h"
 #include "eval/eval.h"
+#include "eval/recommend.h"
 #include "info.h"
 #include "inspect/inspect.h"
 
@@ -50,6 +51,9 @@ int main(int argc, char** argv) {
     tq::tool::EvalOptions eval;
     const CLI::App* eval_command = tq::tool::add_eval_command(app, eval);
 
+    tq::tool::RecommendOptions recommend;
+    const CLI::App* recommend_command = tq::tool::add_recommend_command(app, recommend);
+
     tq::tool::InspectCommands inspect;
     tq::tool::add_inspect_commands(app, inspect);
 
@@ -61,6 +65,7 @@ int main(int argc, char** argv) {
     if (*bench.attention) return tq::tool::run_bench(tq::tool::BenchKind::kAttention, bench.options);
     if (*bench.encode) return tq::tool::run_bench(tq::tool::BenchKind::kEncode, bench.options);
     if (*eval_command) return tq::tool::run_eval(eval);
+    if (*recommend_command) return tq::tool::run_recommend(recommend);
     if (*inspect.dump) return tq::tool::run_dump(inspect.options);
     if (*inspect.distortion) return tq::tool::run_distortion(inspect.options);
     return tq::tool::run_info(info);

@@ -16,6 +16,7 @@
 #include <array>
 #include <cstdint>
 
+#include "turboquant/base/inline.h"
 #include "turboquant/codec/layout.h"
 #include "turboquant/codec/preset.h"
 
@@ -26,15 +27,15 @@ inline constexpr int kTrellisSubsets = 4;  // 2 * w + s
 
 // The order in which a step's 16 dims follow each other in a chain: values in theirs, keys those of one byte of the
 // tile's lanes before those of the next (dims 0 4 8 12 1 5 ...), which is how kernels find a bit's predecessors.
-constexpr int trellis_dim(Side side, int position) {
+TQ_INLINE constexpr int trellis_dim(Side side, int position) {
     return side == Side::kValue ? position : 4 * (position % 4) + position / 4;
 }
 
-constexpr int trellis_subset(int state, int path_bit) {
+TQ_INLINE constexpr int trellis_subset(int state, int path_bit) {
     const int u1 = state & 1, u2 = state >> 1 & 1, u3 = state >> 2 & 1;
     return 2 * (path_bit ^ u1 ^ u3) + u2;
 }
-constexpr int next_trellis_state(int state, int path_bit) { return (state << 1 | path_bit) & (kTrellisStates - 1); }
+TQ_INLINE constexpr int next_trellis_state(int state, int path_bit) { return (state << 1 | path_bit) & (kTrellisStates - 1); }
 
 struct TrellisBook {
     int bits = 0;
@@ -50,7 +51,7 @@ struct TrellisBook {
     };
     std::array<std::array<Nearest, 128>, 2> nearest{};
 
-    int level_at(int subset, int inner_index) const {
+    TQ_INLINE int level_at(int subset, int inner_index) const {
         return level[static_cast<size_t>(inner_index | (subset >> 1) << (bits - 1) | (subset & 1) << bits)];
     }
 };

@@ -63,7 +63,19 @@ Result<std::vector<double>> bits_of(const std::vector<CacheChoice>& caches, cons
     return bits;
 }
 
-Result<EvalReport> evaluate(const EvalOptions& options, const std::vector<CacheChoice>& caches) {
+int write_plot(const EvalReport& report) {
+    if (report.options.plot.empty()) return 0;
+    std::ofstream out(report.options.plot, std::ios::binary);
+    out << report_svg(report);
+    out.flush();
+    return out ? 0 : fail(1, report.options.plot + ": can't be written");
+}
+
+}  // namespace
+
+Result<EvalReport> evaluate(const EvalOptions& given, const std::vector<CacheChoice>& caches) {
+    EvalOptions options = given;
+    if (options.n_threads == 0) options.n_threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
     const Result<std::string> text = read_file(options.text);
     if (!text.ok()) return text.status();
     if (const Result<const GgmlApi*> ggml = ggml_api(options.llama); !ggml.ok()) return ggml.status();
@@ -85,24 +97,12 @@ Result<EvalReport> evaluate(const EvalOptions& options, const std::vector<CacheC
     return make_report(options, caches, bits.value(), evaluation.n_chunks(), records.value());
 }
 
-int write_plot(const EvalReport& report) {
-    if (report.options.plot.empty()) return 0;
-    std::ofstream out(report.options.plot, std::ios::binary);
-    out << report_svg(report);
-    out.flush();
-    return out ? 0 : fail(1, report.options.plot + ": can't be written");
-}
-
-}  // namespace
-
 int run_eval(const EvalOptions& given) {
-    EvalOptions options = given;
-    const Result<std::vector<CacheChoice>> caches = check_eval_options(options);
+    const Result<std::vector<CacheChoice>> caches = check_eval_options(given);
     if (!caches.ok()) return fail(2, caches.status().message());
-    if (options.n_threads == 0) options.n_threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-    const Result<EvalReport> report = evaluate(options, caches.value());
+    const Result<EvalReport> report = evaluate(given, caches.value());
     if (!report.ok()) return fail(1, report.status().message());
-    fmt::print("{}", options.json ? report_json(report.value()) : report_text(report.value()));
+    fmt::print("{}", given.json ? report_json(report.value()) : report_text(report.value()));
     return write_plot(report.value());
 }
 

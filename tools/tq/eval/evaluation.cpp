@@ -25,18 +25,19 @@ void parallel(int n, int n_threads, Fn fn) {
 
 int top(const float* logits, int n) { return static_cast<int>(std::max_element(logits, logits + n) - logits); }
 
+// Called before each step that is really made, with the number of those to come.
 class Remaining {
   public:
-    explicit Remaining(int steps) : steps_(steps) {}
-    std::string operator()(int done) const {
-        if (done == 0) return "";
+    std::string operator()(int steps) {
         const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start_;
-        const int seconds = static_cast<int>(spent.count() / done * (steps_ - done));
+        const int done = done_++;
+        if (done == 0) return "";
+        const int seconds = static_cast<int>(spent.count() / done * steps);
         return fmt::format(", {}:{:02} left", seconds / 60, seconds % 60);
     }
 
   private:
-    int steps_;
+    int done_ = 0;
     std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
@@ -99,11 +100,11 @@ Tokens Evaluation::chunk_tokens(int index) const {
 // ---- divergence
 
 Status Evaluation::run_chunks() {
-    const Remaining remaining(n_chunks_);
+    Remaining remaining;
     for (int index = 0; index < n_chunks_; ++index) {
         const auto missing = contestants([&](const std::string& name) { return !records_.chunk(name, index); });
         if (missing.empty()) continue;
-        progress_(fmt::format("chunk {} of {}{}", index + 1, n_chunks_, remaining(index)));
+        progress_(fmt::format("chunk {} of {}{}", index + 1, n_chunks_, remaining(n_chunks_ - index)));
         if (Status status = run_chunk(index, missing); !status.ok()) return status;
     }
     return {};
@@ -174,11 +175,11 @@ Result<Tokens> Evaluation::generate(Session& session, const Tokens& prompt) {
 
 Status Evaluation::run_greedy() {
     const int n = std::min(options_.n_greedy, static_cast<int>(text_.size()) / options_.n_ctx);
-    const Remaining remaining(n);
+    Remaining remaining;
     for (int index = 0; index < n; ++index) {
         const auto missing = contestants([&](const std::string& name) { return !records_.greedy(name, index); });
         if (missing.empty()) continue;
-        progress_(fmt::format("greedy continuation {} of {}{}", index + 1, n, remaining(index)));
+        progress_(fmt::format("greedy continuation {} of {}{}", index + 1, n, remaining(n - index)));
         Tokens prompt = chunk_tokens(index);
         prompt.resize(prompt.size() - kGreedyTokens);
         const Result<Tokens> expected = generate(*f16_, prompt);
@@ -227,11 +228,11 @@ Result<Recall> Evaluation::recall(Session& session, const Tokens& context) {
 }
 
 Status Evaluation::run_recall() {
-    const Remaining remaining(options_.n_recall);
+    Remaining remaining;
     for (int index = 0; index < options_.n_recall; ++index) {
         const auto missing = contestants([&](const std::string& name) { return !records_.recall(name, index); });
         if (missing.empty()) continue;
-        progress_(fmt::format("recall {} of {}{}", index + 1, options_.n_recall, remaining(index)));
+        progress_(fmt::format("recall {} of {}{}", index + 1, options_.n_recall, remaining(options_.n_recall - index)));
         const Tokens context = recall_context(index);
         for (Contestant* c : missing) {
             const Result<Recall> result = recall(c->session, context);

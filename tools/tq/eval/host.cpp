@@ -53,6 +53,7 @@ Result<Host> Host::create(const HostOptions& options) {
     if (!api.ok()) return api.status();
     Host host(api.value(), options);
     host.api_->log_set(keep_problems, nullptr);
+    if (const char* path = std::getenv("GGML_BACKEND_PATH"); path && host.options_.plugin.empty()) host.options_.plugin = path;
     unsetenv("GGML_BACKEND_PATH");   // the plugin is loaded when a preset asks for it
     host.api_->backend_init();
     if (!host.api_->backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU)) {   // a build with backends as modules

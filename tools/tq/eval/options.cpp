@@ -44,7 +44,7 @@ CLI::App* add_eval_command(CLI::App& app, EvalOptions& o) {
     eval->add_option("--threads,-t", o.n_threads, "Threads (default: every core)")->type_name("N");
     eval->add_option("--llama", o.llama, "Folder of libllama.so and ggml's libraries (default: the build's)")
         ->type_name("DIR");
-    eval->add_option("--plugin", o.plugin, "The plugin (default: the build's)")->type_name("FILE");
+    eval->add_option("--plugin", o.plugin, "The plugin (default: GGML_BACKEND_PATH, else the build's)")->type_name("FILE");
     eval->add_option("--state", o.state, "Keep results in this file; what is there already is not computed again")
         ->type_name("FILE");
     eval->add_option("--plot", o.plot, "Write a plot of divergence over bits")->type_name("FILE.svg");

@@ -1,0 +1,109 @@
+"""tq eval, recommend, distortion and dump (eval_test.py TQ BIN_DIR) with the real model, on a text made here."""
+import json
+import os
+import struct
+import sys
+import tempfile
+
+from support.tools import MODEL, check, need, run
+
+WORDS = "the harbour keeper wrote of wind and sea and the ships that went by every evening in his old log book".split()
+
+
+def text():
+    """About 700 tokens that are not all alike."""
+    return " ".join(WORDS[(i * i + i // 7) % len(WORDS)] + (f" {i}." if i % 11 == 0 else "") for i in range(420))
+
+
+def evaluate(tq, file, *options):
+    status, out, err = run([tq, "eval", "-m", MODEL, "-f", file, "-c", 128, "-t", 2, "--json", *options])
+    check(status == 0, f"tq eval {' '.join(map(str, options))} ends well", err)
+    return json.loads(out)
+
+
+def check_eval(tq, file, folder):
+    state = os.path.join(folder, "state.jsonl")
+    plot = os.path.join(folder, "plot.svg")
+    caches = "f16,q8_0,q8_0/q4_0,k8v8,k4ctv4t,k2v2"
+    options = ["--chunks", 2, "-p", caches, "--state", state, "--greedy", 1, "--recall", 1, "--plot", plot]
+    report = evaluate(tq, file, *options)
+    found = {cache["cache"]: cache for cache in report["caches"]}
+    check(list(found) == caches.split(","), "the report has the caches in order", report)
+    check(report["n_chunks"] == 2 and found["k8v8"]["n_tokens"] == 2 * 63, "tokens of the second halves are counted", report)
+    kld = {name: cache["mean_kld"]["value"] for name, cache in found.items()}
+    check(kld["f16"] < 1e-6, "f16 does not differ from itself", kld)
+    check(0 < kld["k8v8"] < kld["k4ctv4t"] < kld["k2v2"], "fewer bits diverge more", kld)
+    check(0 < kld["q8_0"] < kld["q8_0/q4_0"], "llama.cpp's types too", kld)
+    check(found["f16"]["greedy_tokens"]["value"] == 64, "f16 continues as f16", found)
+    check("<svg" in open(plot, encoding="utf-8").read(), "there is a plot")
+
+    lines = open(state, encoding="utf-8").read()
+    with open(state, "a", encoding="utf-8") as file_:
+        file_.write('{"chunk":')  # as if the call had been cut off
+    again = evaluate(tq, file, *options)
+    check(again["caches"] == report["caches"], "a second call takes everything from the state file", report, again)
+    check(open(state, encoding="utf-8").read() == lines, "it adds nothing, and drops the line that was cut off")
+    status, _, err = run([tq, "eval", "-m", MODEL, "-f", file, "-c", 64, "--state", state])
+    check(status == 1 and state in err, "a state file of another context is refused", err)
+
+
+def check_refusals(tq, file):
+    for arguments, part in (
+        (["-p", "k9v9"], "k9v9"),
+        (["-p", "q8_0,q8_0"], "twice"),
+        (["-c", "5"], "--ctx"),
+        (["--batch", "1"], "--batch"),
+    ):
+        status, _, err = run([tq, "eval", "-m", MODEL, "-f", file, *arguments])
+        check(status == 2 and part in err, f"{arguments} is wrong usage", err)
+    status, _, err = run([tq, "eval", "-m", MODEL, "-f", "/nowhere"])
+    check(status == 1 and "/nowhere" in err, "a missing text is named", err)
+    status, _, err = run([tq, "eval", "-m", MODEL, "-f", file, "-c", 100000])
+    check(status == 1 and "too short" in err, "a text that is too short is named", err)
+    status, _, err = run([tq, "eval", "-m", file, "-f", file])
+    check(status == 1 and file in err, "a model that is none is named", err)
+
+
+def check_recommend(tq, file):
+    command = [tq, "recommend", "-m", MODEL, "-f", file, "-c", 128, "--chunks", 1, "--budget", 3.3, "-t", 2]
+    status, out, err = run([*command, "--json"])
+    check(status == 0, "tq recommend ends well", err)
+    report = json.loads(out)
+    check(all(cache["bits_per_value"] <= 3.3 for cache in report["caches"]), "nothing is beyond the budget", out)
+    check(report["recommended"] in [cache["cache"] for cache in report["caches"]], "it chooses what it has measured", out)
+    status, out, err = run([*command, "--fast"])
+    name = out.rsplit("TURBOQUANT_KV=", 1)[-1].strip()
+    check(status == 0 and name.startswith("k") and "t" not in name, "--fast leaves trellis codes out", out, err)
+
+
+def check_inspection(tq, file, folder):
+    command = ["-m", MODEL, "-f", file, "-n", 64, "-t", 2]
+    status, out, err = run([tq, "distortion", *command, "--json", "-p", "k4v4,k4tv4t"])
+    check(status == 0, "tq distortion ends well", err)
+    layers = json.loads(out)["layers"]
+    check(len(layers) == 30, "it has every layer", out)
+    for layer in layers:
+        plain, trellis = layer["keys"]["codecs"]
+        check(plain["snr_db"] < trellis["snr_db"] < trellis["bound_db"], f"layer {layer['layer']}: trellis codes are between", layer)
+    status, _, err = run([tq, "dump", *command, "-o", os.path.join(folder, "dump")])
+    check(status == 0, "tq dump ends well", err)
+    data = open(os.path.join(folder, "dump", "q_l29.npy"), "rb").read()
+    header = struct.unpack("<H", data[8:10])[0]
+    check(data[:6] == b"\x93NUMPY" and b"(64, 9, 64, )" in data[10 : 10 + header], "queries are there, as NumPy reads them", data[:100])
+    check(len(data) == 10 + header + 4 * 64 * 9 * 64, "all of them")
+
+
+def main():
+    tq, bin_dir = sys.argv[1:3]
+    need(MODEL, tq, os.path.join(bin_dir, "libllama.so"))
+    with tempfile.TemporaryDirectory() as folder:
+        file = os.path.join(folder, "text.txt")
+        with open(file, "w", encoding="utf-8") as out:
+            out.write(text())
+        check_eval(tq, file, folder)
+        check_refusals(tq, file)
+        check_recommend(tq, file)
+        check_inspection(tq, file, folder)
+
+
+main()
