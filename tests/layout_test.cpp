@@ -63,6 +63,15 @@ TEST(Preset, ParsesCenteredKeys) {
     EXPECT_FALSE(Preset::parse("k4tv4t").value().centered(Side::kKey));
 }
 
+TEST(Preset, NamesStandForWhatTheErrorMessageSays) {
+    const std::string message = Preset::parse("").status().message();
+    for (const char* name : {"small", "fast", "balanced", "quality", "lossless"}) {
+        const Preset preset = Preset::parse(name).value();
+        EXPECT_NE(message.find(std::string(name) + " (" + preset.name() + ")"), std::string::npos) << name;
+        EXPECT_EQ(Preset::parse(preset.name()).value().name(), preset.name());
+    }
+}
+
 TEST(Preset, RefusesOthersAndListsTheValid) {
     for (const char* text :
          {"", "k4v4c", "k4tcv4", "k4ccv4", "kc4v4", "k2tv4", "k4v6t", "k4ttv4", "k4tv4tt", "k4t", "t4", "4t", "1", "9", "1.5", "8.5", "3.25", "k4", "k4v", "k1v4", "k4v9", "v4k4", "K4V4", "k4v4 ", "k10v4", "4,5"}) {

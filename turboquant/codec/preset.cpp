@@ -28,6 +28,19 @@ std::optional<Coding> take_coding(char side, std::string_view& text) {
     return Coding{bits, centered, trellis};
 }
 
+// By what they give; docs/quality.md has the measurements behind the choice.
+struct NamedPreset {
+    std::string_view name;
+    Preset preset;
+};
+constexpr NamedPreset kNamedPresets[] = {
+    {"small", {3, 3, true, true, true}},      // k3ctv3t
+    {"fast", {4, 4, false, false, true}},     // k4cv4
+    {"balanced", {4, 4, true, true, true}},   // k4ctv4t
+    {"quality", {5, 5, true, true, true}},    // k5ctv5t
+    {"lossless", {8, 8, false, false, true}}, // k8cv8
+};
+
 std::string coding_name(char side, int bits, bool centered, bool trellis) {
     return side + std::to_string(bits) + (centered ? "c" : "") + (trellis ? "t" : "");
 }
@@ -39,6 +52,9 @@ std::string Preset::name() const {
 }
 
 Result<Preset> Preset::parse(std::string_view text) {
+    for (const NamedPreset& named : kNamedPresets) {
+        if (text == named.name) return named.preset;
+    }
     std::string_view rest = text;
     if (const auto key = take_coding('k', rest)) {
         const auto value = take_coding('v', rest);
@@ -52,7 +68,8 @@ Result<Preset> Preset::parse(std::string_view text) {
                   "'" + std::string(text) +
                       "' is not a TurboQuant preset; valid: k<K bits>v<V bits> with 2 to 8 bits each (k4v4, k5v3, "
                       "k8v8, ...), behind the bits c for centered keys (k4cv4) and t for trellis codes of 3 to 5 bits "
-                      "(k4tv4t, k4ctv4t, ...), or bits per value 2, 2.5, 3, 3.5, ... 8 (3.5 = k3v4)");
+                      "(k4tv4t, k4ctv4t, ...), or bits per value 2, 2.5, 3, 3.5, ... 8 (3.5 = k3v4), or small (k3ctv3t), fast (k4cv4), "
+                      "balanced (k4ctv4t), quality (k5ctv5t), lossless (k8cv8)");
 }
 
 }  // namespace tq

@@ -28,7 +28,8 @@ struct Preset {
     std::string name() const;
 
     // "k4v4", "k5v3", ..., "k4cv4" (c: centered keys), "k4tv3t" (t: trellis codes, 3 to 5 bits), "k4ctv4t", or a number of
-    // bits "2".."8", or a fraction "2.5".."7.5": K gets the floor, V the ceiling.
+    // bits "2".."8", or a fraction "2.5".."7.5": K gets the floor, V the ceiling; or a name: "small", "fast", "balanced",
+    // "quality", "lossless".
     // Error: kInvalidArgument, listing what is valid.
     static Result<Preset> parse(std::string_view text);
 };
