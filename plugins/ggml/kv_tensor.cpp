@@ -27,7 +27,9 @@ std::optional<Side> side_of_name(std::string_view name) {
 
 PackedLayout layout_of(const ggml_tensor* root, Side side, const Config& config) {
     // kv_side has checked what create() checks.
-    return PackedLayout::create(side, config.preset.bits(side), root->ne[0], root->ne[1], root->ne[2], config.preset.trellis(side), config.preset.centered(side)).value();
+    return PackedLayout::create(side, config.preset.bits(side), root->ne[0], root->ne[1], root->ne[2],
+                                config.preset.trellis(side), config.preset.centered(side))
+        .value();
 }
 
 // The widest rotation that fits a row whose head_dim is unknown or not supported.

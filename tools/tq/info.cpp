@@ -9,6 +9,7 @@
 #include <ggml.h>
 #include <nlohmann/json.hpp>
 
+#include "fail.h"
 #include "kv_cost.h"
 #include "turboquant/base/isa.h"
 #include "turboquant/codec/layout.h"
@@ -33,11 +34,6 @@ struct Report {
     std::vector<Preset> presets;
     std::optional<ModelReport> model;
 };
-
-int fail(int status, const std::string& message) {
-    fmt::print(stderr, "tq: error: {}\n", message);
-    return status;
-}
 
 double mib(size_t bytes) {
     return static_cast<double>(bytes) / (1024.0 * 1024.0);

@@ -68,8 +68,8 @@ Result<Preset> Preset::parse(std::string_view text) {
                   "'" + std::string(text) +
                       "' is not a TurboQuant preset; valid: k<K bits>v<V bits> with 2 to 8 bits each (k4v4, k5v3, "
                       "k8v8, ...), behind the bits c for centered keys (k4cv4) and t for trellis codes of 3 to 5 bits "
-                      "(k4tv4t, k4ctv4t, ...), or bits per value 2, 2.5, 3, 3.5, ... 8 (3.5 = k3v4), or small (k3ctv3t), fast (k4cv4), "
-                      "balanced (k4ctv4t), quality (k5ctv5t), lossless (k8cv8)");
+                      "(k4tv4t, k4ctv4t, ...), or bits per value 2, 2.5, 3, 3.5, ... 8 (3.5 = k3v4), or small (k3ctv3t), "
+                      "fast (k4cv4), balanced (k4ctv4t), quality (k5ctv5t), lossless (k8cv8)");
 }
 
 }  // namespace tq

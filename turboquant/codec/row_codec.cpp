@@ -131,32 +131,6 @@ void insert_groups(const PackedLayout layout, int64_t begin, int n, const uint8_
     });
 }
 
-void copy_row(const PackedLayout& layout, uint8_t* packed, int64_t from_stream, int64_t from_cell, int64_t to_stream, int64_t to_cell) {
-    const int64_t from_block = from_cell / kBlockCells, to_block = to_cell / kBlockCells;
-    const int from = static_cast<int>(from_cell % kBlockCells), to = static_cast<int>(to_cell % kBlockCells);
-    uint8_t codes[kStepDims];
-    for (int64_t step = 0; step < layout.n_steps(); ++step) {
-        extract_codes(layout, from, packed + layout.tile_offset(from_stream, step, from_block), codes);
-        insert_codes(layout, to, codes, packed + layout.tile_offset(to_stream, step, to_block));
-    }
-    for (int64_t group = 0; group < layout.n_groups(); ++group) {
-        packed[layout.scale_offset(to_stream, group, to_block) + to] =
-            packed[layout.scale_offset(from_stream, group, from_block) + from];
-    }
-}
-
-void clear_row(const PackedLayout& layout, uint8_t* packed, int64_t stream, int64_t cell) {
-    const int64_t block = cell / kBlockCells;
-    const int cell_in_block = static_cast<int>(cell % kBlockCells);
-    const uint8_t codes[kStepDims] = {};
-    for (int64_t step = 0; step < layout.n_steps(); ++step) {
-        insert_codes(layout, cell_in_block, codes, packed + layout.tile_offset(stream, step, block));
-    }
-    for (int64_t group = 0; group < layout.n_groups(); ++group) {
-        packed[layout.scale_offset(stream, group, block) + cell_in_block] = 0;
-    }
-}
-
 }  // namespace
 
 void insert_codes(const PackedLayout& layout, int cell_in_block, const uint8_t* codes, uint8_t* tile) {
@@ -338,7 +312,16 @@ void RowCodec::copy(uint8_t* packed, int64_t from_stream, int64_t from_cell, int
             return move_to_other_center(packed, from_stream, from_cell, to_stream, to_cell);
         }
     }
-    copy_row(layout_, packed, from_stream, from_cell, to_stream, to_cell);
+    const int from = static_cast<int>(from_cell % kBlockCells), to = static_cast<int>(to_cell % kBlockCells);
+    uint8_t codes[kStepDims];
+    for (int64_t step = 0; step < layout_.n_steps(); ++step) {
+        extract_codes(layout_, from, packed + layout_.tile_offset(from_stream, step, from_block), codes);
+        insert_codes(layout_, to, codes, packed + layout_.tile_offset(to_stream, step, to_block));
+    }
+    for (int64_t group = 0; group < layout_.n_groups(); ++group) {
+        packed[layout_.scale_offset(to_stream, group, to_block) + to] =
+            packed[layout_.scale_offset(from_stream, group, from_block) + from];
+    }
 }
 
 void RowCodec::move_to_other_center(uint8_t* packed, int64_t from_stream, int64_t from_cell, int64_t to_stream, int64_t to_cell) const {
@@ -355,6 +338,16 @@ void RowCodec::move_to_other_center(uint8_t* packed, int64_t from_stream, int64_
     }
 }
 
-void RowCodec::clear(uint8_t* packed, int64_t stream, int64_t cell) const { clear_row(layout_, packed, stream, cell); }
+void RowCodec::clear(uint8_t* packed, int64_t stream, int64_t cell) const {
+    const int64_t block = cell / kBlockCells;
+    const int cell_in_block = static_cast<int>(cell % kBlockCells);
+    const uint8_t codes[kStepDims] = {};
+    for (int64_t step = 0; step < layout_.n_steps(); ++step) {
+        insert_codes(layout_, cell_in_block, codes, packed + layout_.tile_offset(stream, step, block));
+    }
+    for (int64_t group = 0; group < layout_.n_groups(); ++group) {
+        packed[layout_.scale_offset(stream, group, block) + cell_in_block] = 0;
+    }
+}
 
 }  // namespace tq

@@ -9,6 +9,7 @@
 
 #include "bench/packed.h"
 #include "bench/rival.h"
+#include "fail.h"
 
 namespace tq::tool {
 namespace {
@@ -19,11 +20,6 @@ constexpr int64_t kComputeBoundLayers = 2;
 constexpr int64_t kMaxAutoLayers = 256;
 constexpr size_t kMemoryCap = size_t{8} << 30;
 constexpr size_t kLeastReadBytes = size_t{512} << 20, kMostReadBytes = size_t{2} << 30;
-
-int fail(int status, const std::string& message) {
-    fmt::print(stderr, "tq: error: {}\n", message);
-    return status;
-}
 
 // One shape, depth, batch and number of threads: who takes part, with how many layers.
 class Case {

@@ -25,13 +25,6 @@ std::string field(const char* file, const std::string& key) {
     return "";
 }
 
-int usable_cores() {
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
-    return static_cast<int>(std::thread::hardware_concurrency());
-}
-
 // "32768K"
 size_t size_of(const std::string& text) {
     size_t end = 0;
@@ -59,6 +52,13 @@ size_t available_memory() {
 }
 
 }  // namespace
+
+int usable_cores() {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
+    return static_cast<int>(std::thread::hardware_concurrency());
+}
 
 Machine this_machine() {
     Machine machine;

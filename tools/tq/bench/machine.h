@@ -6,6 +6,9 @@
 
 namespace tq::tool {
 
+// Hardware threads that this process may use.
+int usable_cores();
+
 struct Machine {
     std::string cpu;             // name; "unknown" where the system does not say
     int cores = 0;               // that this process may use, hardware threads counted one by one

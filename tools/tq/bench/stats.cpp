@@ -6,12 +6,6 @@
 namespace tq::tool {
 namespace {
 
-double quantile(const std::vector<double>& sorted, double q) {
-    const double at = q * static_cast<double>(sorted.size() - 1);
-    const size_t low = static_cast<size_t>(at), high = std::min(low + 1, sorted.size() - 1);
-    return sorted[low] + (at - static_cast<double>(low)) * (sorted[high] - sorted[low]);
-}
-
 double mean(const std::vector<double>& values) {
     double sum = 0;
     for (double value : values) sum += value;
@@ -19,6 +13,12 @@ double mean(const std::vector<double>& values) {
 }
 
 }  // namespace
+
+double quantile(const std::vector<double>& sorted, double q) {
+    const double at = q * static_cast<double>(sorted.size() - 1);
+    const size_t low = static_cast<size_t>(at), high = std::min(low + 1, sorted.size() - 1);
+    return sorted[low] + (at - static_cast<double>(low)) * (sorted[high] - sorted[low]);
+}
 
 Spread spread_of(std::vector<double> samples) {
     std::sort(samples.begin(), samples.end());

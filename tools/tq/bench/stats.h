@@ -5,11 +5,14 @@
 
 namespace tq::tool {
 
+// Interpolates between neighbours. sorted must not be empty.
+double quantile(const std::vector<double>& sorted, double q);
+
 struct Spread {
     double min = 0, p10 = 0, median = 0, p90 = 0, max = 0;
 };
 
-// Percentiles interpolate between neighbours. samples must not be empty.
+// samples must not be empty.
 Spread spread_of(std::vector<double> samples);
 
 // y = intercept + slope * x by least squares. worst: the largest |y - fit| / y.

@@ -1,3 +1,4 @@
+#include "bench/stats.h"
 #include "eval/divergence.h"
 
 #include <algorithm>
@@ -22,12 +23,6 @@ Estimate mean(const std::vector<Divergence>& tokens, Fn fn) {
     return {mean, n > 1 ? std::sqrt(std::max(0.0, squares / n - mean * mean) / (n - 1)) : 0};
 }
 
-double quantile(const std::vector<float>& sorted, double q) {
-    const double at = q * static_cast<double>(sorted.size() - 1);
-    const size_t low = static_cast<size_t>(at), high = std::min(low + 1, sorted.size() - 1);
-    return sorted[low] + (at - static_cast<double>(low)) * (sorted[high] - sorted[low]);
-}
-
 }  // namespace
 
 Divergence diverge(const float* p, const float* q, int n_vocab, int next) {
@@ -47,7 +42,7 @@ DivergenceSummary summarize(const std::vector<Divergence>& tokens) {
     DivergenceSummary s;
     s.n_tokens = static_cast<long>(tokens.size());
     if (tokens.empty()) return s;
-    std::vector<float> kld;
+    std::vector<double> kld;
     for (const Divergence& t : tokens) kld.push_back(t.kld);
     std::sort(kld.begin(), kld.end());
     s.mean_kld = mean(tokens, [](const Divergence& t) { return double{t.kld}; });

@@ -5,22 +5,18 @@
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
-#include <thread>
 
 #include <fmt/format.h>
 
+#include "bench/machine.h"
 #include "eval/evaluation.h"
 #include "eval/report.h"
+#include "fail.h"
 #include "file.h"
 #include "ggml_api.h"
 
 namespace tq::tool {
 namespace {
-
-int fail(int status, const std::string& message) {
-    fmt::print(stderr, "tq: error: {}\n", message);
-    return status;
-}
 
 // FNV-1a.
 uint64_t hash(const std::string& text) {
@@ -75,7 +71,7 @@ int write_plot(const EvalReport& report) {
 
 Result<EvalReport> evaluate(const EvalOptions& given, const std::vector<CacheChoice>& caches) {
     EvalOptions options = given;
-    if (options.n_threads == 0) options.n_threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+    if (options.n_threads == 0) options.n_threads = usable_cores();
     const Result<std::string> text = read_file(options.text);
     if (!text.ok()) return text.status();
     if (const Result<const GgmlApi*> ggml = ggml_api(options.llama); !ggml.ok()) return ggml.status();

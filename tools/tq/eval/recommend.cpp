@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "eval/eval.h"
+#include "fail.h"
 #include "turboquant/codec/layout.h"
 
 namespace tq::tool {
@@ -25,11 +26,6 @@ constexpr const char* kFooter =
     "Exit status: 0; 1 if something can't be read, loaded or computed; 2 for wrong usage.";
 
 constexpr double kClose = 0.7;   // bits below the budget that are still looked at
-
-int fail(int status, const std::string& message) {
-    fmt::print(stderr, "tq: error: {}\n", message);
-    return status;
-}
 
 bool has_trellis(const std::string& name) { return name.find('t') != std::string::npos; }
 

@@ -4,12 +4,13 @@
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
-#include <thread>
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "bench/machine.h"
+#include "fail.h"
 #include "file.h"
 #include "ggml_api.h"
 #include "inspect/statistics.h"
@@ -32,11 +33,6 @@ constexpr const char* kDistortionFooter =
     "Gaussian values at those bits. logit: rms of the error in q k / sqrt(d).\n"
     "Exit status: 0; 1 if something can't be read or computed; 2 for wrong usage.";
 
-int fail(int status, const std::string& message) {
-    fmt::print(stderr, "tq: error: {}\n", message);
-    return status;
-}
-
 void add_options(CLI::App* app, InspectOptions& o) {
     app->add_option("--model,-m", o.model, "GGUF file of the model")->type_name("FILE")->required();
     app->add_option("--text,-f", o.text, "Text file")->type_name("FILE")->required();
@@ -50,7 +46,7 @@ void add_options(CLI::App* app, InspectOptions& o) {
 Result<Captured> capture_text(const InspectOptions& options) {
     const Result<std::string> text = read_file(options.text);
     if (!text.ok()) return text.status();
-    const int threads = options.n_threads > 0 ? options.n_threads : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+    const int threads = options.n_threads > 0 ? options.n_threads : usable_cores();
     Result<Host> host = Host::create({options.model, options.llama, "", threads});
     if (!host.ok()) return host.status();
     Tokens tokens = host->tokenize(text.value());
