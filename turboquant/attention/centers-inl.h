@@ -50,7 +50,10 @@ static TQ_INLINE void decode_centers(const Centers& centers, const Segments& seg
         }
     }
     tiles.segments = segments;
-    for (int step = 0; step < centers.n_steps; ++step) tiles.tiles[step] = {out + kTileValues * step, 0};
+    for (int step = 0; step < centers.n_steps; ++step) {
+        tiles.continues[step] = false;
+        tiles.tiles[step] = {out + kTileValues * step, 0};
+    }
     for (int s = 0; s < segments.count; ++s) tiles.scales[s] = {scales[s], 0};
 }
 
