@@ -31,7 +31,7 @@ void rotate(benchmark::State& state, int head_dim, Isa isa) {
     const Rotation rotation = must(Rotation::create(head_dim));
     std::vector<float> row = gaussian(head_dim, 1);
     for (auto _ : state) {
-        codec_kernels(isa).rotate(rotation, row.data(), row.data());
+        codec_kernels(isa).rotate_row(rotation, row.data(), row.data());
         benchmark::DoNotOptimize(row.data());
     }
     state.SetItemsProcessed(static_cast<int64_t>(state.iterations()) * head_dim);

@@ -83,7 +83,8 @@ INSTANTIATE_TEST_SUITE_P(Cases, AttentionOfManyRows, testing::ValuesIn(cases_whe
 // ---------------------------------------------------------------------------------------------------------
 
 // The bound of plan.h for one row, without the factor max |v|.
-double tolerance(const AttentionProblem& problem, std::span<const float> q, double largest_key) {
+double tolerance(const AttentionProblem& problem, std::span<const float> query, int head, double largest_key) {
+    const std::vector<float> q = problem.scaled_query(query, head);
     const double logit_size = problem.shape().scale * norm(q) * largest_key / std::sqrt(static_cast<double>(q.size()));
     return weight_error(problem.description().values.bits) + kQueryError * logit_size;
 }
@@ -92,8 +93,9 @@ TEST_P(Attention, IsWithinTheStatedBoundOfTheReference) {
     const std::vector<float> reference = problem_.reference();
     const double largest_key = problem_.largest_key(), largest_value = problem_.largest_value();
     problem_.for_rows(expected_, [&](int64_t stream, int64_t token, int head, std::span<const float> row) {
-        const double error = distance(row, problem_.row(reference, stream, token, head));
-        const double allowed = tolerance(problem_, problem_.query(stream, token, head), largest_key) * largest_value;
+        const double error = distance(problem_.scaled_output(row, head),
+                                      problem_.scaled_output(problem_.row(reference, stream, token, head), head));
+        const double allowed = tolerance(problem_, problem_.query(stream, token, head), head, largest_key) * largest_value;
         EXPECT_LE(error, allowed) << "stream " << stream << " token " << token << " head " << head;
     });
 }
@@ -108,7 +110,7 @@ TEST(AttentionAccuracy, HoldsForAllWidths) {
             const double largest_key = problem.largest_key(), largest_value = problem.largest_value();
             problem.for_rows(problem.run(), [&](int64_t stream, int64_t token, int head, std::span<const float> row) {
                 const double allowed =
-                    tolerance(problem, problem.query(stream, token, head), largest_key) * largest_value;
+                    tolerance(problem, problem.query(stream, token, head), head, largest_key) * largest_value;
                 EXPECT_LE(distance(row, problem.row(reference, stream, token, head)), allowed) << "k" << k << "v" << v;
             });
         }
@@ -149,9 +151,11 @@ std::vector<float> dense_attention(const AttentionProblem& problem) {
 
 TEST(AttentionAccuracy, EightBitsAreCloseToDenseAttentionOnTheOriginal) {
     for (int head_dim : {64, 80, 128}) {
-        const AttentionProblem problem({head_dim, head_dim, 2, 2, 1, 200, 8, 8});
-        const std::vector<float> dense = dense_attention(problem), out = problem.run();
-        EXPECT_LE(distance(problem.row(out, 0, 0, 0), dense), 0.02 * norm(dense)) << head_dim;
+        for (bool scaled : {false, true}) {
+            const AttentionProblem problem({head_dim, head_dim, 2, 2, 1, 200, 8, 8, Mask::kNone, 1, 0, false, 0, 0, 1, scaled});
+            const std::vector<float> dense = dense_attention(problem), out = problem.run();
+            EXPECT_LE(distance(problem.row(out, 0, 0, 0), dense), (scaled ? 0.05 : 0.02) * norm(dense)) << head_dim;
+        }
     }
 }
 

@@ -26,7 +26,7 @@ class CodecExample : public testing::Test {
 
 TEST_F(CodecExample, Rotation) {
     std::array<float, 16> rotated;
-    codec_.kernels().rotate(codec_.rotation(), kRow.data(), rotated.data());
+    codec_.kernels().rotate_row(codec_.rotation(0), kRow.data(), rotated.data());
     EXPECT_EQ(rotated, kRotated);
 }
 

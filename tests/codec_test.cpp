@@ -187,7 +187,7 @@ int count_changed(Side side, Coding coding, RowKind kind, Round round) {
         Random random(static_cast<uint64_t>(head_dim + coding.bits));
         for (int i = 0; i < kRowsPerHeadDim; ++i) {
             std::vector<float> decoded =
-                first.encode_decode(make_row(kind, first.codec.rotation(), first.width(), random));
+                first.encode_decode(make_row(kind, first.codec.rotation(0), first.width(), random));
             for (float& x : decoded) x = round(x);
             second.encode(decoded);
             changed += first.bytes != second.bytes;
@@ -258,7 +258,7 @@ TEST_P(CodecOf, AllIsasGiveTheSameBytesForAllKindsOfRows) {
         for (RowKind kind : kRowKinds) {
             Random random(static_cast<uint64_t>(head_dim));
             PackedRows best(shape(head_dim, 3));
-            const std::vector<float> row = make_row(kind, best.codec.rotation(), best.width(), random);
+            const std::vector<float> row = make_row(kind, best.codec.rotation(0), best.width(), random);
             best.encode(row);
             for (Isa isa : available_isas()) {
                 PackedRows other(shape(head_dim, 3), isa);
@@ -322,7 +322,7 @@ TEST_P(CodecOf, DecodeIsTheInverseRotationOfDecodeRotated) {
     std::vector<float> row(packed.width());
     packed.codec.decode_rotated(packed.bytes.data(), 0, 0, row.data());
     for (int head = 0; head < 3; ++head)
-        packed.codec.kernels().rotate_inverse(packed.codec.rotation(), &row[96 * head], &row[96 * head]);
+        packed.codec.kernels().rotate_inverse(packed.codec.rotation(head), &row[96 * head], &row[96 * head]);
     EXPECT_TRUE(same_bits(row, decoded));
 }
 

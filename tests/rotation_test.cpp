@@ -18,7 +18,7 @@ constexpr double kRelative = 1e-5;
 
 std::vector<float> rotate(const Rotation& r, const std::vector<float>& x, Isa isa = available_isas().back()) {
     std::vector<float> y(x.size());
-    codec_kernels(isa).rotate(r, x.data(), y.data());
+    codec_kernels(isa).rotate_row(r, x.data(), y.data());
     return y;
 }
 
@@ -92,7 +92,7 @@ TEST_P(RotationOfHeadDim, WorksInPlace) {
     std::vector<float> x = random_.normals(head_dim_);
     const std::vector<float> forward = rotate(rotation_, x), backward = rotate_inverse(rotation_, forward);
     const CodecKernels& kernels = codec_kernels(available_isas().back());
-    kernels.rotate(rotation_, x.data(), x.data());
+    kernels.rotate_row(rotation_, x.data(), x.data());
     EXPECT_TRUE(same_bits(x, forward));
     kernels.rotate_inverse(rotation_, x.data(), x.data());
     EXPECT_TRUE(same_bits(x, backward));
@@ -128,8 +128,10 @@ TEST_P(RotationOfHeadDim, SpreadsASingleValue) {
 TEST(Rotation, SignsOfHeadDim64AreGolden) {
     const Rotation r = Rotation::create(64).value();
     std::string signs[2];
-    for (int round = 0; round < 2; ++round)
-        for (int i = 0; i < 16; ++i) signs[round] += r.signs[round][i] < 0 ? '-' : '+';
+    for (int i = 0; i < 16; ++i) {
+        signs[0] += r.first[i] < 0 ? '-' : '+';
+        signs[1] += r.second[i] < 0 ? '-' : '+';
+    }
     EXPECT_EQ(signs[0], "+-+---+++++++---");
     EXPECT_EQ(signs[1], "+-+-+--++-+-+-+-");
 }
@@ -137,10 +139,11 @@ TEST(Rotation, SignsOfHeadDim64AreGolden) {
 TEST(Rotation, SignsAreBalancedAndDifferBetweenRounds) {
     for (int head_dim = 64; head_dim <= kMaxHeadDim; head_dim += 16) {
         const Rotation r = Rotation::create(head_dim).value();
-        EXPECT_NE(r.signs[0], r.signs[1]);
-        for (const std::vector<float>& signs : r.signs) {
+        EXPECT_NE(r.first, r.second);
+        EXPECT_EQ(r.first, r.first_inverse);
+        for (const std::vector<float>* signs : {&r.first, &r.second}) {
             double sum = 0;
-            for (float s : signs) sum += s;
+            for (float s : *signs) sum += s;
             EXPECT_LE(std::abs(sum), 4 * std::sqrt(head_dim)) << head_dim;
         }
     }

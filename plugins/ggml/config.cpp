@@ -23,9 +23,10 @@ Result<AttentionMode> parse_attention(std::string_view text) {
 }  // namespace
 
 std::string Config::description() const {
-    return fmt::format("{}, {:.2f} bits per value (K {:.3f}, V {:.3f}), {}, {} attention", preset.name(),
+    return fmt::format("{}, {:.2f} bits per value (K {:.3f}, V {:.3f}), {}, {} attention{}", preset.name(),
                        effective_bits(preset), effective_bits(preset, Side::kKey),
-                       effective_bits(preset, Side::kValue), isa_name(isa), attention_name(attention));
+                       effective_bits(preset, Side::kValue), isa_name(isa), attention_name(attention),
+                       calibration ? ", calibrated by " + calibration->description() : "");
 }
 
 Result<Config> Config::from_environment() {
@@ -39,7 +40,15 @@ Result<Config> Config::from_environment() {
     if (!attention.ok()) {
         return Status(attention.status().error(), "TURBOQUANT_ATTENTION: " + attention.status().message());
     }
-    return Config{preset.value(), isa.value(), attention.value()};
+    Config config{preset.value(), isa.value(), attention.value(), nullptr};
+    if (const char* file = std::getenv("TURBOQUANT_CALIBRATION"); file && *file) {
+        Result<Calibration> calibration = Calibration::read(file);
+        if (!calibration.ok()) {
+            return Status(calibration.status().error(), "TURBOQUANT_CALIBRATION: " + calibration.status().message());
+        }
+        config.calibration = std::make_shared<const Calibration>(std::move(calibration.value()));
+    }
+    return config;
 }
 
 }  // namespace tq::plugin

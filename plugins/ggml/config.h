@@ -1,8 +1,11 @@
-// What the user chose: TURBOQUANT_KV=<preset>, TURBOQUANT_ISA=<isa>, TURBOQUANT_ATTENTION=fused|dense.
+// What the user chose: TURBOQUANT_KV=<preset>, TURBOQUANT_CALIBRATION=<file>, TURBOQUANT_ISA=<isa>,
+// TURBOQUANT_ATTENTION=fused|dense.
 #pragma once
 
+#include <memory>
 #include <string>
 
+#include "calibration.h"
 #include "turboquant/base/isa.h"
 #include "turboquant/codec/preset.h"
 
@@ -17,6 +20,7 @@ struct Config {
     Preset preset;
     Isa isa = Isa::kScalar;
     AttentionMode attention = AttentionMode::kFused;
+    std::shared_ptr<const Calibration> calibration;   // null: none
 
     // "k4v4, 4.19 bits per value (K 4.250, V 4.125), avx512, fused attention"
     std::string description() const;

@@ -38,16 +38,26 @@ bool host_cpu_uses_openmp() {
     return false;
 }
 
-// For programs that compare presets in one process: buffers made from now on take this one. Returns what is wrong with it,
-// or null. Not while another thread makes a context.
-const char* configure(const char* preset_name) {
+// For programs that compare caches in one process: buffers made from now on take this preset and calibration file (null:
+// none). Returns what is wrong with them, or null. Not while another thread makes a context.
+const char* configure(const char* preset_name, const char* calibration_file) {
     static std::string problem;
     const Result<Preset> preset = Preset::parse(preset_name);
     if (!preset.ok()) {
         problem = preset.status().message();
         return problem.c_str();
     }
+    std::shared_ptr<const Calibration> calibration;
+    if (calibration_file) {
+        Result<Calibration> read = Calibration::read(calibration_file);
+        if (!read.ok()) {
+            problem = read.status().message();
+            return problem.c_str();
+        }
+        calibration = std::make_shared<const Calibration>(std::move(read.value()));
+    }
     g_context.config.preset = preset.value();
+    g_context.config.calibration = std::move(calibration);
     g_context.description = describe(g_context.config);
     return nullptr;
 }
@@ -215,7 +225,7 @@ struct Host {
     }
 
     static void* proc_address(ggml_backend_reg_t, const char* name) {
-        if (std::strcmp(name, "turboquant_configure") == 0) return reinterpret_cast<void*>(&configure);
+        if (std::strcmp(name, "turboquant_configure_cache") == 0) return reinterpret_cast<void*>(&configure);
         if (std::strcmp(name, "ggml_backend_set_n_threads") == 0) {
             ggml_backend_set_n_threads_t set = [](ggml_backend_t b, int n) { Backend::of(b).set_n_threads(n); };
             return reinterpret_cast<void*>(set);

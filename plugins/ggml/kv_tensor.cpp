@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cstdlib>
 #include <cstring>
 #include <string_view>
 
@@ -9,6 +10,13 @@
 
 namespace tq::plugin {
 namespace {
+
+int layer_of_name(std::string_view name) { return std::atoi(name.data() + name.rfind("_l") + 2); }
+
+std::span<const float> scales_of(const ggml_tensor* root, Side side, const Config& config) {
+    if (!config.calibration) return {};
+    return config.calibration->scales(layer_of_name(root->name), side, config.preset.centered(side), root->ne[0]);
+}
 
 // "k" or "v" in cache_k_l12, cache_swa_v_l3; nothing else matches.
 std::optional<Side> side_of_name(std::string_view name) {
@@ -86,6 +94,8 @@ KvTensor::KvTensor(const ggml_tensor* root, Side side, const Config& config, uin
       type_(root->type),
       row_bytes_(ggml_row_size(root->type, root->ne[0])),
       isa_(config.isa),
+      calibration_(config.calibration),
+      scales_(scales_of(root, side, config)),
       data_(data),
       row_(root->ne[0]),
       nominal_(row_bytes_) {
@@ -93,13 +103,13 @@ KvTensor::KvTensor(const ggml_tensor* root, Side side, const Config& config, uin
 }
 
 const RowCodec& KvTensor::codec() {
-    if (!codec_) codec_ = RowCodec::create(layout_, substitute_head_dim(layout_.n_embd), isa_).value();
+    if (!codec_) codec_ = RowCodec::create(layout_, substitute_head_dim(layout_.n_embd), isa_, scales_).value();
     return *codec_;
 }
 
 void KvTensor::set_head_dim(int head_dim) {
     if (codec_ && codec_->head_dim() == head_dim) return;
-    Result<RowCodec> codec = RowCodec::create(layout_, head_dim, isa_);
+    Result<RowCodec> codec = RowCodec::create(layout_, head_dim, isa_, scales_);
     if (!codec.ok()) return;   // stays with the substitute; attention says why
     if (codec_) {
         for (int64_t i = 0; i < n_rows(); ++i) {

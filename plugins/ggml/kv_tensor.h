@@ -77,6 +77,8 @@ private:
     ggml_type type_;
     size_t row_bytes_;
     Isa isa_;
+    std::shared_ptr<const Calibration> calibration_;   // owns scales_
+    std::span<const float> scales_;                    // of the row's channels, or none
     uint8_t* data_;
     std::optional<RowCodec> codec_;
     std::vector<float> row_;         // scratch of the calls that are made by one thread at a time

@@ -56,6 +56,10 @@ inline std::vector<AttentionCase> attention_cases() {
         {64, 64, 1, 2, 40, 300, centered(8), 8, M::kSlidingWindow},
         {48, 112, 5, 1, 7, 130, centered(2), 4, M::kBias},
         {256, 256, 2, 1, 2, 200, centered(trellis(5)), 4, M::kSomeRowsFullyMasked, 1, 0, false, 20, 4},
+        // Channel scales: heads of their own, groups across heads, all kinds of codes.
+        {64, 64, 3, 2, 2, 200, 4, 4, M::kCausal, 1, 0, false, 0, 0, 1, true},
+        {80, 112, 2, 3, 1, 600, centered(trellis(4)), trellis(3), M::kHoles, 2, 0, true, 0, 0, 1, true},
+        {48, 64, 2, 2, 33, 150, centered(8), 8, M::kCausal, 1, 0, false, 20, 0, 1, true},
         {128, 128, 2, 1, 7, 600, 8, 8, M::kCausal, 1, 0, false, 0, 0, 0},
         {128, 128, 2, 1, 7, 600, 4, 4, M::kCausal, 1, 0, false, 0, 0, 0},
     };

@@ -31,6 +31,7 @@ struct AttentionCase {
     bool sinks = false;
     float softcap = 0, max_bias = 0;
     float query_size = 1;  // standard deviation of the query's values
+    bool scaled = false;   // channel scales of keys and values
 
     int n_head() const { return group_size * n_head_kv; }
 };
@@ -39,7 +40,7 @@ inline void PrintTo(const AttentionCase& c, std::ostream* out) {
     *out << "D " << c.head_dim_k << "/" << c.head_dim_v << " heads " << c.n_head() << "/" << c.n_head_kv << " tokens "
          << c.n_tokens << " cells " << c.n_kv << " k" << c.keys << "v" << c.values << " mask "
          << static_cast<int>(c.mask) << " streams " << c.n_stream << "+" << c.first_stream << (c.sinks ? " sinks" : "")
-         << " softcap " << c.softcap << " ALiBi " << c.max_bias;
+         << " softcap " << c.softcap << " ALiBi " << c.max_bias << (c.scaled ? " scaled" : "");
 }
 
 // 64-byte aligned memory of a plan.
@@ -65,9 +66,13 @@ class AttentionProblem {
     explicit AttentionProblem(const AttentionCase& c, uint64_t seed = 1)
         : case_(c),
           random_(seed),
-          keys_({Side::kKey, c.keys, c.head_dim_k, c.n_head_kv, c.n_kv + kPadding, c.n_stream + c.first_stream}),
+          key_scales_(make_scales(int64_t{c.n_head_kv} * c.head_dim_k)),
+          value_scales_(make_scales(int64_t{c.n_head_kv} * c.head_dim_v)),
+          keys_({Side::kKey, c.keys, c.head_dim_k, c.n_head_kv, c.n_kv + kPadding, c.n_stream + c.first_stream},
+                available_isas().back(), given(key_scales_)),
           values_(
-              {Side::kValue, c.values, c.head_dim_v, c.n_head_kv, c.n_kv + kPadding, c.n_stream + c.first_stream}) {
+              {Side::kValue, c.values, c.head_dim_v, c.n_head_kv, c.n_kv + kPadding, c.n_stream + c.first_stream},
+              available_isas().back(), given(value_scales_)) {
         dense_k = fill(keys_);
         dense_v = fill(values_);
         // Strides of no particular form: heads padded by 3 floats, tokens by 5.
@@ -121,7 +126,7 @@ class AttentionProblem {
     // The strided output, gaps included. `change` may alter what is asked for.
     std::vector<float> run(Isa isa, int n_threads = 1, const Runner& runner = run_in_order,
                            const Change& change = {}) const {
-        const RowCodec key_codec = codec_for(keys_, isa), value_codec = codec_for(values_, isa);
+        const RowCodec key_codec = codec_for(keys_, isa, given(key_scales_)), value_codec = codec_for(values_, isa, given(value_scales_));
         std::vector<float> out = empty_output();
         AttentionShape s = shape(n_threads);
         AttentionInputs in = inputs(key_codec, value_codec, out);
@@ -176,9 +181,20 @@ class AttentionProblem {
         return true;
     }
 
-    // Largest norm of a head's decoded row.
-    double largest_key() const { return largest_row(keys_, case_.head_dim_k); }
-    double largest_value() const { return largest_row(values_, case_.head_dim_v); }
+    // Vectors as the codec has them: a head's query over the scales of its keys, an output times those of its values.
+    std::vector<float> scaled_query(std::span<const float> q, int head) const {
+        std::vector<float> scaled(q.begin(), q.end());
+        for (size_t i = 0; i < scaled.size(); ++i) scaled[i] /= key_scales_[head / case_.group_size * scaled.size() + i];
+        return scaled;
+    }
+    std::vector<float> scaled_output(std::span<const float> out, int head) const {
+        std::vector<float> scaled(out.begin(), out.end());
+        for (size_t i = 0; i < scaled.size(); ++i) scaled[i] *= value_scales_[head / case_.group_size * scaled.size() + i];
+        return scaled;
+    }
+    // Largest norm of a head's decoded row, times its scales.
+    double largest_key() const { return largest_row(keys_, key_scales_, case_.head_dim_k); }
+    double largest_value() const { return largest_row(values_, value_scales_, case_.head_dim_v); }
 
     const PackedRows& keys() const { return keys_; }
     const PackedRows& values() const { return values_; }
@@ -189,8 +205,12 @@ class AttentionProblem {
 
   private:
     static size_t bytes_of(int64_t floats) { return sizeof(float) * static_cast<size_t>(floats); }
-    static RowCodec codec_for(const PackedRows& rows, Isa isa) {
-        return RowCodec::create(rows.codec.layout(), rows.codec.head_dim(), isa).value();
+    static RowCodec codec_for(const PackedRows& rows, Isa isa, const std::vector<float>& scales) {
+        return RowCodec::create(rows.codec.layout(), rows.codec.head_dim(), isa, scales).value();
+    }
+    std::vector<float> given(const std::vector<float>& scales) const { return case_.scaled ? scales : std::vector<float>(); }
+    std::vector<float> make_scales(int64_t n) {
+        return case_.scaled ? random_scales(n, random_) : std::vector<float>(static_cast<size_t>(n), 1.0f);
     }
 
     std::vector<float> fill(PackedRows& packed) {
@@ -205,11 +225,12 @@ class AttentionProblem {
         return dense;
     }
 
-    double largest_row(const PackedRows& packed, int head_dim) const {
+    double largest_row(const PackedRows& packed, const std::vector<float>& scales, int head_dim) const {
         double largest = 0;
         for (int64_t stream = case_.first_stream; stream < case_.first_stream + case_.n_stream; ++stream) {
             for (int64_t cell = 0; cell < case_.n_kv; ++cell) {
-                const std::vector<float> row = packed.decode(cell, stream);
+                std::vector<float> row = packed.decode(cell, stream);
+                for (size_t i = 0; i < row.size(); ++i) row[i] *= scales[i];
                 for (int h = 0; h < case_.n_head_kv; ++h)
                     largest = std::max(largest, norm(std::span(row).subspan(h * head_dim, head_dim)));
             }
@@ -246,6 +267,7 @@ class AttentionProblem {
 
     AttentionCase case_;
     Random random_;
+    std::vector<float> key_scales_, value_scales_;   // of all channels, 1 where the case has none
     PackedRows keys_, values_;
     int64_t q_head_, q_token_, out_head_, out_token_;
 };

@@ -1,12 +1,14 @@
 // A packed tensor with its codec, for tests.
 #pragma once
 
+#include <cmath>
 #include <ostream>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "tests/support/bytes.h"
+#include "tests/support/random.h"
 #include "turboquant/codec/row_codec.h"
 
 namespace tq::test {
@@ -59,10 +61,18 @@ inline PackedLayout make_layout(const PackedShape& s) {
         .value();
 }
 
+// n channel scales of a wild calibration: 1/8 to 8.
+inline std::vector<float> random_scales(int64_t n, Random& random) {
+    std::vector<float> scales;
+    for (int64_t i = 0; i < n; ++i) scales.push_back(static_cast<float>(std::exp2(6 * random.uniform() - 3)));
+    return scales;
+}
+
 class PackedRows {
   public:
-    explicit PackedRows(const PackedShape& shape, Isa isa = available_isas().back())
-        : codec(RowCodec::create(make_layout(shape), shape.head_dim, isa).value()), bytes(codec.layout().bytes()) {}
+    // scales: of the row's channels, or none.
+    explicit PackedRows(const PackedShape& shape, Isa isa = available_isas().back(), const std::vector<float>& scales = {})
+        : codec(RowCodec::create(make_layout(shape), shape.head_dim, isa, scales).value()), bytes(codec.layout().bytes()) {}
 
     void encode(const std::vector<float>& row, int64_t cell = 0, int64_t stream = 0) {
         codec.encode(row.data(), bytes.data(), stream, cell);

@@ -33,6 +33,8 @@ void bind_base(Binder& bind, GgmlApi& api) {
     bind("ggml_build_forward_expand", api.build_forward_expand);
     bind("ggml_quantize_chunk", api.quantize_chunk);
     bind("ggml_threadpool_params_default", api.threadpool_params_default);
+    bind("ggml_get_type_traits", api.get_type_traits);
+    bind("ggml_set_name", api.set_name);
 }
 
 void bind_gguf(Binder& bind, GgmlApi::Gguf& api) {
@@ -50,6 +52,13 @@ void bind_gguf(Binder& bind, GgmlApi::Gguf& api) {
     bind("gguf_get_data_offset", api.get_data_offset);
     bind("gguf_get_tensor_offset", api.get_tensor_offset);
     bind("gguf_get_tensor_size", api.get_tensor_size);
+    bind("gguf_find_tensor", api.find_tensor);
+    bind("gguf_get_tensor_type", api.get_tensor_type);
+    bind("gguf_init_empty", api.init_empty);
+    bind("gguf_set_val_str", api.set_val_str);
+    bind("gguf_set_val_u32", api.set_val_u32);
+    bind("gguf_add_tensor", api.add_tensor);
+    bind("gguf_write_to_file", api.write_to_file);
 }
 
 void bind_cpu(Binder& bind, GgmlCpuApi& api) {

@@ -37,6 +37,8 @@ struct GgmlApi {
     decltype(&ggml_build_forward_expand) build_forward_expand = nullptr;
     decltype(&ggml_quantize_chunk) quantize_chunk = nullptr;
     decltype(&ggml_threadpool_params_default) threadpool_params_default = nullptr;
+    decltype(&ggml_get_type_traits) get_type_traits = nullptr;
+    decltype(&ggml_set_name) set_name = nullptr;
 
     struct Gguf {
         decltype(&gguf_init_from_file) init = nullptr;
@@ -53,6 +55,13 @@ struct GgmlApi {
         decltype(&gguf_get_data_offset) get_data_offset = nullptr;
         decltype(&gguf_get_tensor_offset) get_tensor_offset = nullptr;
         decltype(&gguf_get_tensor_size) get_tensor_size = nullptr;
+        decltype(&gguf_find_tensor) find_tensor = nullptr;
+        decltype(&gguf_get_tensor_type) get_tensor_type = nullptr;
+        decltype(&gguf_init_empty) init_empty = nullptr;
+        decltype(&gguf_set_val_str) set_val_str = nullptr;
+        decltype(&gguf_set_val_u32) set_val_u32 = nullptr;
+        decltype(&gguf_add_tensor) add_tensor = nullptr;
+        decltype(&gguf_write_to_file) write_to_file = nullptr;
     } gguf;
 };
 

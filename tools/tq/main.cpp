@@ -5,6 +5,7 @@
 
 #include "bench/bench.h"
 #include "bench/command.h"
+#include "calibrate/calibrate.h"
 #include "eval/eval.h"
 #include "eval/recommend.h"
 #include "info.h"
@@ -54,6 +55,9 @@ int main(int argc, char** argv) {
     tq::tool::RecommendOptions recommend;
     const CLI::App* recommend_command = tq::tool::add_recommend_command(app, recommend);
 
+    tq::tool::CalibrateOptions calibrate;
+    const CLI::App* calibrate_command = tq::tool::add_calibrate_command(app, calibrate);
+
     tq::tool::InspectCommands inspect;
     tq::tool::add_inspect_commands(app, inspect);
 
@@ -66,6 +70,7 @@ int main(int argc, char** argv) {
     if (*bench.encode) return tq::tool::run_bench(tq::tool::BenchKind::kEncode, bench.options);
     if (*eval_command) return tq::tool::run_eval(eval);
     if (*recommend_command) return tq::tool::run_recommend(recommend);
+    if (*calibrate_command) return tq::tool::run_calibrate(calibrate);
     if (*inspect.dump) return tq::tool::run_dump(inspect.options);
     if (*inspect.distortion) return tq::tool::run_distortion(inspect.options);
     return tq::tool::run_info(info);

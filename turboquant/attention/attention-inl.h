@@ -137,7 +137,7 @@ struct Kernels {
         alignas(64) float rotated[kMaxHeadDim];
         for (int head = head_kv * g.group_size; head < (head_kv + 1) * g.group_size; ++head) {
             const float* q = at_byte(in.q, stream * in.q_stream_stride + token * in.q_token_stride + head * in.q_head_stride);
-            in.k.codec->kernels().rotate(in.k.codec->rotation(), q, rotated);
+            in.k.codec->kernels().rotate_query(in.k.codec->rotation(head_kv), q, rotated);
             quantize_query(g, rotated, in.k.codec->layout(), head_kv, query_at(g, workspace, row_index(g, stream, token, head)));
         }
     }
@@ -398,7 +398,7 @@ struct Kernels {
         if (logit_scale != logit_scale) factor = logit_scale;   // NaN in, NaN out
         alignas(64) float normalized[kMaxHeadDim];
         for (int d = 0; d < n; d += 16) Ops::store(normalized + d, Ops::mul(Ops::load(total.out + d), Ops::set1(factor)));
-        in.v.codec->kernels().rotate_inverse(in.v.codec->rotation(), normalized, out);
+        in.v.codec->kernels().rotate_inverse(in.v.codec->rotation(head / g.group_size), normalized, out);
     }
 
     static float* partial_at(const AttentionGeometry& g, char* workspace, int64_t row, int64_t chunk) {

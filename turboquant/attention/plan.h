@@ -11,7 +11,8 @@
 //
 // Accuracy, against attention_reference (exact attention on the same decoded cells), for every output row of one head:
 //   |out - reference| <= (weight_error + kQueryError * L) * max |v|,   L = scale * |q| * max |k| / sqrt(head_dim_k)
-// with Euclidean norms, the maxima over the cells' decoded rows of that head. L is what a logit typically varies by; rounding
+// with Euclidean norms, the maxima over the cells' decoded rows of that head; with channel scales, of D^-1 q, D k, D v and
+// D out. L is what a logit typically varies by; rounding
 // the query to int8 moves logits by that fraction of it. weight_error is the rounding of 64 dithered weights to 7 bits
 // (0.41 * sqrt(64) / 127 of the largest weight) or to 14. Worst measured: 0.75 of the bound (tests/attention_test.cpp).
 #pragma once

@@ -49,7 +49,7 @@ void attend(const AttentionShape& s, const AttentionInputs& in, const Row& row, 
     const int64_t k_width = in.k.codec->layout().n_embd, v_width = in.v.codec->layout().n_embd;
     std::vector<float> q(s.head_dim_k);
     const float* source = offset(in.q, row.token * in.q_token_stride + row.head * in.q_head_stride + row.stream * in.q_stream_stride);
-    in.k.codec->kernels().rotate(in.k.codec->rotation(), source, q.data());
+    in.k.codec->kernels().rotate_query(in.k.codec->rotation(head_kv), source, q.data());
 
     std::vector<double> logits(s.n_kv);
     double top = -std::numeric_limits<double>::infinity();
@@ -71,7 +71,7 @@ void attend(const AttentionShape& s, const AttentionInputs& in, const Row& row, 
     std::vector<float> result(s.head_dim_v);
     for (int d = 0; d < s.head_dim_v; ++d) result[d] = sum > 0 ? static_cast<float>(out[d] / sum) : 0.0f;
     float* target = offset(in.out, row.token * in.out_token_stride + row.head * in.out_head_stride + row.stream * in.out_stream_stride);
-    in.v.codec->kernels().rotate_inverse(in.v.codec->rotation(), result.data(), target);
+    in.v.codec->kernels().rotate_inverse(in.v.codec->rotation(head_kv), result.data(), target);
 }
 
 }  // namespace

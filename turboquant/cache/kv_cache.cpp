@@ -13,7 +13,7 @@ Result<KvCache::Plane> KvCache::create_plane(const KvCacheParams& params, Side s
     auto layout = PackedLayout::create(side, params.preset.bits(side), int64_t{params.n_head_kv} * head_dim, params.n_cells,
                                        params.n_stream, params.preset.trellis(side), params.preset.centered(side));
     if (!layout.ok()) return layout.status();
-    auto codec = RowCodec::create(layout.value(), head_dim, isa);
+    auto codec = RowCodec::create(layout.value(), head_dim, isa, side == Side::kKey ? params.key_scales : params.value_scales);
     if (!codec.ok()) return codec.status();
     const size_t bytes = layout->bytes();
     auto* data = static_cast<uint8_t*>(::operator new[](bytes, std::align_val_t{kPlaneAlignment}, std::nothrow));

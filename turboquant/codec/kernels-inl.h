@@ -11,7 +11,7 @@ namespace tq::codec_impl {
 template <class Ops>
 constexpr CodecKernels make_kernels() {
     using R = RotateKernels<Ops>;
-    return {R::rotate, R::rotate_any, R::rotate_inverse, encode_groups<Ops>, encode_trellis<Ops>};
+    return {R::rotate_row, R::rotate_query, R::rotate_inverse, encode_groups<Ops>, encode_trellis<Ops>};
 }
 
 }  // namespace tq::codec_impl

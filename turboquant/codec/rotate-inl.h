@@ -106,26 +106,26 @@ struct RotateKernels {
     }
 
     template <bool any_input>
-    static TQ_INLINE void rotate(const Rotation& r, const float* in, float* out) {
+    static TQ_INLINE void rotate(const Rotation& r, const float* first, const float* in, float* out) {
         const F norm = Ops::set1(r.norm);
         for (int i = 0; i < r.head_dim; i += 16) {
             const F v = any_input ? finite(Ops::load(in + i)) : Ops::load(in + i);
-            Ops::store(out + i, Ops::mul(Ops::mul(v, norm), Ops::load(r.signs[0].data() + i)));
+            Ops::store(out + i, Ops::mul(Ops::mul(v, norm), Ops::load(first + i)));
         }
         mix(r, out);
-        multiply(out, r.signs[1].data(), out, r.head_dim);
+        multiply(out, r.second.data(), out, r.head_dim);
         mix(r, out);
     }
-    static void rotate(const Rotation& r, const float* in, float* out) { rotate<false>(r, in, out); }
-    static void rotate_any(const Rotation& r, const float* in, float* out) { rotate<true>(r, in, out); }
+    static void rotate_row(const Rotation& r, const float* in, float* out) { rotate<true>(r, r.first.data(), in, out); }
+    static void rotate_query(const Rotation& r, const float* in, float* out) { rotate<false>(r, r.first_inverse.data(), in, out); }
 
     static void rotate_inverse(const Rotation& r, const float* in, float* out) {
         const F norm = Ops::set1(r.norm);
         for (int i = 0; i < r.head_dim; i += 16) Ops::store(out + i, Ops::mul(Ops::load(in + i), norm));
         mix(r, out);
-        multiply(out, r.signs[1].data(), out, r.head_dim);
+        multiply(out, r.second.data(), out, r.head_dim);
         mix(r, out);
-        multiply(out, r.signs[0].data(), out, r.head_dim);
+        multiply(out, r.first_inverse.data(), out, r.head_dim);
     }
 };
 

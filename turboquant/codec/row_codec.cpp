@@ -142,23 +142,34 @@ void extract_codes(const PackedLayout& layout, int cell_in_block, const uint8_t*
     for_planes(layout, cell_in_block, [=](const auto& plane) { plane.extract(tile, codes); });
 }
 
-Result<RowCodec> RowCodec::create(const PackedLayout& layout, int head_dim, Isa isa) {
-    Result<Rotation> rotation = Rotation::create(head_dim);
-    if (!rotation.ok()) return rotation.status();
+Result<RowCodec> RowCodec::create(const PackedLayout& layout, int head_dim, Isa isa, std::span<const float> channel_scales) {
+    Result<Rotation> plain = Rotation::create(head_dim);
+    if (!plain.ok()) return plain.status();
     if (layout.n_embd % head_dim != 0) {
         return Status(Error::kInvalidArgument, "n_embd " + std::to_string(layout.n_embd) +
                                                    " is not a multiple of head_dim " + std::to_string(head_dim));
     }
-    return RowCodec(layout, std::move(rotation.value()), isa);
+    if (channel_scales.empty()) return RowCodec(layout, {std::move(plain.value())}, isa);
+    if (channel_scales.size() != static_cast<size_t>(layout.n_embd)) {
+        return Status(Error::kInvalidArgument,
+                      std::to_string(channel_scales.size()) + " channel scales for n_embd " + std::to_string(layout.n_embd));
+    }
+    std::vector<Rotation> rotations;
+    for (int64_t dim = 0; dim < layout.n_embd; dim += head_dim) {
+        Result<Rotation> scaled = Rotation::create(head_dim, channel_scales.subspan(static_cast<size_t>(dim), static_cast<size_t>(head_dim)));
+        if (!scaled.ok()) return scaled.status();
+        rotations.push_back(std::move(scaled.value()));
+    }
+    return RowCodec(layout, std::move(rotations), isa);
 }
 
-RowCodec::RowCodec(const PackedLayout& layout, Rotation rotation, Isa isa)
+RowCodec::RowCodec(const PackedLayout& layout, std::vector<Rotation> rotations, Isa isa)
     : layout_(layout),
-      rotation_(std::move(rotation)),
+      rotations_(std::move(rotations)),
       kernels_(&codec_kernels(isa)),
       book_(layout.trellis ? nullptr : &codebook(layout.bits)),
       trellis_(layout.trellis ? &trellis_book(layout.bits) : nullptr),
-      slice_dims_(std::lcm(rotation_.head_dim, group_dims(layout.side))) {
+      slice_dims_(std::lcm(head_dim(), group_dims(layout.side))) {
     if (slice_dims_ > layout.n_embd) slice_dims_ = static_cast<int>(layout.n_embd);
     n_slices_ = static_cast<int>((layout.n_embd + slice_dims_ - 1) / slice_dims_);
 }
@@ -174,11 +185,11 @@ void RowCodec::encode_slice(const float* row, uint8_t* packed, int64_t stream, i
     uint8_t scales[kMaxGroups];
     int filled = 0;
     int64_t window_begin = begin;
-    for (int64_t head = begin; head < end; head += head_dim()) {
-        kernels_->rotate_any(rotation_, row + head, window + filled);
-        if (layout_.centered) subtract_center(packed, stream, cell / kBlockCells, head, head_dim(), window + filled);
+    for (int64_t dim = begin; dim < end; dim += head_dim()) {
+        kernels_->rotate_row(rotation(static_cast<int>(dim / head_dim())), row + dim, window + filled);
+        if (layout_.centered) subtract_center(packed, stream, cell / kBlockCells, dim, head_dim(), window + filled);
         filled += head_dim();
-        const bool last = head + head_dim() == end;
+        const bool last = dim + head_dim() == end;
         const int n = last ? filled : filled - filled % group_width;
         encode_window(window, n, codes, scales);
         insert_groups(layout_, window_begin, n, codes, scales, packed, stream, cell);
@@ -226,7 +237,7 @@ void RowCodec::decode_steps(const uint8_t* packed, int64_t stream, int64_t cell,
 
 void RowCodec::decode(const uint8_t* packed, int64_t stream, int64_t cell, float* row) const {
     decode_rotated(packed, stream, cell, row);
-    for (int64_t head = 0; head < layout_.n_embd; head += head_dim()) kernels_->rotate_inverse(rotation_, row + head, row + head);
+    for (int head = 0; head * head_dim() < layout_.n_embd; ++head, row += head_dim()) kernels_->rotate_inverse(rotation(head), row, row);
 }
 
 // ---- centers of keys

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
+#include <vector>
 
 #include "turboquant/base/isa.h"
 #include "turboquant/codec/codebook.h"
@@ -13,15 +15,16 @@ namespace tq {
 
 class RowCodec {
 public:
-    // layout.n_embd must be a multiple of head_dim. Errors: kUnsupported (head_dim), kInvalidArgument.
-    static Result<RowCodec> create(const PackedLayout& layout, int head_dim, Isa isa);
+    // layout.n_embd must be a multiple of head_dim. channel_scales: layout.n_embd of them (codec/rotation.h), or none.
+    // Errors: kUnsupported (head_dim), kInvalidArgument.
+    static Result<RowCodec> create(const PackedLayout& layout, int head_dim, Isa isa, std::span<const float> channel_scales = {});
 
     const PackedLayout& layout() const { return layout_; }
-    const Rotation& rotation() const { return rotation_; }
+    const Rotation& rotation(int head) const { return rotations_[rotations_.size() > 1 ? static_cast<size_t>(head) : 0]; }
     const CodecKernels& kernels() const { return *kernels_; }
     const Codebook& book() const { return *book_; }              // of a layout without trellis
     const TrellisBook& trellis() const { return *trellis_; }     // of one with
-    int head_dim() const { return rotation_.head_dim; }
+    int head_dim() const { return rotations_.front().head_dim; }
 
     // A row is encoded in independent slices: the least runs of dims that hold whole heads and whole groups.
     // Two threads may encode different (slice, block) pairs at once; cells of one block and slice share bytes.
@@ -55,7 +58,7 @@ public:
     void reset_centers(uint8_t* packed, int64_t stream, int64_t first_block) const;
 
 private:
-    RowCodec(const PackedLayout& layout, Rotation rotation, Isa isa);
+    RowCodec(const PackedLayout& layout, std::vector<Rotation> rotations, Isa isa);
     void encode_window(const float* window, int n, uint8_t* codes, uint8_t* scales) const;
     void decode_steps(const uint8_t* packed, int64_t stream, int64_t cell, int64_t first, int64_t end, float* values) const;
     void choose_center(uint8_t* packed, int64_t stream, int64_t block, int slice) const;
@@ -65,7 +68,7 @@ private:
     void move_to_other_center(uint8_t* packed, int64_t from_stream, int64_t from_cell, int64_t to_stream, int64_t to_cell) const;
 
     PackedLayout layout_;
-    Rotation rotation_;
+    std::vector<Rotation> rotations_;   // one for all heads, or (with channel scales) for each
     const CodecKernels* kernels_;
     const Codebook* book_ = nullptr;
     const TrellisBook* trellis_ = nullptr;

@@ -41,6 +41,9 @@ Result<CacheChoice> CacheChoice::parse(std::string_view text) {
         choice.value_type = *value;
         return choice;
     }
+    constexpr std::string_view kCalibrated = "+cal";
+    choice.calibrated = text.ends_with(kCalibrated);
+    if (choice.calibrated) text.remove_suffix(kCalibrated.size());
     const Result<Preset> preset = Preset::parse(text);
     if (!preset.ok()) {
         return Status(Error::kInvalidArgument, preset.status().message() + "; nor is it one of llama.cpp's types: " +

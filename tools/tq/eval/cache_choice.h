@@ -17,6 +17,7 @@ struct CacheChoice {
     std::string name;  // as given: "q8_0", "q8_0/q4_0" (K/V), "k4v4"
     ggml_type key_type = GGML_TYPE_F16, value_type = GGML_TYPE_F16;
     std::optional<Preset> preset;  // in place of the types
+    bool calibrated = false;       // a preset with "+cal" behind it
 
     // Error: kInvalidArgument, listing what is valid.
     static Result<CacheChoice> parse(std::string_view text);

@@ -26,11 +26,15 @@ uint64_t hash(const std::string& text) {
 }
 
 // What results depend on, but the cache.
-std::string subject_of(const EvalOptions& options, const std::string& text) {
+Result<std::string> subject_of(const EvalOptions& options, const std::string& text) {
     std::error_code ignored;
-    return fmt::format("{} ({} bytes), text {:016x}, ctx {}, batch {}",
-                       std::filesystem::path(options.model).filename().string(),
-                       std::filesystem::file_size(options.model, ignored), hash(text), options.n_ctx, options.n_batch);
+    std::string subject = fmt::format("{} ({} bytes), text {:016x}, ctx {}, batch {}",
+                                      std::filesystem::path(options.model).filename().string(),
+                                      std::filesystem::file_size(options.model, ignored), hash(text), options.n_ctx, options.n_batch);
+    if (options.calibration.empty()) return subject;
+    const Result<std::string> calibration = read_file(options.calibration);
+    if (!calibration.ok()) return calibration.status();
+    return subject + fmt::format(", calibration {:016x}", hash(calibration.value()));
 }
 
 struct Progress {
@@ -77,9 +81,11 @@ Result<EvalReport> evaluate(const EvalOptions& given, const std::vector<CacheCho
     if (const Result<const GgmlApi*> ggml = ggml_api(options.llama); !ggml.ok()) return ggml.status();
     const Result<std::vector<double>> bits = bits_of(caches, options);
     if (!bits.ok()) return bits.status();
-    Result<Records> records = Records::open(options.state, subject_of(options, text.value()));
+    const Result<std::string> subject = subject_of(options, text.value());
+    if (!subject.ok()) return subject.status();
+    Result<Records> records = Records::open(options.state, subject.value());
     if (!records.ok()) return records.status();
-    Result<Host> host = Host::create({options.model, options.llama, options.plugin, options.n_threads});
+    Result<Host> host = Host::create({options.model, options.llama, options.plugin, options.n_threads, options.calibration});
     if (!host.ok()) return host.status();
     const Progress progress;
     Evaluation evaluation(host.value(), options, caches, host->tokenize(text.value()), records.value(), progress);

@@ -90,11 +90,12 @@ Result<Session> Host::open(const CacheChoice& cache, int n_ctx, int n_batch, int
         if (Status status = load_plugin(); !status.ok()) return status;
     }
     if (cache.preset) {
-        using Configure = const char* (*)(const char* preset);
+        using Configure = const char* (*)(const char* preset, const char* calibration);
         const auto configure =
-            reinterpret_cast<Configure>(api_->backend_reg_get_proc_address(plugin_, "turboquant_configure"));
+            reinterpret_cast<Configure>(api_->backend_reg_get_proc_address(plugin_, "turboquant_configure_cache"));
         if (!configure) return Status(Error::kUnsupported, "this plugin is of another version than tq");
-        if (const char* problem = configure(cache.name.c_str())) return Status(Error::kInvalidArgument, problem);
+        const std::string preset = cache.preset->name();
+        if (const char* problem = configure(preset.c_str(), cache.calibrated ? options_.calibration.c_str() : nullptr)) return Status(Error::kInvalidArgument, problem);
     }
     llama_context_params params = api_->context_default_params();
     params.n_ctx = static_cast<uint32_t>(n_ctx);

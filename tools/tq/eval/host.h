@@ -17,6 +17,7 @@ struct HostOptions {
     std::string llama;    // folder of llama.cpp's libraries; empty: the build's
     std::string plugin;   // libggml-turboquant.so; empty: the build's
     int n_threads = 1;
+    std::string calibration;   // file, for calibrated caches
 };
 
 // A context with flash attention on, of one sequence.

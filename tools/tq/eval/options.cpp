@@ -45,6 +45,8 @@ CLI::App* add_eval_command(CLI::App& app, EvalOptions& o) {
     eval->add_option("--llama", o.llama, "Folder of libllama.so and ggml's libraries (default: the build's)")
         ->type_name("DIR");
     eval->add_option("--plugin", o.plugin, "The plugin (default: GGML_BACKEND_PATH, else the build's)")->type_name("FILE");
+    eval->add_option("--calibration", o.calibration, "File of tq calibrate, for presets with +cal behind them (k4ctv4t+cal)")
+        ->type_name("FILE");
     eval->add_option("--state", o.state, "Keep results in this file; what is there already is not computed again")
         ->type_name("FILE");
     eval->add_option("--plot", o.plot, "Write a plot of divergence over bits")->type_name("FILE.svg");
@@ -66,6 +68,9 @@ Result<std::vector<CacheChoice>> check_eval_options(const EvalOptions& o) {
         if (!choice.ok()) return Status(Error::kInvalidArgument, "--cache: " + choice.status().message());
         for (const CacheChoice& other : choices) {
             if (other.name == name) return Status(Error::kInvalidArgument, "--cache: '" + name + "' is there twice");
+        }
+        if (choice->calibrated && o.calibration.empty()) {
+            return Status(Error::kInvalidArgument, "--cache: '" + name + "' needs --calibration FILE");
         }
         choices.push_back(choice.value());
     }

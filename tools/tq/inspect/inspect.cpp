@@ -47,7 +47,7 @@ Result<Captured> capture_text(const InspectOptions& options) {
     const Result<std::string> text = read_file(options.text);
     if (!text.ok()) return text.status();
     const int threads = options.n_threads > 0 ? options.n_threads : usable_cores();
-    Result<Host> host = Host::create({options.model, options.llama, "", threads});
+    Result<Host> host = Host::create({options.model, options.llama, "", threads, ""});
     if (!host.ok()) return host.status();
     Tokens tokens = host->tokenize(text.value());
     if (static_cast<int>(tokens.size()) < kMinTokens) {

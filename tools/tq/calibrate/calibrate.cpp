@@ -1,0 +1,127 @@
+#include "calibrate/calibrate.h"
+
+#include <cstdio>
+#include <filesystem>
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+
+#include "bench/machine.h"
+#include "calibrate/calibration_file.h"
+#include "calibrate/energies.h"
+#include "calibrate/output_weight.h"
+#include "fail.h"
+#include "file.h"
+#include "gguf_model.h"
+#include "turboquant/codec/channel_scales.h"
+
+namespace tq::tool {
+namespace {
+
+constexpr int kMinContext = 2 * kBlockCells, kMaxContext = 1 << 16, kMaxTokens = 1 << 24;
+
+constexpr const char* kFooter =
+    "Keys, values and queries of the model are measured on the text; each channel of the cache gets a scale that makes the\n"
+    "codec's error cost least. TURBOQUANT_CALIBRATION=FILE makes the plugin use them, tq eval --calibration FILE measures what\n"
+    "they are worth. The text should be like what the model will read, and other than what it is evaluated on.\n"
+    "Exit status: 0; 1 if something can't be read, written or computed; 2 for wrong usage.";
+
+Result<Energies> measure(Host& host, const Tokens& tokens, int n_ctx) {
+    Energies energies;
+    const int n_chunks = static_cast<int>(tokens.size()) / n_ctx;
+    for (int chunk = 0; chunk < n_chunks; ++chunk) {
+        fmt::print(stderr, "tokens {} to {} of {}\n", chunk * n_ctx, (chunk + 1) * n_ctx, n_chunks * n_ctx);
+        const Result<Captured> captured = capture(host, Tokens(tokens.begin() + chunk * n_ctx, tokens.begin() + (chunk + 1) * n_ctx));
+        if (!captured.ok()) return captured.status();
+        for (const auto& [index, layer] : captured.value()) energies[index].add(layer);
+    }
+    return energies;
+}
+
+// For each KV head: what its values' channels weigh in the output, summed over its query heads. Empty if unknown.
+Result<std::vector<double>> value_weights(const std::string& model, int index, const LayerEnergies& layer) {
+    const size_t d = static_cast<size_t>(layer.head_dim_v), n_embd = layer.values.size();
+    const auto n_head = static_cast<size_t>(layer.n_head);
+    const Result<std::vector<double>> columns = output_column_energies(model, index, static_cast<int64_t>(n_head * d));
+    if (!columns.ok() || columns->empty()) return columns;
+    const size_t group = n_head / (n_embd / d);
+    std::vector<double> weights(n_embd);
+    for (size_t i = 0; i < columns->size(); ++i) weights[i / d / group * d + i % d] += columns.value()[i];
+    return weights;
+}
+
+std::vector<float> scales_of_heads(const std::vector<double>& energy, const std::vector<double>& weight, int head_dim) {
+    std::vector<float> scales;
+    const auto d = static_cast<size_t>(head_dim);
+    for (size_t at = 0; at < energy.size(); at += d) {
+        const std::vector<float> head = balanced_scales(std::span(energy).subspan(at, d), std::span(weight).subspan(at, d));
+        scales.insert(scales.end(), head.begin(), head.end());
+    }
+    return scales;
+}
+
+Status add_layer(CalibrationFile& file, const std::string& model, int index, const LayerEnergies& layer) {
+    const auto add = [&](Side side, bool centered, std::vector<float> scales) {
+        file.tensors[channel_scales_name(index, side, centered)] = std::move(scales);
+    };
+    add(Side::kKey, false, scales_of_heads(layer.keys, layer.queries, layer.head_dim_k));
+    add(Side::kKey, true, scales_of_heads(layer.centered_keys, layer.queries, layer.head_dim_k));
+    const Result<std::vector<double>> weights = value_weights(model, index, layer);
+    if (!weights.ok()) return weights.status();
+    if (weights->empty()) {
+        fmt::print(stderr, "layer {}: no attn_output.weight in the model's file; its values get scales of 1\n", index);
+        add(Side::kValue, false, std::vector<float>(layer.values.size(), 1.0f));
+    } else {
+        add(Side::kValue, false, scales_of_heads(layer.values, weights.value(), layer.head_dim_v));
+    }
+    return {};
+}
+
+Status calibrate(const CalibrateOptions& options) {
+    const Result<std::string> text = read_file(options.text);
+    if (!text.ok()) return text.status();
+    const Result<GgufModel> model = read_gguf_model(options.model);
+    if (!model.ok()) return model.status();
+    Result<Host> host = Host::create({options.model, options.llama, "", options.n_threads > 0 ? options.n_threads : usable_cores(), ""});
+    if (!host.ok()) return host.status();
+    Tokens tokens = host->tokenize(text.value());
+    if (static_cast<int>(tokens.size()) < options.n_ctx) {
+        return Status(Error::kInvalidArgument, fmt::format("{}: has {} tokens; at least {} (--ctx) are needed", options.text, tokens.size(), options.n_ctx));
+    }
+    tokens.resize(std::min(tokens.size(), static_cast<size_t>(std::max(options.n_tokens, options.n_ctx))));
+    const Result<Energies> energies = measure(host.value(), tokens, options.n_ctx);
+    if (!energies.ok()) return energies.status();
+    if (energies->empty()) return Status(Error::kUnsupported, options.model + ": no layer's cache was seen; nothing to calibrate");
+    CalibrationFile file{model->name.empty() ? std::filesystem::path(options.model).filename().string() : model->name,
+                         std::filesystem::path(options.text).filename().string(), static_cast<int>(tokens.size()), {}};
+    for (const auto& [index, layer] : energies.value()) {
+        if (Status status = add_layer(file, options.model, index, layer); !status.ok()) return status;
+    }
+    if (Status status = write_calibration(file, options.out); !status.ok()) return status;
+    fmt::print("{}: scales for {} layers\n  export TURBOQUANT_CALIBRATION={}\n", options.out, energies->size(), options.out);
+    return {};
+}
+
+}  // namespace
+
+CLI::App* add_calibrate_command(CLI::App& app, CalibrateOptions& o) {
+    CLI::App* command = app.add_subcommand("calibrate", "Channel scales for a model's cache, measured on a text");
+    command->add_option("--model,-m", o.model, "GGUF file of the model")->type_name("FILE")->required();
+    command->add_option("--text,-f", o.text, "Text file")->type_name("FILE")->required();
+    command->add_option("--out,-o", o.out, "GGUF file to write")->type_name("FILE")->required();
+    command->add_option("--ctx,-c", o.n_ctx, "Tokens that are read together (default: 512)")
+        ->type_name("N")
+        ->check(CLI::Range(kMinContext, kMaxContext));
+    command->add_option("--tokens,-n", o.n_tokens, "Tokens of the text (default: 8192)")->type_name("N")->check(CLI::Range(1, kMaxTokens));
+    command->add_option("--threads,-t", o.n_threads, "Threads (default: every core)")->type_name("N")->check(CLI::Range(0, 512));
+    command->add_option("--llama", o.llama, "Folder of libllama.so and ggml's libraries (default: the build's)")->type_name("DIR");
+    command->footer(kFooter);
+    return command;
+}
+
+int run_calibrate(const CalibrateOptions& options) {
+    const Status status = calibrate(options);
+    return status.ok() ? 0 : fail(1, status.message());
+}
+
+}  // namespace tq::tool
