@@ -1,39 +1,97 @@
 #include "calibrate/energies.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "turboquant/codec/layout.h"
 
 namespace tq::tool {
 namespace {
 
-void add_squares(const float* row, size_t n, std::vector<double>& sums) {
-    sums.resize(n);
-    for (size_t i = 0; i < n; ++i) sums[i] += double{row[i]} * row[i];
+// One KV head's part of a captured layer.
+struct HeadView {
+    const CapturedLayer& layer;
+    size_t head_kv, n_head_kv, group, n_tokens;
+
+    HeadView(const CapturedLayer& l, size_t head)
+        : layer(l),
+          head_kv(head),
+          n_head_kv(static_cast<size_t>(l.n_embd_k / l.head_dim_k)),
+          group(static_cast<size_t>(l.n_head) / n_head_kv),
+          n_tokens(l.keys.size() / static_cast<size_t>(l.n_embd_k)) {}
+
+    size_t dim(Side side) const { return static_cast<size_t>(layer.head_dim(side)); }
+    const float* row(Side side, size_t token) const {
+        return layer.rows(side).data() + token * static_cast<size_t>(layer.n_embd(side)) + head_kv * dim(side);
+    }
+    const float* query(size_t token, size_t in_group) const {
+        return layer.queries.data() + (token * static_cast<size_t>(layer.n_head) + head_kv * group + in_group) * dim(Side::kKey);
+    }
+};
+
+float dot(const float* a, const float* b, size_t n) {
+    float sum = 0;
+    for (size_t i = 0; i < n; ++i) sum += a[i] * b[i];
+    return sum;
 }
 
-void add_rows(const std::vector<float>& rows, size_t width, std::vector<double>& sums) {
-    for (size_t at = width; at + width <= rows.size(); at += width) add_squares(rows.data() + at, width, sums);
+// The softmax of a query over the tokens up to its own.
+void attend(const HeadView& head, size_t token, size_t in_group, std::vector<float>& p) {
+    const size_t d = head.dim(Side::kKey);
+    const float* q = head.query(token, in_group);
+    p.resize(token + 1);
+    for (size_t j = 0; j <= token; ++j) p[j] = head.layer.scale * dot(q, head.row(Side::kKey, j), d);
+    const float top = *std::max_element(p.begin(), p.end());
+    float sum = 0;
+    for (float& x : p) sum += x = std::exp(x - top);
+    for (float& x : p) x /= sum;
 }
 
-std::vector<float> mean_of_block(const float* rows, size_t width, size_t first, size_t end) {
-    std::vector<float> mean(width);
-    for (size_t row = first; row < end; ++row) {
-        for (size_t i = 0; i < width; ++i) mean[i] += rows[row * width + i] / static_cast<float>(end - first);
+void add_squares(const float* x, size_t n, double weight, double* sums) {
+    for (size_t i = 0; i < n; ++i) sums[i] += weight * double{x[i]} * x[i];
+}
+
+struct Weights {
+    std::vector<double> keys, values;   // by token
+};
+
+// Adds the queries' energies on the way.
+Weights weights_of_tokens(const HeadView& head, double* queries) {
+    Weights weights{std::vector<double>(head.n_tokens), std::vector<double>(head.n_tokens)};
+    std::vector<float> p;
+    for (size_t token = 0; token < head.n_tokens; ++token) {
+        for (size_t g = 0; g < head.group; ++g) {
+            attend(head, token, g, p);
+            double all = 0;
+            for (size_t j = 0; j <= token; ++j) {
+                const double in_logit = double{p[j]} * (1 - double{p[j]});
+                weights.keys[j] += in_logit;
+                weights.values[j] += double{p[j]} * p[j];
+                all += in_logit;
+            }
+            add_squares(head.query(token, g), head.dim(Side::kKey), all, queries);
+        }
+    }
+    return weights;
+}
+
+// The mean of a head's keys in the block before the token's, as centers are chosen: none for block 0, and not of token 0.
+std::vector<float> center_of_block(const HeadView& head, size_t block) {
+    std::vector<float> mean(head.dim(Side::kKey));
+    if (block == 0) return mean;
+    const size_t begin = block == 1 ? 1 : (block - 1) * kBlockCells, end = block * kBlockCells;
+    for (size_t token = begin; token < end; ++token) {
+        for (size_t i = 0; i < mean.size(); ++i) mean[i] += head.row(Side::kKey, token)[i] / static_cast<float>(end - begin);
     }
     return mean;
 }
 
-void add_centered(const std::vector<float>& rows, size_t width, std::vector<double>& sums) {
-    const size_t n = rows.size() / width;
-    std::vector<float> difference(width);
-    for (size_t begin = kBlockCells; begin < n; begin += kBlockCells) {
-        const size_t before = begin - kBlockCells;
-        const std::vector<float> center = mean_of_block(rows.data(), width, before == 0 ? 1 : before, begin);
-        for (size_t row = begin; row < std::min<size_t>(n, begin + kBlockCells); ++row) {
-            for (size_t i = 0; i < width; ++i) difference[i] = rows[row * width + i] - center[i];
-            add_squares(difference.data(), width, sums);
-        }
+void add_centered(const HeadView& head, const std::vector<double>& weights, double* sums) {
+    std::vector<float> center, difference(head.dim(Side::kKey));
+    for (size_t token = 0; token < head.n_tokens; ++token) {
+        if (token % kBlockCells == 0) center = center_of_block(head, token / kBlockCells);
+        for (size_t i = 0; i < center.size(); ++i) difference[i] = head.row(Side::kKey, token)[i] - center[i];
+        add_squares(difference.data(), difference.size(), weights[token], sums);
     }
 }
 
@@ -43,17 +101,18 @@ void LayerEnergies::add(const CapturedLayer& layer) {
     head_dim_k = layer.head_dim_k;
     head_dim_v = layer.head_dim_v;
     n_head = layer.n_head;
-    const auto width_k = static_cast<size_t>(layer.n_embd_k), d = static_cast<size_t>(layer.head_dim_k);
-    add_rows(layer.keys, width_k, keys);
-    add_rows(layer.values, static_cast<size_t>(layer.n_embd_v), values);
-    add_centered(layer.keys, width_k, centered_keys);
-    queries.resize(width_k);
-    const auto heads = static_cast<size_t>(n_head);
-    const size_t group = heads / (width_k / d);
-    for (size_t row = heads; (row + 1) * d <= layer.queries.size(); ++row) {
-        const float* q = layer.queries.data() + row * d;
-        double* sums = queries.data() + row % heads / group * d;
-        for (size_t i = 0; i < d; ++i) sums[i] += double{q[i]} * q[i];
+    for (std::vector<double>* sums : {&keys, &queries, &centered_keys}) sums->resize(static_cast<size_t>(layer.n_embd_k));
+    values.resize(static_cast<size_t>(layer.n_embd_v));
+    const auto n_head_kv = static_cast<size_t>(layer.n_embd_k / layer.head_dim_k);
+    for (size_t h = 0; h < n_head_kv; ++h) {
+        const HeadView head(layer, h);
+        const size_t k = h * head.dim(Side::kKey), v = h * head.dim(Side::kValue);
+        const Weights weights = weights_of_tokens(head, queries.data() + k);
+        for (size_t token = 0; token < head.n_tokens; ++token) {
+            add_squares(head.row(Side::kKey, token), head.dim(Side::kKey), weights.keys[token], keys.data() + k);
+            add_squares(head.row(Side::kValue, token), head.dim(Side::kValue), weights.values[token], values.data() + v);
+        }
+        add_centered(head, weights.keys, centered_keys.data() + k);
     }
 }
 

@@ -1,4 +1,4 @@
-// What a calibration knows of a model: how large its keys, values and queries are, channel by channel.
+// What a calibration knows of a model: how large its keys, values and queries are, channel by channel, where it matters.
 #pragma once
 
 #include <map>
@@ -8,14 +8,17 @@
 
 namespace tq::tool {
 
-// Sums over tokens of squared values. Keys and values: of each channel of a row. Queries: summed over the heads of a KV head.
-// The first token of a text is left out: a sink for attention, its key and value are unlike any other.
+// Sums of squared values over tokens, each token weighted by what an error in it does to attention's output: with p the
+// share of a key in a query's attention, an error in their logit counts p (1 - p), one in the value p^2. So a text's first
+// token, which most queries look at, counts as much as many others.
+// Keys and values: of each channel of a row. Queries: summed over the heads of a KV head.
 struct LayerEnergies {
     int head_dim_k = 0, head_dim_v = 0;
     int n_head = 0;                      // of queries
     std::vector<double> keys, values, queries;
-    std::vector<double> centered_keys;   // less the mean of the 64 tokens before their block, as centered presets store them
+    std::vector<double> centered_keys;   // less the mean of the block before theirs, as centered presets store them
 
+    // Of a text that one causal sequence has read.
     void add(const CapturedLayer& layer);
 };
 

@@ -48,6 +48,7 @@ void take_queries(const ggml_tensor* node, Captured& captured) {
     layer.head_dim_k = static_cast<int>(node->src[1]->ne[0]);
     layer.head_dim_v = static_cast<int>(node->src[2]->ne[0]);
     layer.n_head = static_cast<int>(q->ne[2]);
+    std::memcpy(&layer.scale, node->op_params, sizeof(float));
     if (q->type != GGML_TYPE_F32) return;
     for (int64_t token = 0; token < q->ne[1]; ++token) {
         for (int64_t head = 0; head < q->ne[2]; ++head) {

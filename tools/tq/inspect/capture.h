@@ -15,6 +15,7 @@ struct CapturedLayer {
     int64_t n_embd_k = 0, n_embd_v = 0;   // values a row
     std::vector<float> keys, values;      // [token][n_embd]
     int n_head = 0;
+    float scale = 1;                      // of q.k in the softmax
     std::vector<float> queries;           // [token][head][head_dim_k]
 
     int head_dim(Side side) const { return side == Side::kKey ? head_dim_k : head_dim_v; }
