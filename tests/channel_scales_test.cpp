@@ -235,7 +235,8 @@ TEST(ScaledCache, ReadsWhatWasWritten) {
     KvCacheParams params{Preset::parse("k8cv8").value(), 64, 80, 2, 300};
     params.key_scales = random_scales(128, random);
     params.value_scales = random_scales(160, random);
-    KvCache cache = KvCache::create(params, available_isas().back()).value();
+    Result<KvCache> created = KvCache::create(params, available_isas().back());
+    KvCache& cache = created.value();
     const std::vector<float> k = random.normals(128 * 200), v = random.normals(160 * 200);
     ASSERT_TRUE(cache.append(0, 200, k.data(), v.data()).ok());
     std::vector<float> k2(k.size()), v2(v.size());

@@ -239,6 +239,14 @@ struct Kernels {
         }
         multiply(keys.own, m, {m.query_words, m.query_bias, m.centers + block % kCenterRun, kSpanCells}, block, span.live_in_block[b],
                  m.logits + kBlockCells * b);
+        if (block == 0) take_centers_back(m, keys.n_rows);
+    }
+
+    // The first cells have no center. Block 0 is the first of its span.
+    static void take_centers_back(const Scratch& m, int n_rows) {
+        for (int i = 0; i < n_rows; ++i) {
+            for (int cell = 0; cell < kUncenteredCells; ++cell) m.logits[kSpanCells * i + cell] -= m.centers[kSpanCells * i];
+        }
     }
 
     // All queries of the tile times the centers of a run of blocks, which are decoded to L1 as if they were keys.

@@ -13,7 +13,7 @@ inline constexpr int kCenterRun = 16;   // blocks
 
 // One head's centers of one stream.
 struct Centers {
-    const uint8_t* first;   // of block 0, whose codes and scales are 0: no center
+    const uint8_t* first;   // of block 0
     size_t stride;          // to the next block's
     size_t scales;          // from a center to its scales
     int64_t n_blocks;

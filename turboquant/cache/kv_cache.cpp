@@ -88,7 +88,7 @@ Status KvCache::truncate(int64_t stream, int64_t length) {
         keys_.codec.clear(keys_.data.get(), stream, cell);
         values_.codec.clear(values_.data.get(), stream, cell);
     }
-    keys_.codec.reset_centers(keys_.data.get(), stream, (length + kBlockCells - 1) / kBlockCells);
+    keys_.codec.reset_centers(keys_.data.get(), stream, length <= kUncenteredCells ? 0 : (length + kBlockCells - 1) / kBlockCells);
     lengths_[stream] = std::min(lengths_[stream], length);
     return {};
 }

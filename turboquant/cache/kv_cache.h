@@ -19,7 +19,7 @@ struct KvCacheParams {
     int64_t n_cells = 0;    // per stream
     int64_t n_stream = 1;
     // From a calibration: a scale for each channel of all heads, n_head_kv*head_dim (codec/rotation.h); none: ones.
-    std::vector<float> key_scales, value_scales;
+    std::vector<float> key_scales = {}, value_scales = {};
 };
 
 // A packed tensor as attention reads it: geometry and memory.

@@ -6,7 +6,7 @@
 //   group  = the dims that share one scale per cell: 32 for keys, 64 for values, counted from the row's start
 //
 // Code plane:  [stream][group][block][step in group][tile], scale plane behind it: [stream][group][block][64 cells].
-// Centered keys: a block's keys are coded as what they differ by from a center. Centers lie behind the scales, row by row:
+// Centered keys: a block's keys, but for cells 0 and 1, are coded as what they differ by from a center. Centers lie behind the scales, row by row:
 // [stream][block][n_embd codes of 4 bits, the first in the low bits; a scale for each group, 0 as long as none is chosen].
 // Nothing here depends on head_dim: a cache can be allocated before head_dim is known.
 #pragma once
@@ -26,6 +26,7 @@ inline constexpr int kTileUnits = 16;       // a tile is 16 units of 64 codes: 1
 inline constexpr int kTileValues = kStepDims * kBlockCells;
 inline constexpr size_t kPlaneAlignment = 64;
 inline constexpr int kCenterBits = 4;
+inline constexpr int kUncenteredCells = 2;   // the first of a stream: the center of block 0 comes from them
 
 constexpr int group_steps_log2(Side side) { return side == Side::kKey ? 1 : 2; }   // to shift instead of dividing
 constexpr int group_steps(Side side) { return 1 << group_steps_log2(side); }
@@ -39,6 +40,8 @@ struct PackedLayout {
     int64_t n_stream = 1;
     bool trellis = false;  // trellis codes: a value's level depends on the codes before it in its group
     bool centered = false; // keys only
+
+    bool has_center(int64_t cell) const { return centered && cell >= kUncenteredCells; }
 
     // Error: kInvalidArgument naming the argument.
     static Result<PackedLayout> create(Side side, int bits, int64_t n_embd, int64_t n_cells, int64_t n_stream,

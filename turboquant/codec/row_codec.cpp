@@ -178,7 +178,7 @@ void RowCodec::encode_slice(const float* row, uint8_t* packed, int64_t stream, i
     const int64_t begin = int64_t{slice} * slice_dims_;
     const int64_t end = std::min<int64_t>(begin + slice_dims_, layout_.n_embd);
     const int group_width = group_dims(layout_.side);
-    if (layout_.centered) choose_center(packed, stream, cell / kBlockCells, slice);
+    if (layout_.has_center(cell)) choose_center(packed, stream, cell / kBlockCells, slice);
     // Small enough buffers: heads are rotated into a window that always starts at a group border.
     alignas(64) float window[kMaxGroupedValues];
     alignas(64) uint8_t codes[kMaxGroupedValues];
@@ -187,7 +187,7 @@ void RowCodec::encode_slice(const float* row, uint8_t* packed, int64_t stream, i
     int64_t window_begin = begin;
     for (int64_t dim = begin; dim < end; dim += head_dim()) {
         kernels_->rotate_row(rotation(static_cast<int>(dim / head_dim())), row + dim, window + filled);
-        if (layout_.centered) subtract_center(packed, stream, cell / kBlockCells, dim, head_dim(), window + filled);
+        if (layout_.has_center(cell)) subtract_center(packed, stream, cell, dim, head_dim(), window + filled);
         filled += head_dim();
         const bool last = dim + head_dim() == end;
         const int n = last ? filled : filled - filled % group_width;
@@ -227,10 +227,10 @@ void RowCodec::decode_steps(const uint8_t* packed, int64_t stream, int64_t cell,
         else for (int i = 0; i < kStepDims; ++i) levels[i] = book_->centroid[codes[i]];
         for (int i = 0; i < kStepDims; ++i) out[i] = scale * static_cast<float>(levels[i]);
     }
-    if (!layout_.centered) return;
+    if (!layout_.has_center(cell)) return;
     for (int64_t step = first; step < end; ++step) {
         float center[kStepDims] = {};   // its negative
-        subtract_center(packed, stream, block, step * kStepDims, kStepDims, center);
+        subtract_center(packed, stream, cell, step * kStepDims, kStepDims, center);
         for (int i = 0; i < kStepDims; ++i) values[(step - first) * kStepDims + i] -= center[i];
     }
 }
@@ -242,9 +242,9 @@ void RowCodec::decode(const uint8_t* packed, int64_t stream, int64_t cell, float
 
 // ---- centers of keys
 
-// n dims of a rotated row, less the center of its block. `first` and n are multiples of 16.
-void RowCodec::subtract_center(const uint8_t* packed, int64_t stream, int64_t block, int64_t first, int n, float* values) const {
-    const uint8_t* center = packed + layout_.center_offset(stream, block);
+// n dims of a rotated row that has a center, less it. `first` and n are multiples of 16.
+void RowCodec::subtract_center(const uint8_t* packed, int64_t stream, int64_t cell, int64_t first, int n, float* values) const {
+    const uint8_t* center = packed + layout_.center_offset(stream, cell / kBlockCells);
     const uint8_t* scales = center + layout_.center_codes_bytes();
     const Codebook& book = codebook(kCenterBits);
     for (int i = 0; i < n; i += kStepDims) {
@@ -258,30 +258,60 @@ void RowCodec::subtract_center(const uint8_t* packed, int64_t stream, int64_t bl
 void RowCodec::choose_center(uint8_t* packed, int64_t stream, int64_t block, int slice) const {
     const int64_t begin = int64_t{slice} * slice_dims_, end = std::min<int64_t>(begin + slice_dims_, layout_.n_embd);
     const uint8_t* scales = packed + layout_.center_offset(stream, block) + layout_.center_codes_bytes();
-    if (block == 0 || scales[begin / group_dims(Side::kKey)] != 0) return;
+    if (scales[begin / group_dims(Side::kKey)] != 0) return;
     for (int64_t first = begin; first < end; first += kMaxHeadDim) {
         const int n = static_cast<int>(std::min<int64_t>(kMaxHeadDim, end - first));
-        alignas(64) float mean[kMaxHeadDim] = {};
-        const int n_live = add_block_before(packed, stream, block, first, n, mean);
-        for (float& x : mean) x /= static_cast<float>(std::max(n_live, 1));
-        store_center(packed, stream, block, first, n, mean);
+        alignas(64) float center[kMaxHeadDim] = {};
+        if (block == 0) estimate_from_first_cells(packed, stream, first, n, center);
+        else mean_of_block_before(packed, stream, block, first, n, center);
+        store_center(packed, stream, block, first, n, center);
     }
+}
+
+void RowCodec::mean_of_block_before(const uint8_t* packed, int64_t stream, int64_t block, int64_t first, int n, float* mean) const {
+    const int n_live = add_block_before(packed, stream, block, first, n, mean);
+    for (int i = 0; i < n; ++i) mean[i] /= static_cast<float>(std::max(n_live, 1));
+}
+
+// Of the center of block 0 all that is known is a key or two. One key is a half likely to be common: with an equal share of
+// common and own energy, half of it leaves least. Where the key before is nearly the same, a bias outweighs all that differs
+// between tokens (Qwen2.5), and it is taken whole. By groups: heads need not be alike.
+void RowCodec::estimate_from_first_cells(const uint8_t* packed, int64_t stream, int64_t first, int n, float* center) const {
+    if (!holds_something(packed, stream, 1, first, n)) return;
+    float before[kMaxHeadDim];
+    decode_steps(packed, stream, 0, first / kStepDims, (first + n) / kStepDims, before);
+    decode_steps(packed, stream, 1, first / kStepDims, (first + n) / kStepDims, center);
+    const int width = group_dims(Side::kKey);
+    for (int begin = 0; begin < n; begin += width) {
+        const int end = std::min(begin + width, n);
+        double energy = 0, difference = 0;
+        for (int i = begin; i < end; ++i) {
+            energy += double{center[i]} * center[i];
+            difference += (double{center[i]} - before[i]) * (double{center[i]} - before[i]);
+        }
+        if (4 * difference < energy) continue;
+        for (int i = begin; i < end; ++i) center[i] *= 0.5f;
+    }
+}
+
+// Of dims [first, first + n) of a cell, from a group's border on: whether some group has a scale.
+bool RowCodec::holds_something(const uint8_t* packed, int64_t stream, int64_t cell, int64_t first, int n) const {
+    const int width = group_dims(layout_.side);
+    for (int64_t group = first / width; group * width < first + n; ++group) {
+        if (packed[layout_.scale_offset(stream, group, cell / kBlockCells) + cell % kBlockCells] != 0) return true;
+    }
+    return false;
 }
 
 // Adds up what the cells of the block before hold, those that hold anything. Returns their number. Not cell 0: a text's first
 // token is a sink for attention and its key unlike any other.
 int RowCodec::add_block_before(const uint8_t* packed, int64_t stream, int64_t block, int64_t first, int n, float* sums) const {
-    const int width = group_dims(Side::kKey);
     int n_live = 0;
     float values[kMaxHeadDim];
-    for (int cell = block == 1 ? 1 : 0; cell < kBlockCells; ++cell) {
-        bool live = false;
-        for (int64_t group = first / width; group * width < first + n; ++group) {
-            live = live || packed[layout_.scale_offset(stream, group, block - 1) + cell] != 0;
-        }
-        if (!live) continue;
+    for (int64_t cell = block == 1 ? 1 : (block - 1) * kBlockCells; cell < block * kBlockCells; ++cell) {
+        if (!holds_something(packed, stream, cell, first, n)) continue;
         ++n_live;
-        decode_steps(packed, stream, (block - 1) * kBlockCells + cell, first / kStepDims, (first + n) / kStepDims, values);
+        decode_steps(packed, stream, cell, first / kStepDims, (first + n) / kStepDims, values);
         for (int i = 0; i < n; ++i) sums[i] += values[i];
     }
     return n_live;
@@ -314,10 +344,13 @@ void RowCodec::reset_centers(uint8_t* packed, int64_t stream, int64_t first_bloc
 
 void RowCodec::copy(uint8_t* packed, int64_t from_stream, int64_t from_cell, int64_t to_stream, int64_t to_cell) const {
     const int64_t from_block = from_cell / kBlockCells, to_block = to_cell / kBlockCells;
-    if (layout_.centered) {
+    if (layout_.has_center(from_cell) != layout_.has_center(to_cell)) {
+        return move_to_other_center(packed, from_stream, from_cell, to_stream, to_cell);
+    }
+    if (layout_.has_center(to_cell)) {
         const uint8_t* from = packed + layout_.center_offset(from_stream, from_block);
         const uint8_t* to = packed + layout_.center_offset(to_stream, to_block);
-        const bool chosen = to_block == 0 || to[layout_.center_codes_bytes()] != 0;
+        const bool chosen = to[layout_.center_codes_bytes()] != 0;
         if (!chosen) copy_center(packed, from_stream, from_block, to_stream, to_block);
         else if (std::memcmp(from, to, layout_.center_row_bytes()) != 0) {
             return move_to_other_center(packed, from_stream, from_cell, to_stream, to_cell);
@@ -343,7 +376,7 @@ void RowCodec::move_to_other_center(uint8_t* packed, int64_t from_stream, int64_
         alignas(64) float values[kMaxHeadDim];
         uint8_t codes[kMaxHeadDim], scales[kMaxGroups];
         decode_steps(packed, from_stream, from_cell, first, end, values);
-        subtract_center(packed, to_stream, to_cell / kBlockCells, first * kStepDims, n, values);
+        if (layout_.has_center(to_cell)) subtract_center(packed, to_stream, to_cell, first * kStepDims, n, values);
         encode_window(values, n, codes, scales);
         insert_groups(layout_, first * kStepDims, n, codes, scales, packed, to_stream, to_cell);
     }

@@ -31,8 +31,8 @@ public:
     int n_slices() const { return n_slices_; }
 
     // row: n_embd floats (only the slice's are read). packed: layout().bytes() bytes.
-    // Centered keys: what is first stored in a block gives it its center, the mean of what the block before holds (block 0
-    // has none), for as long as reset_centers does not forget it. So rows stored in the order of their cells decode to the
+    // Centered keys: what is first stored in a block gives it its center, for as long as reset_centers does not forget it:
+    // the mean of what the block before holds, of block 0 (behind its first two cells) what those have in common. So rows stored in the order of their cells decode to the
     // same whatever the calls they came in; and two threads may encode different slices at once, not different blocks.
     void encode_slice(const float* row, uint8_t* packed, int64_t stream, int64_t cell, int slice) const;
     void encode(const float* row, uint8_t* packed, int64_t stream, int64_t cell) const {
@@ -62,9 +62,12 @@ private:
     void encode_window(const float* window, int n, uint8_t* codes, uint8_t* scales) const;
     void decode_steps(const uint8_t* packed, int64_t stream, int64_t cell, int64_t first, int64_t end, float* values) const;
     void choose_center(uint8_t* packed, int64_t stream, int64_t block, int slice) const;
+    void mean_of_block_before(const uint8_t* packed, int64_t stream, int64_t block, int64_t first, int n, float* mean) const;
+    void estimate_from_first_cells(const uint8_t* packed, int64_t stream, int64_t first, int n, float* center) const;
+    bool holds_something(const uint8_t* packed, int64_t stream, int64_t cell, int64_t first, int n) const;
     int add_block_before(const uint8_t* packed, int64_t stream, int64_t block, int64_t first, int n, float* sums) const;
     void store_center(uint8_t* packed, int64_t stream, int64_t block, int64_t first, int n, const float* values) const;
-    void subtract_center(const uint8_t* packed, int64_t stream, int64_t block, int64_t first, int n, float* values) const;
+    void subtract_center(const uint8_t* packed, int64_t stream, int64_t cell, int64_t first, int n, float* values) const;
     void move_to_other_center(uint8_t* packed, int64_t from_stream, int64_t from_cell, int64_t to_stream, int64_t to_cell) const;
 
     PackedLayout layout_;

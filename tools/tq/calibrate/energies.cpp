@@ -75,10 +75,13 @@ Weights weights_of_tokens(const HeadView& head, double* queries) {
     return weights;
 }
 
-// The mean of a head's keys in the block before the token's, as centers are chosen: none for block 0, and not of token 0.
+// About as RowCodec chooses centers: the mean of the block before, of block 0 half of its second key.
 std::vector<float> center_of_block(const HeadView& head, size_t block) {
     std::vector<float> mean(head.dim(Side::kKey));
-    if (block == 0) return mean;
+    if (block == 0) {
+        for (size_t i = 0; i < mean.size(); ++i) mean[i] = 0.5f * head.row(Side::kKey, 1)[i];
+        return mean;
+    }
     const size_t begin = block == 1 ? 1 : (block - 1) * kBlockCells, end = block * kBlockCells;
     for (size_t token = begin; token < end; ++token) {
         for (size_t i = 0; i < mean.size(); ++i) mean[i] += head.row(Side::kKey, token)[i] / static_cast<float>(end - begin);
@@ -90,7 +93,8 @@ void add_centered(const HeadView& head, const std::vector<double>& weights, doub
     std::vector<float> center, difference(head.dim(Side::kKey));
     for (size_t token = 0; token < head.n_tokens; ++token) {
         if (token % kBlockCells == 0) center = center_of_block(head, token / kBlockCells);
-        for (size_t i = 0; i < center.size(); ++i) difference[i] = head.row(Side::kKey, token)[i] - center[i];
+        const float share = token < kUncenteredCells ? 0.0f : 1.0f;
+        for (size_t i = 0; i < center.size(); ++i) difference[i] = head.row(Side::kKey, token)[i] - share * center[i];
         add_squares(difference.data(), difference.size(), weights[token], sums);
     }
 }
