@@ -23,16 +23,17 @@ Result<AttentionMode> parse_attention(std::string_view text) {
 }  // namespace
 
 std::string Config::description() const {
-    return fmt::format("{}, {:.2f} bits per value (K {:.3f}, V {:.3f}), {}, {} attention{}", preset.name(),
-                       effective_bits(preset), effective_bits(preset, Side::kKey),
-                       effective_bits(preset, Side::kValue), isa_name(isa), attention_name(attention),
+    const Preset& base = presets.base();
+    return fmt::format("{}, {}{:.2f} bits per value (K {:.3f}, V {:.3f}), {}, {} attention{}", presets.name(),
+                       presets.is_uniform() ? "" : "most layers ", effective_bits(base), effective_bits(base, Side::kKey),
+                       effective_bits(base, Side::kValue), isa_name(isa), attention_name(attention),
                        calibration ? ", calibrated by " + calibration->description() : "");
 }
 
 Result<Config> Config::from_environment() {
     const char* kv = std::getenv("TURBOQUANT_KV");
-    Result<Preset> preset = Preset::parse(kv ? kv : kDefaultPreset);
-    if (!preset.ok()) return Status(preset.status().error(), "TURBOQUANT_KV: " + preset.status().message());
+    Result<LayerPresets> presets = LayerPresets::parse(kv ? kv : kDefaultPreset);
+    if (!presets.ok()) return Status(presets.status().error(), "TURBOQUANT_KV: " + presets.status().message());
     Result<Isa> isa = select_isa_from_environment();
     if (!isa.ok()) return Status(isa.status().error(), "TURBOQUANT_ISA: " + isa.status().message());
     const char* text = std::getenv("TURBOQUANT_ATTENTION");
@@ -40,7 +41,7 @@ Result<Config> Config::from_environment() {
     if (!attention.ok()) {
         return Status(attention.status().error(), "TURBOQUANT_ATTENTION: " + attention.status().message());
     }
-    Config config{preset.value(), isa.value(), attention.value(), nullptr};
+    Config config{presets.value(), isa.value(), attention.value(), nullptr};
     if (const char* file = std::getenv("TURBOQUANT_CALIBRATION"); file && *file) {
         Result<Calibration> calibration = Calibration::read(file);
         if (!calibration.ok()) {

@@ -1,4 +1,4 @@
-// What the user chose: TURBOQUANT_KV=<preset>, TURBOQUANT_CALIBRATION=<file>, TURBOQUANT_ISA=<isa>,
+// What the user chose: TURBOQUANT_KV=<presets>, TURBOQUANT_CALIBRATION=<file>, TURBOQUANT_ISA=<isa>,
 // TURBOQUANT_ATTENTION=fused|dense.
 #pragma once
 
@@ -7,7 +7,7 @@
 
 #include "calibration.h"
 #include "turboquant/base/isa.h"
-#include "turboquant/codec/preset.h"
+#include "turboquant/codec/layer_presets.h"
 
 namespace tq::plugin {
 
@@ -17,12 +17,12 @@ enum class AttentionMode {
 };
 
 struct Config {
-    Preset preset;
+    LayerPresets presets;
     Isa isa = Isa::kScalar;
     AttentionMode attention = AttentionMode::kFused;
     std::shared_ptr<const Calibration> calibration;   // null: none
 
-    // "k4v4, 4.19 bits per value (K 4.250, V 4.125), avx512, fused attention"
+    // "k4v4, 4.19 bits per value (K 4.250, V 4.125), avx512, fused attention". Bits are those of most layers.
     std::string description() const;
 
     // Error: kInvalidArgument naming the variable and listing what is valid.

@@ -38,13 +38,13 @@ bool host_cpu_uses_openmp() {
     return false;
 }
 
-// For programs that compare caches in one process: buffers made from now on take this preset and calibration file (null:
+// For programs that compare caches in one process: buffers made from now on take these presets and calibration file (null:
 // none). Returns what is wrong with them, or null. Not while another thread makes a context.
-const char* configure(const char* preset_name, const char* calibration_file) {
+const char* configure(const char* preset_names, const char* calibration_file) {
     static std::string problem;
-    const Result<Preset> preset = Preset::parse(preset_name);
-    if (!preset.ok()) {
-        problem = preset.status().message();
+    const Result<LayerPresets> presets = LayerPresets::parse(preset_names);
+    if (!presets.ok()) {
+        problem = presets.status().message();
         return problem.c_str();
     }
     std::shared_ptr<const Calibration> calibration;
@@ -56,7 +56,7 @@ const char* configure(const char* preset_name, const char* calibration_file) {
         }
         calibration = std::make_shared<const Calibration>(std::move(read.value()));
     }
-    g_context.config.preset = preset.value();
+    g_context.config.presets = presets.value();
     g_context.config.calibration = std::move(calibration);
     g_context.description = describe(g_context.config);
     return nullptr;

@@ -11,13 +11,6 @@
 namespace tq::plugin {
 namespace {
 
-int layer_of_name(std::string_view name) { return std::atoi(name.data() + name.rfind("_l") + 2); }
-
-std::span<const float> scales_of(const ggml_tensor* root, Side side, const Config& config) {
-    if (!config.calibration) return {};
-    return config.calibration->scales(layer_of_name(root->name), side, config.preset.centered(side), root->ne[0]);
-}
-
 // "k" or "v" in cache_k_l12, cache_swa_v_l3; nothing else matches.
 std::optional<Side> side_of_name(std::string_view name) {
     constexpr std::string_view kPrefix = "cache_";
@@ -33,11 +26,21 @@ std::optional<Side> side_of_name(std::string_view name) {
     return std::nullopt;
 }
 
+// Of a name that side_of_name knows.
+int layer_of_name(std::string_view name) { return std::atoi(name.data() + name.rfind("_l") + 2); }
+
 PackedLayout layout_of(const ggml_tensor* root, Side side, const Config& config) {
+    const Preset& preset = config.presets.of(layer_of_name(root->name));
     // kv_side has checked what create() checks.
-    return PackedLayout::create(side, config.preset.bits(side), root->ne[0], root->ne[1], root->ne[2],
-                                config.preset.trellis(side), config.preset.centered(side))
+    return PackedLayout::create(side, preset.bits(side), root->ne[0], root->ne[1], root->ne[2], preset.trellis(side),
+                                preset.centered(side))
         .value();
+}
+
+std::span<const float> scales_of(const ggml_tensor* root, Side side, const Config& config) {
+    if (!config.calibration) return {};
+    const int layer = layer_of_name(root->name);
+    return config.calibration->scales(layer, side, config.presets.of(layer).centered(side), root->ne[0]);
 }
 
 // The widest rotation that fits a row whose head_dim is unknown or not supported.

@@ -76,6 +76,31 @@ def check_recommend(tq, file):
     check(status == 0 and name.startswith("k") and "t" not in name, "--fast leaves trellis codes out", out, err)
 
 
+def check_calibration(tq, file, folder):
+    calibration = os.path.join(folder, "calibration.gguf")
+    command = [tq, "calibrate", "-m", MODEL, "-c", 128, "-n", 512, "-t", 2]
+    status, out, err = run([*command, "-f", file, "-o", calibration])
+    check(status == 0 and calibration in out, "tq calibrate ends well and names its file", out, err)
+    report = evaluate(tq, file, "--chunks", 2, "-p", "k3v3,k3v3+cal", "--calibration", calibration)
+    plain, calibrated = report["caches"]
+    check(plain["bits_per_value"] == calibrated["bits_per_value"], "a calibration takes no bits of the cache", report)
+    kld = plain["mean_kld"]["value"], calibrated["mean_kld"]["value"]
+    check(0 < kld[1] < kld[0], "a calibrated cache diverges less", kld)
+    status, out, err = run([tq, "recommend", "-m", MODEL, "-f", file, "-c", 128, "--chunks", 1, "--budget", 3.3, "--fast", "-t", 2,
+                            "--calibration", calibration])
+    check(status == 0 and f"TURBOQUANT_CALIBRATION={calibration}" in out, "tq recommend takes it", out, err)
+
+    status, _, err = run([tq, "eval", "-m", MODEL, "-f", file, "-p", "k4v4+cal"])
+    check(status == 2 and "--calibration" in err, "a calibrated preset needs the file", err)
+    status, _, err = run([tq, "eval", "-m", MODEL, "-f", file, "-c", 128, "-p", "k4v4+cal", "--calibration", file])
+    check(status == 1 and file in err, "a file that is no calibration is named", err)
+    for target in ("/nowhere/calibration.gguf", folder):
+        status, _, err = run([*command, "-f", file, "-o", target])
+        check(status == 1 and target in err, "where nothing can be written is named", err)
+    status, _, err = run([*command, "-f", file, "-o", calibration, "-c", 4096])
+    check(status == 1 and file in err, "a text that is too short is named", err)
+
+
 def check_inspection(tq, file, folder):
     command = ["-m", MODEL, "-f", file, "-n", 64, "-t", 2]
     status, out, err = run([tq, "distortion", *command, "--json", "-p", "k4v4,k4tv4t"])
@@ -103,6 +128,7 @@ def main():
         check_eval(tq, file, folder)
         check_refusals(tq, file)
         check_recommend(tq, file)
+        check_calibration(tq, file, folder)
         check_inspection(tq, file, folder)
 
 

@@ -81,7 +81,7 @@ TEST(Registration, InvalidAttentionIsRefusedWithTheValidOnes) {
 }
 
 TEST(Registration, EveryPresetStoresAndAttends) {
-    std::vector<std::string> presets{"2.5", "3.5", "4.5", "5.5", "6.5", "7.5", "k4cv4", "k4ctv4t", "k3ctv3t", "k5tv5t"};
+    std::vector<std::string> presets{"2.5", "3.5", "4.5", "5.5", "6.5", "7.5", "k4cv4", "k4ctv4t", "k3ctv3t", "k5tv5t", "k4v4+0:k6v5"};
     for (char k = '2'; k <= '8'; ++k) {
         presets.emplace_back(1, k);
         for (char v = '2'; v <= '8'; ++v) presets.push_back({'k', k, 'v', v});
@@ -217,6 +217,19 @@ TEST(Buffer, TakesThePackedSize) {
     Layer layer(plugin_backend(), shape);
     const double nominal = static_cast<double>(ggml_nbytes(layer.keys()) + ggml_nbytes(layer.values()));
     EXPECT_NEAR(16 * static_cast<double>(ggml_backend_buffer_get_size(layer.buffer())) / nominal, 4.1875, 0.01);
+}
+
+TEST(Buffer, TakesTheSizeOfItsLayersPreset) {
+    const auto allocated_as_8_bits = [] {
+        ggml_backend_ptr backend(ggml_backend_dev_init(load_plugin(), nullptr));
+        Layer layer(backend.get(), {.n_cells = 1024});   // layer 0
+        const double nominal = static_cast<double>(ggml_nbytes(layer.keys()) + ggml_nbytes(layer.values()));
+        return std::abs(16 * static_cast<double>(ggml_backend_buffer_get_size(layer.buffer())) / nominal - 8.1875) < 0.01;
+    };
+    const ChildResult child = in_child({"TURBOQUANT_KV=k4v4+0:k8v8"}, allocated_as_8_bits);
+    EXPECT_EQ(child.status, 0) << child.log;
+    EXPECT_NE(child.log.find("k4v4+0:k8v8, most layers 4.19 bits per value"), std::string::npos) << child.log;
+    EXPECT_NE(in_child({"TURBOQUANT_KV=k4v4+1:k8v8"}, allocated_as_8_bits).status, 0);
 }
 
 TEST(Buffer, RowsWrittenAsReadKeepTheirBytes) {

@@ -31,7 +31,7 @@ struct ModelReport {
 
 struct Report {
     Isa isa = Isa::kScalar;
-    std::vector<Preset> presets;
+    std::vector<LayerPresets> presets;
     std::optional<ModelReport> model;
 };
 
@@ -39,7 +39,7 @@ double mib(size_t bytes) {
     return static_cast<double>(bytes) / (1024.0 * 1024.0);
 }
 
-Result<ModelReport> make_model_report(const InfoOptions& options, const std::vector<Preset>& presets) {
+Result<ModelReport> make_model_report(const InfoOptions& options, const std::vector<LayerPresets>& presets) {
     Result<GgufModel> model = read_gguf_model(options.model);
     if (!model.ok()) return model.status();
     ModelReport report{std::move(model.value()), options.ctx, 0, {}};
@@ -48,7 +48,7 @@ Result<ModelReport> make_model_report(const InfoOptions& options, const std::vec
     for (ggml_type type : {GGML_TYPE_F16, GGML_TYPE_Q8_0, GGML_TYPE_Q4_0}) {
         if (auto cost = ggml_kv_cost(report.model, report.n_cells, type)) report.costs.push_back(std::move(*cost));
     }
-    for (const Preset& preset : presets) report.costs.push_back(packed_kv_cost(report.model, report.n_cells, preset));
+    for (const LayerPresets& preset : presets) report.costs.push_back(packed_kv_cost(report.model, report.n_cells, preset));
     const auto unpacked = [](const KvLayer& l) { return l.n_embd_k % kStepDims != 0 || l.n_embd_v % kStepDims != 0; };
     if (std::any_of(report.model.layers.begin(), report.model.layers.end(), unpacked)) {
         report.model.notes.emplace_back("rows that are no multiple of 16 values are not packed and stay f16");
@@ -87,11 +87,11 @@ Json to_json(const ModelReport& r, const std::string& file) {
 Json to_json(const Report& r, const InfoOptions& options) {
     Json available = Json::array(), presets = Json::array();
     for (Isa isa : available_isas()) available.push_back(isa_name(isa));
-    for (const Preset& p : r.presets) {
+    for (const LayerPresets& p : r.presets) {
         presets.push_back({{"name", p.name()},
-                           {"key_bits", effective_bits(p, Side::kKey)},
-                           {"value_bits", effective_bits(p, Side::kValue)},
-                           {"mean_bits", effective_bits(p)},
+                           {"key_bits", effective_bits(p.base(), Side::kKey)},
+                           {"value_bits", effective_bits(p.base(), Side::kValue)},
+                           {"mean_bits", effective_bits(p.base())},
                            {"default", p.name() == kDefaultPreset}});
     }
     Json json = {{"version", TQ_VERSION},
@@ -110,10 +110,12 @@ void print_model(const ModelReport& r, const std::string& file) {
                r.model.name.empty() ? "" : ", ", r.model.name, r.model.layers.size(), r.model.n_layer_kv(),
                r.model.key_length, r.model.value_length);
     fmt::print("  KV cache of one sequence of {} tokens ({} cells):\n\n", r.ctx, r.n_cells);
-    fmt::print("  {:8} {:>11} {:>12} {:>10}\n", "type", "bits/value", "MiB", "f16 is");
+    size_t width = 8;
+    for (const KvCost& cost : r.costs) width = std::max(width, cost.type.size());
+    fmt::print("  {:{}} {:>11} {:>12} {:>10}\n", "type", width, "bits/value", "MiB", "f16 is");
     const double f16 = static_cast<double>(r.costs.front().bytes);
     for (const KvCost& cost : r.costs) {
-        fmt::print("  {:8} {:>11.3f} {:>12.2f} {:>9.2f}x\n", cost.type, cost.bits_per_value, mib(cost.bytes),
+        fmt::print("  {:{}} {:>11.3f} {:>12.2f} {:>9.2f}x\n", cost.type, width, cost.bits_per_value, mib(cost.bytes),
                    f16 / static_cast<double>(cost.bytes));
     }
     for (const std::string& note : r.model.notes) fmt::print("\n  note: {}\n", note);
@@ -124,11 +126,13 @@ void print_text(const Report& r, const InfoOptions& options) {
     for (Isa isa : available_isas()) others += (others.empty() ? "" : ", ") + std::string(isa_name(isa));
     fmt::print("turboquant.cpp {}\n", TQ_VERSION);
     fmt::print("instruction set: {} (available: {}; TURBOQUANT_ISA chooses)\n\n", isa_name(r.isa), others);
-    fmt::print("effective bits per value, scales included:\n\n  {:8} {:>7} {:>7} {:>7}\n", "preset", "K", "V", "mean");
-    for (const Preset& p : r.presets) {
-        fmt::print("  {:8} {:>7.3f} {:>7.3f} {:>7.3f}{}\n", p.name(), effective_bits(p, Side::kKey),
-                   effective_bits(p, Side::kValue), effective_bits(p),
-                   p.name() == kDefaultPreset ? "  default" : "");
+    size_t width = 8;
+    for (const LayerPresets& p : r.presets) width = std::max(width, p.name().size());
+    fmt::print("effective bits per value, scales included:\n\n  {:{}} {:>7} {:>7} {:>7}\n", "preset", width, "K", "V", "mean");
+    for (const LayerPresets& p : r.presets) {
+        fmt::print("  {:{}} {:>7.3f} {:>7.3f} {:>7.3f}{}\n", p.name(), width, effective_bits(p.base(), Side::kKey),
+                   effective_bits(p.base(), Side::kValue), effective_bits(p.base()),
+                   p.name() == kDefaultPreset ? "  default" : p.is_uniform() ? "" : "  most layers");
     }
     if (options.preset.empty()) fmt::print("\n  any k<K bits>v<V bits> with 2 to 8 bits each is a preset\n");
     if (r.model) print_model(*r.model, options.model);
@@ -144,7 +148,7 @@ int run_info(const InfoOptions& options) {
     if (options.preset.empty()) {
         report.presets.assign(std::begin(kSelection), std::end(kSelection));
     } else {
-        Result<Preset> preset = Preset::parse(options.preset);
+        Result<LayerPresets> preset = LayerPresets::parse(options.preset);
         if (!preset.ok()) return fail(2, "--preset: " + preset.status().message());
         report.presets = {preset.value()};
     }

@@ -11,13 +11,14 @@ const GgmlApi& ggml() {
     return *ggml_api().value();
 }
 
-// Sums fn(side, n_embd) over the cached rows of all layers.
+// Sums fn(layer, side, n_embd) over the cached rows of all layers.
 template <class Fn>
 size_t sum_rows(const GgufModel& model, Fn fn) {
     size_t sum = 0;
-    for (const KvLayer& layer : model.layers) {
-        if (layer.n_embd_k > 0) sum += fn(Side::kKey, layer.n_embd_k);
-        if (layer.n_embd_v > 0) sum += fn(Side::kValue, layer.n_embd_v);
+    for (size_t i = 0; i < model.layers.size(); ++i) {
+        const KvLayer& layer = model.layers[i];
+        if (layer.n_embd_k > 0) sum += fn(static_cast<int>(i), Side::kKey, layer.n_embd_k);
+        if (layer.n_embd_v > 0) sum += fn(static_cast<int>(i), Side::kValue, layer.n_embd_v);
     }
     return sum;
 }
@@ -29,7 +30,7 @@ KvCost make_cost(std::string type, size_t bytes, size_t values) {
 // Empty if a head is no multiple of a type's block: llama.cpp refuses it.
 std::optional<size_t> ggml_kv_bytes(const GgufModel& model, int64_t n_cells, int key_type, int value_type) {
     bool fits = true;
-    const size_t bytes = sum_rows(model, [&](Side side, int64_t n_embd) {
+    const size_t bytes = sum_rows(model, [&](int, Side side, int64_t n_embd) {
         const ggml_type type = static_cast<ggml_type>(side == Side::kKey ? key_type : value_type);
         const int64_t head_size = side == Side::kKey ? model.key_length : model.value_length;
         if (head_size % ggml().blck_size(type) != 0) {
@@ -49,7 +50,7 @@ int64_t cells_of_context(int64_t ctx) {
 }
 
 size_t kv_values(const GgufModel& model, int64_t n_cells) {
-    return sum_rows(model, [&](Side, int64_t n_embd) { return static_cast<size_t>(n_embd * n_cells); });
+    return sum_rows(model, [&](int, Side, int64_t n_embd) { return static_cast<size_t>(n_embd * n_cells); });
 }
 
 std::optional<KvCost> ggml_kv_cost(const GgufModel& model, int64_t n_cells, int type) {
@@ -64,12 +65,13 @@ std::optional<double> ggml_kv_bits(const GgufModel& model, int64_t n_cells, int 
     return make_cost("", *bytes, kv_values(model, n_cells)).bits_per_value;
 }
 
-KvCost packed_kv_cost(const GgufModel& model, int64_t n_cells, const Preset& preset) {
-    const size_t bytes = sum_rows(model, [&](Side side, int64_t n_embd) {
+KvCost packed_kv_cost(const GgufModel& model, int64_t n_cells, const LayerPresets& presets) {
+    const size_t bytes = sum_rows(model, [&](int layer, Side side, int64_t n_embd) {
+        const Preset& preset = presets.of(layer);
         const Result<PackedLayout> layout = PackedLayout::create(side, preset.bits(side), n_embd, n_cells, 1, preset.trellis(side), preset.centered(side));
         return layout.ok() ? layout->bytes() : ggml().row_size(GGML_TYPE_F16, n_embd) * static_cast<size_t>(n_cells);
     });
-    return make_cost(preset.name(), bytes, kv_values(model, n_cells));
+    return make_cost(presets.name(), bytes, kv_values(model, n_cells));
 }
 
 }  // namespace tq::tool

@@ -6,7 +6,7 @@
 #include <string>
 
 #include "gguf_model.h"
-#include "turboquant/codec/preset.h"
+#include "turboquant/codec/layer_presets.h"
 
 namespace tq::tool {
 
@@ -29,6 +29,6 @@ std::optional<KvCost> ggml_kv_cost(const GgufModel& model, int64_t n_cells, int 
 std::optional<double> ggml_kv_bits(const GgufModel& model, int64_t n_cells, int key_type, int value_type);
 
 // Rows that can't be packed (no multiple of 16 values) are counted as the f16 that the plugin leaves them in.
-KvCost packed_kv_cost(const GgufModel& model, int64_t n_cells, const Preset& preset);
+KvCost packed_kv_cost(const GgufModel& model, int64_t n_cells, const LayerPresets& presets);
 
 }  // namespace tq::tool

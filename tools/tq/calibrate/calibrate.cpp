@@ -2,6 +2,7 @@
 
 #include <cstdio>
 #include <filesystem>
+#include <fstream>
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
@@ -77,7 +78,13 @@ Status add_layer(CalibrationFile& file, const std::string& model, int index, con
     return {};
 }
 
+// Before the work is done, not after it.
+Status check_writable(const std::string& file) {
+    return std::ofstream(file, std::ios::app) ? Status() : Status(Error::kInvalidArgument, file + ": can't be written");
+}
+
 Status calibrate(const CalibrateOptions& options) {
+    if (Status status = check_writable(options.out); !status.ok()) return status;
     const Result<std::string> text = read_file(options.text);
     if (!text.ok()) return text.status();
     const Result<GgufModel> model = read_gguf_model(options.model);

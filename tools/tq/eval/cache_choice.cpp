@@ -41,21 +41,20 @@ Result<CacheChoice> CacheChoice::parse(std::string_view text) {
         choice.value_type = *value;
         return choice;
     }
-    constexpr std::string_view kCalibrated = "+cal";
     choice.calibrated = text.ends_with(kCalibrated);
     if (choice.calibrated) text.remove_suffix(kCalibrated.size());
-    const Result<Preset> preset = Preset::parse(text);
-    if (!preset.ok()) {
-        return Status(Error::kInvalidArgument, preset.status().message() + "; nor is it one of llama.cpp's types: " +
+    const Result<LayerPresets> presets = LayerPresets::parse(text);
+    if (!presets.ok()) {
+        return Status(Error::kInvalidArgument, presets.status().message() + "; nor is it one of llama.cpp's types: " +
                                                    type_names() + ", or two of them for K and V: q8_0/q4_0");
     }
-    choice.preset = preset.value();
+    choice.presets = presets.value();
     return choice;
 }
 
 std::optional<double> bits_per_value(const CacheChoice& cache, const GgufModel& model, int64_t n_ctx) {
     const int64_t n_cells = cells_of_context(n_ctx);
-    if (cache.preset) return packed_kv_cost(model, n_cells, *cache.preset).bits_per_value;
+    if (cache.presets) return packed_kv_cost(model, n_cells, *cache.presets).bits_per_value;
     return ggml_kv_bits(model, n_cells, cache.key_type, cache.value_type);
 }
 

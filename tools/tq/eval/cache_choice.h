@@ -9,15 +9,17 @@
 #include <ggml.h>
 
 #include "gguf_model.h"
-#include "turboquant/codec/preset.h"
+#include "turboquant/codec/layer_presets.h"
 
 namespace tq::tool {
 
+inline constexpr std::string_view kCalibrated = "+cal";   // behind a preset's name: with a calibration file
+
 struct CacheChoice {
-    std::string name;  // as given: "q8_0", "q8_0/q4_0" (K/V), "k4v4"
+    std::string name;  // as given: "q8_0", "q8_0/q4_0" (K/V), "k4v4", "k4v4+cal"
     ggml_type key_type = GGML_TYPE_F16, value_type = GGML_TYPE_F16;
-    std::optional<Preset> preset;  // in place of the types
-    bool calibrated = false;       // a preset with "+cal" behind it
+    std::optional<LayerPresets> presets;  // in place of the types
+    bool calibrated = false;
 
     // Error: kInvalidArgument, listing what is valid.
     static Result<CacheChoice> parse(std::string_view text);

@@ -64,7 +64,7 @@ Status Evaluation::open_sessions() {
     if (!f16.ok()) return f16.status();
     f16_ = std::move(f16.value());
     for (const CacheChoice& cache : caches_) {
-        const bool floor = !cache.preset && cache.key_type == GGML_TYPE_F16 && cache.value_type == GGML_TYPE_F16;
+        const bool floor = !cache.presets && cache.key_type == GGML_TYPE_F16 && cache.value_type == GGML_TYPE_F16;
         Result<Session> session = host_.open(cache, options_.n_ctx, n_batch, floor ? n_batch / 2 : n_batch);
         if (!session.ok()) return session.status();
         contestants_.push_back({cache, std::move(session.value())});

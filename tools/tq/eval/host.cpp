@@ -86,16 +86,16 @@ Status Host::load_plugin() {
 }
 
 Result<Session> Host::open(const CacheChoice& cache, int n_ctx, int n_batch, int n_ubatch, Watch watch) {
-    if (cache.preset && !plugin_) {
+    if (cache.presets && !plugin_) {
         if (Status status = load_plugin(); !status.ok()) return status;
     }
-    if (cache.preset) {
-        using Configure = const char* (*)(const char* preset, const char* calibration);
+    if (cache.presets) {
+        using Configure = const char* (*)(const char* presets, const char* calibration);
         const auto configure =
             reinterpret_cast<Configure>(api_->backend_reg_get_proc_address(plugin_, "turboquant_configure_cache"));
         if (!configure) return Status(Error::kUnsupported, "this plugin is of another version than tq");
-        const std::string preset = cache.preset->name();
-        if (const char* problem = configure(preset.c_str(), cache.calibrated ? options_.calibration.c_str() : nullptr)) return Status(Error::kInvalidArgument, problem);
+        const std::string presets = cache.presets->name();
+        if (const char* problem = configure(presets.c_str(), cache.calibrated ? options_.calibration.c_str() : nullptr)) return Status(Error::kInvalidArgument, problem);
     }
     llama_context_params params = api_->context_default_params();
     params.n_ctx = static_cast<uint32_t>(n_ctx);
@@ -109,7 +109,7 @@ Result<Session> Host::open(const CacheChoice& cache, int n_ctx, int n_batch, int
     params.no_perf = true;
     params.cb_eval = watch.callback;
     params.cb_eval_user_data = watch.data;
-    llama_model* model = cache.preset ? packed_model_.get() : cpu_model_.get();
+    llama_model* model = cache.presets ? packed_model_.get() : cpu_model_.get();
     llama_context* context = api_->init_from_model(model, params);
     if (!context) return failure(cache.name + ": llama.cpp can't make a context with this KV cache");
     return Session(*api_, context, n_vocab());

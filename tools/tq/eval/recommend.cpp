@@ -55,6 +55,7 @@ CLI::App* add_recommend_command(CLI::App& app, RecommendOptions& o) {
     command->add_option("--chunks", o.eval.n_chunks, "Chunks at most (default: 4)")->type_name("N");
     command->add_option("--threads,-t", o.eval.n_threads, "Threads (default: every core)")->type_name("N");
     command->add_option("--llama", o.eval.llama, "Folder of libllama.so and ggml's libraries (default: the build's)")->type_name("DIR");
+    command->add_option("--calibration", o.eval.calibration, "File of tq calibrate: presets are evaluated with it")->type_name("FILE");
     command->add_option("--plugin", o.eval.plugin, "The plugin (default: GGML_BACKEND_PATH, else the build's)")->type_name("FILE");
     command->add_flag("--json", o.eval.json, "Print JSON");
     command->footer(kFooter);
@@ -77,6 +78,9 @@ size_t choose(const std::vector<CacheReport>& caches) {
 int run_recommend(const RecommendOptions& options) {
     EvalOptions eval = options.eval;
     eval.caches = candidates(options.budget, options.fast);
+    if (!eval.calibration.empty()) {
+        for (std::string& name : eval.caches) name += kCalibrated;
+    }
     if (eval.n_chunks < 1) return fail(2, "--chunks is 0; at least one is needed");
     const Result<std::vector<CacheChoice>> caches = check_eval_options(eval);
     if (!caches.ok()) return fail(2, caches.status().message());
@@ -89,8 +93,10 @@ int run_recommend(const RecommendOptions& options) {
         json["recommended"] = chosen.name;
         fmt::print("{}\n", json.dump(2));
     } else {
-        fmt::print("{}\nrecommended: {}, {:.3f} bits per value, mean KLD {:.5f}\n  export TURBOQUANT_KV={}\n",
-                   report_text(report.value()), chosen.name, chosen.bits_per_value, chosen.divergence.mean_kld.value, chosen.name);
+        fmt::print("{}\nrecommended: {}, {:.3f} bits per value, mean KLD {:.5f}\n  export TURBOQUANT_KV={}{}\n",
+                   report_text(report.value()), chosen.name, chosen.bits_per_value, chosen.divergence.mean_kld.value,
+                   CacheChoice::parse(chosen.name)->presets->name(),
+                   eval.calibration.empty() ? "" : " TURBOQUANT_CALIBRATION=" + eval.calibration);
     }
     return 0;
 }

@@ -70,7 +70,7 @@ EvalReport make_report(const EvalOptions& options, const std::vector<CacheChoice
     for (size_t i = 0; i < caches.size(); ++i) {
         CacheReport c;
         c.name = caches[i].name;
-        c.packed = caches[i].preset.has_value();
+        c.packed = caches[i].presets.has_value();
         c.bits_per_value = bits[i];
         c.divergence = summarize(all_tokens(records, c.name, n_chunks));
         c.greedy = greedy_length(records, c.name, options.n_greedy);

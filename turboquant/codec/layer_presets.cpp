@@ -1,0 +1,63 @@
+#include "turboquant/codec/layer_presets.h"
+
+#include <algorithm>
+#include <charconv>
+#include <optional>
+
+namespace tq {
+namespace {
+
+std::optional<int> layer_number(std::string_view text) {
+    int layer = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), layer);
+    if (error != std::errc() || end != text.data() + text.size() || layer < 0 || layer > kMaxLayer) return std::nullopt;
+    return layer;
+}
+
+}  // namespace
+
+Result<LayerPresets::Exception> LayerPresets::parse_exception(std::string_view text) {
+    const size_t colon = text.find(':');
+    const std::string_view layers = text.substr(0, colon);
+    const size_t dash = layers.find('-');
+    const auto first = layer_number(layers.substr(0, dash));
+    const auto last = dash == std::string_view::npos ? first : layer_number(layers.substr(dash + 1));
+    if (colon == std::string_view::npos || !first || !last || *last < *first) {
+        return Status(Error::kInvalidArgument, "'+" + std::string(text) +
+                                                   "' is no preset for layers; valid: +LAYER:PRESET or +FIRST-LAST:PRESET, layers from 0 "
+                                                   "on, as in k4ctv4t+0:k8cv8+22-23:k5ctv5t");
+    }
+    const Result<Preset> preset = Preset::parse(text.substr(colon + 1));
+    if (!preset.ok()) return preset.status();
+    return Exception{*first, *last, preset.value()};
+}
+
+Result<LayerPresets> LayerPresets::parse(std::string_view text) {
+    const Result<Preset> base = Preset::parse(text.substr(0, text.find('+')));
+    if (!base.ok()) return base.status();
+    LayerPresets presets(base.value());
+    for (size_t at = text.find('+'); at != std::string_view::npos;) {
+        const size_t next = text.find('+', at + 1);
+        const Result<Exception> exception = parse_exception(text.substr(at + 1, next == std::string_view::npos ? next : next - at - 1));
+        if (!exception.ok()) return exception.status();
+        presets.exceptions_.push_back(exception.value());
+        at = next;
+    }
+    return presets;
+}
+
+const Preset& LayerPresets::of(int layer) const {
+    const auto holds = [layer](const Exception& e) { return e.first <= layer && layer <= e.last; };
+    const auto found = std::find_if(exceptions_.rbegin(), exceptions_.rend(), holds);
+    return found == exceptions_.rend() ? base_ : found->preset;
+}
+
+std::string LayerPresets::name() const {
+    std::string name = base_.name();
+    for (const Exception& e : exceptions_) {
+        name += "+" + std::to_string(e.first) + (e.last == e.first ? "" : "-" + std::to_string(e.last)) + ":" + e.preset.name();
+    }
+    return name;
+}
+
+}  // namespace tq

@@ -1,0 +1,38 @@
+// A preset for most layers, and others for some: "k4ctv4t+0:k8cv8+22-23:k5ctv5t".
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "turboquant/codec/preset.h"
+
+namespace tq {
+
+inline constexpr int kMaxLayer = 9999;
+
+class LayerPresets {
+public:
+    LayerPresets(const Preset& base = {}) : base_(base) {}   // NOLINT: every preset is one for all layers
+
+    // A preset, and behind it any number of +LAYER:PRESET and +FIRST-LAST:PRESET; of several for a layer the last one holds.
+    // Error: kInvalidArgument, saying what is valid.
+    static Result<LayerPresets> parse(std::string_view text);
+
+    const Preset& base() const { return base_; }
+    const Preset& of(int layer) const;
+    bool is_uniform() const { return exceptions_.empty(); }
+    std::string name() const;
+
+private:
+    struct Exception {
+        int first, last;
+        Preset preset;
+    };
+    static Result<Exception> parse_exception(std::string_view text);
+
+    Preset base_;
+    std::vector<Exception> exceptions_;
+};
+
+}  // namespace tq
