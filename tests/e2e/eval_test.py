@@ -97,7 +97,7 @@ def check_calibration(tq, file, folder):
     for target in ("/nowhere/calibration.gguf", folder):
         status, _, err = run([*command, "-f", file, "-o", target])
         check(status == 1 and target in err, "where nothing can be written is named", err)
-    status, _, err = run([*command, "-f", file, "-o", calibration, "-c", 4096])
+    status, _, err = run([tq, "calibrate", "-m", MODEL, "-f", file, "-o", calibration, "-c", 4096])
     check(status == 1 and file in err, "a text that is too short is named", err)
 
 

@@ -68,7 +68,7 @@ RowStatistics row_statistics(const CapturedLayer& layer, Side side) {
 Result<CodecDistortion> codec_distortion(const CapturedLayer& layer, Side side, const Preset& preset) {
     const int d = layer.head_dim(side);
     const int64_t n_embd = layer.n_embd(side), n_tokens = static_cast<int64_t>(layer.rows(side).size()) / n_embd;
-    const Result<PackedLayout> layout = PackedLayout::create(side, preset.bits(side), n_embd, 1, 1, preset.trellis(side));
+    const Result<PackedLayout> layout = PackedLayout::create(side, preset.bits(side), n_embd, n_tokens, 1, preset.trellis(side), preset.centered(side));
     if (!layout.ok()) return layout.status();
     const Result<RowCodec> codec = RowCodec::create(layout.value(), d, available_isas().back());
     if (!codec.ok()) return codec.status();
@@ -78,8 +78,8 @@ Result<CodecDistortion> codec_distortion(const CapturedLayer& layer, Side side, 
     double error = 0, energy = 0;
     for (int64_t token = 0; token < n_tokens; ++token) {
         float* row = errors.data() + token * n_embd;
-        codec->encode(row, packed.data(), 0, 0);
-        codec->decode(packed.data(), 0, 0, decoded.data());
+        codec->encode(row, packed.data(), 0, token);
+        codec->decode(packed.data(), 0, token, decoded.data());
         for (int64_t i = 0; i < n_embd; ++i) {
             energy += double{row[i]} * row[i];
             row[i] -= decoded[static_cast<size_t>(i)];
