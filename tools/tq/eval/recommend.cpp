@@ -1,13 +1,18 @@
 #include "eval/recommend.h"
 
 #include <cstdio>
+#include <cstdlib>
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "bench/machine.h"
 #include "eval/eval.h"
 #include "fail.h"
+#include "file.h"
+#include "ggml_api.h"
+#include "inspect/statistics.h"
 #include "turboquant/codec/layout.h"
 
 namespace tq::tool {
@@ -22,22 +27,65 @@ constexpr double kMinBudget = 2.3, kMaxBudget = 16;
 constexpr const char* kFooter =
     "Evaluates the presets of up to --budget bits per value, as tq eval does, on your model and text. The least mean\n"
     "divergence wins; of those within its standard error the one of the fewest bits, of equals the one without trellis\n"
-    "codes, which decodes faster.\n"
+    "codes, which decodes faster. Where some layers have keys with large biases, presets are also tried with 8 bits for\n"
+    "those layers.\n"
     "Exit status: 0; 1 if something can't be read, loaded or computed; 2 for wrong usage.";
 
 constexpr double kClose = 0.7;   // bits below the budget that are still looked at
 
+// Layers whose keys err so much at 4 bits that logits are off by more than this get a variant in which they have 8 bits.
+constexpr double kHardLogit = 1;
+constexpr const char* kProbe = "k4cv4";
+constexpr int kProbeTokens = 256;
+
 bool has_trellis(const std::string& name) { return name.find('t') != std::string::npos; }
 
-std::vector<std::string> candidates(double budget, bool fast) {
+// "+0:k8cv8+8:k8cv8", or "" if no layer is hard.
+Result<std::string> remedy_of_hard_layers(const EvalOptions& options) {
+    const Result<std::string> text = read_file(options.text);
+    if (!text.ok()) return text.status();
+    Result<Host> host = Host::create({options.model, options.llama, options.plugin, options.n_threads > 0 ? options.n_threads : usable_cores(), ""});
+    if (!host.ok()) return host.status();
+    Tokens tokens = host->tokenize(text.value());
+    tokens.resize(std::min<size_t>(tokens.size(), kProbeTokens));
+    const Result<Captured> captured = capture(host.value(), tokens);
+    if (!captured.ok()) return captured.status();
+    std::string remedy;
+    for (const auto& [index, layer] : captured.value()) {
+        const Result<CodecDistortion> distortion = codec_distortion(layer, Side::kKey, Preset::parse(kProbe).value());
+        if (distortion.ok() && distortion->logit_rms > kHardLogit) remedy += fmt::format("+{}:k8cv8", index);
+    }
+    return remedy;
+}
+
+// Presets that fit the budget, and the same with the remedy.
+std::vector<std::string> candidates(const GgufModel& model, int n_ctx, const std::string& remedy, double budget, bool fast) {
     std::vector<std::string> fitting;
-    for (const char* name : kCandidates) {
-        const double bits = effective_bits(Preset::parse(name).value());
-        if (bits <= budget && bits > budget - kClose && !(fast && has_trellis(name))) fitting.emplace_back(name);
+    const auto add = [&](const std::string& name) {
+        const double bits = bits_per_value(CacheChoice::parse(name).value(), model, n_ctx).value();
+        if (bits <= budget && bits > budget - kClose && !(fast && has_trellis(name))) fitting.push_back(name);
+    };
+    for (const std::string name : kCandidates) {
+        add(name);
+        if (!remedy.empty() && name != "k8cv8") add(name + remedy);
     }
     // A budget beyond what any preset takes.
     if (fitting.empty() && budget > kMinBudget) fitting.emplace_back(kCandidates[std::size(kCandidates) - 1]);
     return fitting;
+}
+
+Result<std::vector<std::string>> find_candidates(const EvalOptions& eval, double budget, bool fast) {
+    if (const Result<const GgmlApi*> ggml = ggml_api(eval.llama); !ggml.ok()) return ggml.status();
+    const Result<GgufModel> model = read_gguf_model(eval.model);
+    if (!model.ok()) return model.status();
+    const bool calibrated = !eval.calibration.empty();   // a remedy of its own
+    const Result<std::string> remedy = calibrated ? Result<std::string>(std::string()) : remedy_of_hard_layers(eval);
+    if (!remedy.ok()) return remedy.status();
+    std::vector<std::string> names = candidates(model.value(), eval.n_ctx, remedy.value(), budget, fast);
+    if (calibrated) {
+        for (std::string& name : names) name += kCalibrated;
+    }
+    return names;
 }
 
 }  // namespace
@@ -77,11 +125,11 @@ size_t choose(const std::vector<CacheReport>& caches) {
 
 int run_recommend(const RecommendOptions& options) {
     EvalOptions eval = options.eval;
-    eval.caches = candidates(options.budget, options.fast);
-    if (!eval.calibration.empty()) {
-        for (std::string& name : eval.caches) name += kCalibrated;
-    }
     if (eval.n_chunks < 1) return fail(2, "--chunks is 0; at least one is needed");
+    if (const char* path = std::getenv("GGML_BACKEND_PATH"); path && eval.plugin.empty()) eval.plugin = path;   // for both hosts
+    const Result<std::vector<std::string>> names = find_candidates(eval, options.budget, options.fast);
+    if (!names.ok()) return fail(1, names.status().message());
+    eval.caches = names.value();
     const Result<std::vector<CacheChoice>> caches = check_eval_options(eval);
     if (!caches.ok()) return fail(2, caches.status().message());
     const Result<EvalReport> report = evaluate(eval, caches.value());
