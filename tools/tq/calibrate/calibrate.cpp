@@ -61,7 +61,8 @@ std::vector<float> scales_of_heads(const std::vector<double>& energy, const std:
     return scales;
 }
 
-Status add_layer(CalibrationFile& file, const std::string& model, int index, const LayerEnergies& layer) {
+// Counts layers whose output projection is unknown.
+Status add_layer(CalibrationFile& file, const std::string& model, int index, const LayerEnergies& layer, int& n_unknown) {
     const auto add = [&](Side side, bool centered, std::vector<float> scales) {
         file.tensors[channel_scales_name(index, side, centered)] = std::move(scales);
     };
@@ -70,7 +71,7 @@ Status add_layer(CalibrationFile& file, const std::string& model, int index, con
     const Result<std::vector<double>> weights = value_weights(model, index, layer);
     if (!weights.ok()) return weights.status();
     if (weights->empty()) {
-        fmt::print(stderr, "layer {}: no attn_output.weight in the model's file; its values get scales of 1\n", index);
+        ++n_unknown;
         add(Side::kValue, false, std::vector<float>(layer.values.size(), 1.0f));
     } else {
         add(Side::kValue, false, scales_of_heads(layer.values, weights.value(), layer.head_dim_v));
@@ -101,8 +102,12 @@ Status calibrate(const CalibrateOptions& options) {
     if (energies->empty()) return Status(Error::kUnsupported, options.model + ": no layer's cache was seen; nothing to calibrate");
     CalibrationFile file{model->name.empty() ? std::filesystem::path(options.model).filename().string() : model->name,
                          std::filesystem::path(options.text).filename().string(), static_cast<int>(tokens.size()), {}};
+    int n_unknown = 0;
     for (const auto& [index, layer] : energies.value()) {
-        if (Status status = add_layer(file, options.model, index, layer); !status.ok()) return status;
+        if (Status status = add_layer(file, options.model, index, layer, n_unknown); !status.ok()) return status;
+    }
+    if (n_unknown > 0) {
+        fmt::print(stderr, "{} layers have no attn_output.weight in the model's file: their values get scales of 1\n", n_unknown);
     }
     if (Status status = write_calibration(file, options.out); !status.ok()) return status;
     fmt::print("{}: scales for {} layers\n  export TURBOQUANT_CALIBRATION={}\n", options.out, energies->size(), options.out);
