@@ -13,6 +13,7 @@
 #include "calibrate/output_weight.h"
 #include "fail.h"
 #include "file.h"
+#include "ggml_api.h"
 #include "gguf_model.h"
 #include "turboquant/codec/channel_scales.h"
 
@@ -81,13 +82,18 @@ Status add_layer(CalibrationFile& file, const std::string& model, int index, con
 
 // Before the work is done, not after it.
 Status check_writable(const std::string& file) {
-    return std::ofstream(file, std::ios::app) ? Status() : Status(Error::kInvalidArgument, file + ": can't be written");
+    std::error_code ignored;
+    const bool existed = std::filesystem::exists(file, ignored);
+    if (!std::ofstream(file, std::ios::app)) return Status(Error::kInvalidArgument, file + ": can't be written");
+    if (!existed) std::filesystem::remove(file, ignored);
+    return {};
 }
 
 Status calibrate(const CalibrateOptions& options) {
     if (Status status = check_writable(options.out); !status.ok()) return status;
     const Result<std::string> text = read_file(options.text);
     if (!text.ok()) return text.status();
+    if (const Result<const GgmlApi*> ggml = ggml_api(options.llama); !ggml.ok()) return ggml.status();
     const Result<GgufModel> model = read_gguf_model(options.model);
     if (!model.ok()) return model.status();
     Result<Host> host = Host::create({options.model, options.llama, "", options.n_threads > 0 ? options.n_threads : usable_cores(), ""});
