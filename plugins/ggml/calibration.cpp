@@ -15,16 +15,14 @@ namespace tq::plugin {
 namespace {
 
 constexpr size_t kMaxScales = size_t{1} << 20;   // of a row: far beyond any model
-constexpr const char* kFormatKey = "turboquant.calibration.format";
-constexpr uint32_t kFormat = 1;
 
 using Gguf = std::unique_ptr<gguf_context, decltype(&gguf_free)>;
 
 Status invalid(const std::string& file, const std::string& what) { return Status(Error::kInvalidArgument, file + ": " + what); }
 
 bool is_known_format(const gguf_context* gguf) {
-    const int64_t id = gguf_find_key(gguf, kFormatKey);
-    return id >= 0 && gguf_get_kv_type(gguf, id) == GGUF_TYPE_UINT32 && gguf_get_val_u32(gguf, id) == kFormat;
+    const int64_t id = gguf_find_key(gguf, kCalibrationFormatKey);
+    return id >= 0 && gguf_get_kv_type(gguf, id) == GGUF_TYPE_UINT32 && gguf_get_val_u32(gguf, id) == kCalibrationFormat;
 }
 
 std::string string_or_empty(const gguf_context* gguf, const char* key) {
@@ -46,23 +44,23 @@ std::string read_scales(const gguf_context* gguf, int64_t i, std::ifstream& in, 
 
 }  // namespace
 
-Result<Calibration> Calibration::read(const std::string& file) {
+Result<std::shared_ptr<const Calibration>> Calibration::read(const std::string& file) {
     std::ifstream in(file, std::ios::binary);
     if (!in) return invalid(file, "can't be read");
     const Gguf gguf(gguf_init_from_file(file.c_str(), {/*no_alloc=*/true, /*ctx=*/nullptr}), gguf_free);
     if (!gguf) return invalid(file, "not a readable GGUF file");
     if (!is_known_format(gguf.get())) {
-        return invalid(file, fmt::format("not a calibration of this version ({} is not {}); tq calibrate writes one", kFormatKey, kFormat));
+        return invalid(file, fmt::format("not a calibration of this version ({} is not {}); tq calibrate writes one", kCalibrationFormatKey, kCalibrationFormat));
     }
     Calibration calibration;
     calibration.file_ = file;
-    calibration.model_ = string_or_empty(gguf.get(), "turboquant.calibration.model");
+    calibration.model_ = string_or_empty(gguf.get(), kCalibrationModelKey);
     for (int64_t i = 0; i < gguf_get_n_tensors(gguf.get()); ++i) {
         const char* name = gguf_get_tensor_name(gguf.get(), i);
         const std::string problem = read_scales(gguf.get(), i, in, calibration.tensors_[name]);
         if (!problem.empty()) return invalid(file, fmt::format("tensor {} {}", name, problem));
     }
-    return calibration;
+    return std::make_shared<const Calibration>(std::move(calibration));
 }
 
 std::span<const float> Calibration::scales(int layer, Side side, bool centered, int64_t n_embd) const {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <map>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -14,7 +15,7 @@ namespace tq::plugin {
 class Calibration {
 public:
     // Files are not trusted. Error: kInvalidArgument; the message starts with the file's name.
-    static Result<Calibration> read(const std::string& file);
+    static Result<std::shared_ptr<const Calibration>> read(const std::string& file);
 
     // n_embd scales for a layer's rows. None (and why is logged, once) where the file has none of that width: a cache is
     // correct with any scales, only less exact with ones that are not its own.

@@ -43,11 +43,11 @@ Result<Config> Config::from_environment() {
     }
     Config config{presets.value(), isa.value(), attention.value(), nullptr};
     if (const char* file = std::getenv("TURBOQUANT_CALIBRATION"); file && *file) {
-        Result<Calibration> calibration = Calibration::read(file);
+        const auto calibration = Calibration::read(file);
         if (!calibration.ok()) {
             return Status(calibration.status().error(), "TURBOQUANT_CALIBRATION: " + calibration.status().message());
         }
-        config.calibration = std::make_shared<const Calibration>(std::move(calibration.value()));
+        config.calibration = calibration.value();
     }
     return config;
 }

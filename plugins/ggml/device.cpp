@@ -49,12 +49,12 @@ const char* configure(const char* preset_names, const char* calibration_file) {
     }
     std::shared_ptr<const Calibration> calibration;
     if (calibration_file) {
-        Result<Calibration> read = Calibration::read(calibration_file);
+        const auto read = Calibration::read(calibration_file);
         if (!read.ok()) {
             problem = read.status().message();
             return problem.c_str();
         }
-        calibration = std::make_shared<const Calibration>(std::move(read.value()));
+        calibration = read.value();
     }
     g_context.config.presets = presets.value();
     g_context.config.calibration = std::move(calibration);

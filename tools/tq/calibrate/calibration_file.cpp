@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "ggml_api.h"
+#include "turboquant/codec/channel_scales.h"
 
 namespace tq::tool {
 
@@ -15,8 +16,8 @@ Status write_calibration(const CalibrationFile& calibration, const std::string& 
     const std::unique_ptr<gguf_context, decltype(&gguf_free)> gguf(ggml.gguf.init_empty(), ggml.gguf.free);
     if (!memory || !gguf) return Status(Error::kOutOfMemory, "no memory for " + file);
     ggml.gguf.set_val_str(gguf.get(), "general.type", "calibration");
-    ggml.gguf.set_val_u32(gguf.get(), "turboquant.calibration.format", 1);
-    ggml.gguf.set_val_str(gguf.get(), "turboquant.calibration.model", calibration.model.c_str());
+    ggml.gguf.set_val_u32(gguf.get(), kCalibrationFormatKey, kCalibrationFormat);
+    ggml.gguf.set_val_str(gguf.get(), kCalibrationModelKey, calibration.model.c_str());
     ggml.gguf.set_val_str(gguf.get(), "turboquant.calibration.text", calibration.text.c_str());
     ggml.gguf.set_val_u32(gguf.get(), "turboquant.calibration.tokens", static_cast<uint32_t>(calibration.n_tokens));
     for (const auto& [name, scales] : calibration.tensors) {
