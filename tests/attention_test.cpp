@@ -160,6 +160,29 @@ TEST(AttentionAccuracy, EightBitsAreCloseToDenseAttentionOnTheOriginal) {
     }
 }
 
+// Where every cell is exact, only float rounding is left, whatever the codes are.
+TEST(AttentionAccuracy, ExactRowsAreAttendedToAsTheyAre) {
+    for (const ExactCells& exact : {ExactCells{0, 200}, ExactCells{200, 0}, ExactCells{50, 150}}) {
+        const AttentionProblem problem({64, 80, 2, 2, 1, 200, 2, 2, Mask::kNone, 1, 0, false, 0, 0, 1, false, exact});
+        const std::vector<float> dense = dense_attention(problem), out = problem.run();
+        EXPECT_LE(distance(problem.row(out, 0, 0, 0), dense), 1e-3 * norm(dense)) << exact.name();
+    }
+    const AttentionProblem without({64, 80, 2, 2, 1, 200, 2, 2});
+    EXPECT_GT(distance(without.row(without.run(), 0, 0, 0), dense_attention(without)), 0.1 * norm(dense_attention(without)));
+}
+
+// However the tokens were cut into ubatches, the last one sees the same.
+TEST(AttentionExactRows, UbatchesDoNotMatter) {
+    const AttentionCase c{64, 64, 2, 2, 1, 150, 2, 3, Mask::kCausal, 1, 0, false, 0, 0, 1, false, {3, 20}};
+    const std::vector<float> expected = AttentionProblem(c).run();
+    for (const std::vector<int64_t>& ubatches : {std::vector<int64_t>{30, 20}, {1, 1, 47, 1}, {49, 1}, {7, 7, 7, 29}}) {
+        AttentionProblem problem(c);
+        problem.write_exact(100, ubatches);
+        // Its query is the last of a ubatch of which the others are not asked for.
+        EXPECT_TRUE(same_bits(problem.run(), expected)) << ubatches.size();
+    }
+}
+
 // ---- invariance: the same bits
 // ----------------------------------------------------------------------------------------
 
@@ -185,7 +208,10 @@ TEST_P(Attention, ARowAloneIsTheRowInTheBatch) {
     const AttentionCase& c = GetParam();
     for (int64_t stream = 0; stream < c.n_stream; ++stream)
         for (int64_t token = 0; token < c.n_tokens; token += 1 + c.n_tokens / 4) {
-            const std::vector<float> alone = problem_.run_changed([&](AttentionShape& s, AttentionInputs& in) {
+            // Stored alone too, if that matters: a query of the second stream would otherwise not find its row.
+            AttentionProblem one(c);
+            if (c.exact.any()) one.write_exact(c.n_kv - c.n_tokens, std::vector<int64_t>(token + 1, 1));
+            const std::vector<float> alone = one.run_changed([&](AttentionShape& s, AttentionInputs& in) {
                 const auto skip = [&](auto* p, size_t token_stride, size_t stream_stride) {
                     return offset(p, token * token_stride + stream * stream_stride);
                 };

@@ -37,9 +37,21 @@ TEST(LayerPresets, NamesParseToTheSame) {
     EXPECT_EQ(LayerPresets::parse(name)->name(), name);
 }
 
+TEST(LayerPresets, ExactCellsHoldForAllLayers) {
+    const LayerPresets presets = LayerPresets::parse("k2cv2+sink4+0:k8v8+recent64").value();
+    EXPECT_EQ(presets.exact().n_sink, 4);
+    EXPECT_EQ(presets.exact().n_recent, 64);
+    EXPECT_EQ(presets.exact().n_slots(), 68);
+    EXPECT_EQ(presets.of(0).name(), "k8v8");
+    EXPECT_EQ(presets.name(), "k2cv2+0:k8v8+sink4+recent64");
+    EXPECT_EQ(LayerPresets::parse(presets.name())->name(), presets.name());
+    EXPECT_EQ(LayerPresets::parse("k4v4+recent64+recent0")->name(), "k4v4") << "the last of several holds";
+    EXPECT_FALSE(LayerPresets::parse("k4v4+sink0")->exact().any());
+}
+
 TEST(LayerPresets, OtherTextsAreRefused) {
     for (const char* text : {"k4v4+", "k4v4+0", "k4v4+:k8v8", "k4v4+-1:k8v8", "k4v4+x:k8v8", "k4v4+3-2:k8v8", "k4v4+1-:k8v8",
-                             "k4v4+10000:k8v8", "k4v4+99999999999999999999:k8v8", "k4v4+1 :k8v8", "k4v4+0:k8v8+"}) {
+                             "k4v4+10000:k8v8", "k4v4+99999999999999999999:k8v8", "k4v4+1 :k8v8", "k4v4+0:k8v8+", "k4v4+sink", "k4v4+sink-1", "k4v4+recent65537", "k4v4+recent 4", "k4v4+last4"}) {
         const auto presets = LayerPresets::parse(text);
         ASSERT_FALSE(presets.ok()) << text;
         EXPECT_EQ(presets.status().error(), Error::kInvalidArgument);

@@ -78,6 +78,8 @@ AttentionInputs inputs_of(const ggml_tensor* node, const KvView& k, const KvView
         in.mask_token_stride = mask->nb[1];
         in.mask_stream_stride = mask->ne[3] == 1 ? 0 : mask->nb[3];
     }
+    in.exact_k = k.kv->exact();
+    in.exact_v = v.kv->exact();
     if (const ggml_tensor* sinks = node->src[4]) in.sinks = static_cast<const float*>(sinks->data);
     in.out = static_cast<float*>(node->data);
     in.out_head_stride = node->nb[1];
@@ -96,7 +98,8 @@ Result<FusedAttention> fuse_attention(const ggml_tensor* node, Isa isa, int n_th
     if (reason.empty()) reason = check_view(node->src[2], &v);
     if (reason.empty()) reason = check_mask(node);
     if (!reason.empty()) return Status(Error::kUnsupported, reason);
-    const AttentionShape shape = shape_of(node, n_threads);
+    AttentionShape shape = shape_of(node, n_threads);
+    if (k.kv->exact() && v.kv->exact()) shape.n_exact = k.kv->exact()->cells().n_slots();
     if (reason = unsupported_reason(shape); !reason.empty()) return Status(Error::kUnsupported, reason);
     Result<AttentionPlan> plan = AttentionPlan::create(shape, k.kv->codec(), v.kv->codec(), isa);
     if (!plan.ok()) return plan.status();

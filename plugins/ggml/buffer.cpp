@@ -56,7 +56,7 @@ KvBuffer& KvBuffer::of(ggml_backend_buffer_t buffer) { return *static_cast<KvBuf
 
 size_t KvBuffer::alloc_size(const ggml_tensor* tensor, const Config& config) {
     const std::optional<Side> side = kv_side(tensor);
-    return side ? KvTensor::packed_bytes(tensor, *side, config) : ggml_nbytes(tensor);
+    return side ? KvTensor::allocated_bytes(tensor, *side, config) : ggml_nbytes(tensor);
 }
 
 ggml_status KvBuffer::init_tensor(ggml_backend_buffer_t buffer, ggml_tensor* tensor) try {
@@ -93,6 +93,7 @@ abi::BufferInterface KvBuffer::interface() {
     iface.clear = [](ggml_backend_buffer_t buffer, uint8_t value) {
         KvBuffer& self = of(buffer);
         std::memset(self.base_, value, self.size_);
+        for (auto& [data, kv] : self.tensors_) kv->forget_exact();
     };
     return iface;
 }

@@ -24,9 +24,10 @@ Result<AttentionMode> parse_attention(std::string_view text) {
 
 std::string Config::description() const {
     const Preset& base = presets.base();
-    return fmt::format("{}, {}{:.2f} bits per value (K {:.3f}, V {:.3f}), {}, {} attention{}", presets.name(),
+    const std::string exact = presets.exact().any() ? fmt::format(" and {} cells a stream in f16", presets.exact().n_slots()) : "";
+    return fmt::format("{}, {}{:.2f} bits per value (K {:.3f}, V {:.3f}){}, {}, {} attention{}", presets.name(),
                        presets.is_uniform() ? "" : "most layers ", effective_bits(base), effective_bits(base, Side::kKey),
-                       effective_bits(base, Side::kValue), isa_name(isa), attention_name(attention),
+                       effective_bits(base, Side::kValue), exact, isa_name(isa), attention_name(attention),
                        calibration ? ", calibrated by " + calibration->description() : "");
 }
 

@@ -90,7 +90,9 @@ std::optional<Side> kv_side(const ggml_tensor* root) {
     return PackedLayout::create(*side, kMinBits, root->ne[0], root->ne[1], root->ne[2]).ok() ? side : std::nullopt;
 }
 
-size_t KvTensor::packed_bytes(const ggml_tensor* root, Side side, const Config& config) { return layout_of(root, side, config).bytes(); }
+size_t KvTensor::allocated_bytes(const ggml_tensor* root, Side side, const Config& config) {
+    return layout_of(root, side, config).bytes() + ExactRows::bytes(config.presets.exact(), root->ne[0], root->ne[2]);
+}
 
 KvTensor::KvTensor(const ggml_tensor* root, Side side, const Config& config, uint8_t* data)
     : layout_(layout_of(root, side, config)),
@@ -102,6 +104,9 @@ KvTensor::KvTensor(const ggml_tensor* root, Side side, const Config& config, uin
       data_(data),
       row_(root->ne[0]),
       nominal_(row_bytes_) {
+    if (const ExactCells& cells = config.presets.exact(); cells.any()) {
+        exact_.emplace(cells, layout_.n_embd, layout_.n_cells, layout_.n_stream, reinterpret_cast<uint16_t*>(data + layout_.bytes()));
+    }
     ++generation_;
 }
 
@@ -133,6 +138,17 @@ void KvTensor::encode_row(const float* row, int64_t index) { codec().encode(row,
 
 void KvTensor::decode_row(int64_t index, float* row) { codec().decode(data_, index / layout_.n_cells, index % layout_.n_cells, row); }
 
+void KvTensor::load_row(int64_t index, float* row) {
+    const uint16_t* exact = exact_ ? exact_->find(index) : nullptr;
+    if (!exact) return decode_row(index, row);
+    for (int64_t i = 0; i < layout_.n_embd; ++i) row[i] = half_to_float(exact[i]);
+}
+
+void KvTensor::store_row(const float* row, int64_t index) {
+    encode_row(row, index);
+    if (uint16_t* exact = exact_ ? exact_->find(index) : nullptr) ExactRows::convert(row, layout_.n_embd, exact);
+}
+
 void KvTensor::decode_nominal(int64_t index, uint8_t* bytes) {
     thread_local std::vector<float> row;
     row.resize(layout_.n_embd);
@@ -161,6 +177,7 @@ void KvTensor::update(size_t offset, size_t size, Fn fn) {
     while (size > 0) {
         const size_t begin = offset % row_bytes_, n = std::min(size, row_bytes_ - begin);
         const int64_t index = static_cast<int64_t>(offset / row_bytes_);
+        if (exact_) exact_->forget(index, 1);
         if (n < row_bytes_) decode_nominal(index, nominal_.data());
         fn(nominal_.data() + begin, n);
         encode_nominal(nominal_.data(), index);
@@ -196,6 +213,7 @@ bool KvTensor::copy_within(size_t source_offset, size_t offset, size_t size) {
     if (offset % row_bytes_ != 0 || source_offset % row_bytes_ != 0 || size % row_bytes_ != 0) return false;
     const int64_t from = static_cast<int64_t>(source_offset / row_bytes_), to = static_cast<int64_t>(offset / row_bytes_);
     const int64_t n = static_cast<int64_t>(size / row_bytes_);
+    if (exact_) exact_->forget(to, n);
     copy_centers(from, to, n);
     for (int64_t i = 0; i < n; ++i) {
         const int64_t at = from < to ? n - 1 - i : i;

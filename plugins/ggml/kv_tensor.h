@@ -25,7 +25,7 @@ inline bool may_be_kv(const ggml_tensor* root) { return std::memcmp(root->name, 
 
 class KvTensor {
 public:
-    // data: packed_bytes() bytes, zero-filled or not.
+    // data: allocated_bytes() bytes, zero-filled or not.
     KvTensor(const ggml_tensor* root, Side side, const Config& config, uint8_t* data);
     ~KvTensor() { ++generation_; }
     KvTensor(const KvTensor&) = delete;
@@ -34,8 +34,8 @@ public:
     // As long as it stays the same, no KvTensor has come or gone, and each has kept the codec that it had.
     static uint64_t generation() { return generation_; }
 
-    // Allocation size of the tensor, whatever its head_dim.
-    static size_t packed_bytes(const ggml_tensor* root, Side side, const Config& config);
+    // Allocation size of the tensor, whatever its head_dim: codes, scales and exact rows.
+    static size_t allocated_bytes(const ggml_tensor* root, Side side, const Config& config);
 
     // head_dim is learned from the graph. Where the codec can't take it, or as long as it is unknown, rows are rotated in
     // pieces of another width and attention takes the dense path. Rows already stored are encoded again.
@@ -46,6 +46,7 @@ public:
     size_t row_bytes() const { return row_bytes_; }
     int64_t n_rows() const { return layout_.n_cells * layout_.n_stream; }
     PackedTensor packed() { return {&codec(), data_}; }
+    ExactRows* exact() { return exact_ ? &*exact_ : nullptr; }   // null: none are kept
 
     // Rows are numbered over all streams.
     void encode_slice(const float* row, int64_t index, int slice);
@@ -58,12 +59,18 @@ public:
         return index / layout_.n_cells * layout_.n_blocks() + index % layout_.n_cells / kBlockCells;
     }
 
-    // Nominal bytes [offset, offset + size) of the tensor.
+    // For what is computed from a row and goes back to its cell (context shifts): the exact row where there is one.
+    void load_row(int64_t index, float* row);
+    void store_row(const float* row, int64_t index);
+
+    // Nominal bytes [offset, offset + size) of the tensor, decoded from the codes. Rows that are written lose their exact ones.
     void read(void* bytes, size_t offset, size_t size);
     void write(const void* bytes, size_t offset, size_t size);
     void fill(uint8_t value, size_t offset, size_t size);
     // Copies whole rows within the tensor (between streams), without decoding. False if the ranges are not whole rows.
     bool copy_within(size_t source_offset, size_t offset, size_t size);
+    // All bytes have been overwritten by other means.
+    void forget_exact() { if (exact_) exact_->forget_all(); }
 
 private:
     void encode_nominal(const uint8_t* bytes, int64_t index);
@@ -81,6 +88,7 @@ private:
     std::span<const float> scales_;                    // of the row's channels, or none
     uint8_t* data_;
     std::optional<RowCodec> codec_;
+    std::optional<ExactRows> exact_;   // behind the packed bytes
     std::vector<float> row_;         // scratch of the calls that are made by one thread at a time
     std::vector<uint8_t> nominal_;
 };

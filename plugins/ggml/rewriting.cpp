@@ -5,7 +5,6 @@
 
 #include "kv_nodes.h"
 #include "log.h"
-#include "set_rows.h"
 
 namespace tq::plugin {
 namespace {
@@ -21,7 +20,7 @@ size_t size_bound(const ggml_tensor* node) {
 }
 
 size_t size_bound(ggml_cgraph* graph) {
-    size_t bound = 1;   // the last flush()
+    size_t bound = 4;   // the last flush(), commit_exact_rows()
     for (int i = 0; i < ggml_graph_n_nodes(graph); ++i) bound += size_bound(ggml_graph_node(graph, i));
     return bound;
 }
@@ -33,6 +32,8 @@ void Rewriting::reset(size_t max_tensors, size_t max_nodes) {
     dealers_.clear();
     positions_.clear();
     pending_ = std::make_unique<TaskGroup>();
+    staged_ = {};
+    exact_rows_ = std::make_unique<ExactRowsTask>();
     reusable_ = true;
     context_.reset();
     const size_t bytes = max_tensors * ggml_tensor_overhead() + ggml_graph_overhead_custom(max_nodes, false);
@@ -54,6 +55,7 @@ bool Rewriting::build(ggml_cgraph* graph, int n_threads) {
             if (!add(ggml_graph_node(graph, i), n_threads)) return false;
         }
         flush();
+        commit_exact_rows();
         if (workspace_.moves() == moves) return true;
         // An arena grew and has moved away from the nodes made before: once more, with arenas that are large enough.
     }
@@ -87,7 +89,35 @@ void Rewriting::add_pending(std::unique_ptr<Task> task, const ggml_tensor* origi
 
 void Rewriting::flush() {
     if (pending_->empty()) return;
+    if (!exact_rows_->empty()) add_task(std::exchange(exact_rows_, std::make_unique<ExactRowsTask>()), pending_node_);
+    for (Staged& staged : staged_) staged.pending = false;
     add_task(std::exchange(pending_, std::make_unique<TaskGroup>()), pending_node_);
+}
+
+void Rewriting::add_set_rows(ggml_tensor* node, int n_threads) {
+    KvTensor& kv = *kv_tensor_of(node);
+    if (kv.exact()) stage_exact_rows(kv, node);
+    add_pending(std::make_unique<SetRowsTask>(kv, node, n_threads, workspace_.bad_data), node);
+}
+
+// All layers share the staging memory: who has it gives it up first.
+void Rewriting::stage_exact_rows(KvTensor& kv, const ggml_tensor* node) {
+    const size_t side = kv.layout().side == Side::kKey ? 0 : 1;
+    Staged& staged = staged_[side];
+    if (staged.pending) flush();
+    if (staged.kv) exact_rows_->commit(*staged.kv);
+    const size_t bytes = sizeof(uint16_t) * static_cast<size_t>(node->src[0]->ne[0] * node->src[0]->ne[1]);
+    exact_rows_->begin(kv, node, static_cast<uint16_t*>(workspace_.exact[side].reserve(bytes)));
+    staged = {&kv, true};
+}
+
+// Nothing is staged between graphs.
+void Rewriting::commit_exact_rows() {
+    for (Staged& staged : staged_) {
+        if (staged.kv) exact_rows_->commit(*staged.kv);
+        staged = {};
+    }
+    if (!exact_rows_->empty()) add_task(std::exchange(exact_rows_, std::make_unique<ExactRowsTask>()), pending_node_);
 }
 
 void Rewriting::add_attention(ggml_tensor* node, int n_threads) {
@@ -114,6 +144,7 @@ std::unique_ptr<Task> Rewriting::attention_task(const FusedAttention& attention,
 // ggml's own attention, on decoded copies of the rows that this node sees.
 void Rewriting::add_dense_attention(ggml_tensor* node) {
     flush();
+    if (config_.presets.exact().any()) log_once(GGML_LOG_LEVEL_WARN, "the dense path decodes all cells: exact rows (sinks, window) are not used");
     ggml_tensor* k = dense_operand(node->src[1], workspace_.dense[0], node);
     ggml_tensor* v = dense_operand(node->src[2], workspace_.dense[1], node);
     ggml_tensor* copy = ggml_flash_attn_ext(context_.get(), node->src[0], k, v, node->src[3], attention_param(node, 0),
@@ -167,7 +198,7 @@ void Rewriting::add_shift_piece(ggml_tensor* node, KvTensor* kv, const int32_t* 
     for (int64_t row : rows) position.push_back(shift[row]);
 
     auto owner = [kv, rows](int64_t i) { return kv->block_of_row(rows[i]); };
-    add_task(std::make_unique<RowsTask>(n, owner, [=](int64_t i) { kv->decode_row(rows[i], memory + i * n_embd); }), node);
+    add_task(std::make_unique<RowsTask>(n, owner, [=](int64_t i) { kv->load_row(rows[i], memory + i * n_embd); }), node);
 
     ggml_tensor* dense_view = ggml_new_tensor_3d(context_.get(), GGML_TYPE_F32, view->ne[0], view->ne[1], n);
     dense_view->nb[1] = view->nb[1] / element * sizeof(float);
@@ -185,7 +216,7 @@ void Rewriting::add_shift_piece(ggml_tensor* node, KvTensor* kv, const int32_t* 
     replace(rope, node);
     rope->data = dense_view->data;
 
-    add_task(std::make_unique<RowsTask>(n, owner, [=](int64_t i) { kv->encode_row(memory + i * n_embd, rows[i]); }), node);
+    add_task(std::make_unique<RowsTask>(n, owner, [=](int64_t i) { kv->store_row(memory + i * n_embd, rows[i]); }), node);
 }
 
 // False after logging why.
@@ -202,7 +233,7 @@ bool Rewriting::add(ggml_tensor* node, int n_threads) {
     }
     switch (node->op) {
         case GGML_OP_SET_ROWS:
-            add_pending(std::make_unique<SetRowsTask>(*kv_tensor_of(node), node, n_threads, workspace_.bad_data), node);
+            add_set_rows(node, n_threads);
             break;
         case GGML_OP_FLASH_ATTN_EXT: add_attention(node, n_threads); break;
         default:

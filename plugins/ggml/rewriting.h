@@ -4,6 +4,7 @@
 #include <ggml-cpp.h>
 #include <ggml.h>
 
+#include <array>
 #include <atomic>
 #include <deque>
 #include <memory>
@@ -11,6 +12,7 @@
 
 #include "attention_node.h"
 #include "config.h"
+#include "set_rows.h"
 #include "task.h"
 
 namespace tq::plugin {
@@ -20,9 +22,10 @@ namespace tq::plugin {
 struct Workspace {
     Arena attention;   // of attention plans
     Arena dense[2];    // K and V rows of the dense path; shifted rows
+    Arena exact[2];    // exact rows of K and V of the layer at work
     std::atomic<bool> bad_data{false};   // a node met some, in this run
 
-    uint64_t moves() const { return attention.moves() + dense[0].moves() + dense[1].moves(); }
+    uint64_t moves() const { return attention.moves() + dense[0].moves() + dense[1].moves() + exact[0].moves() + exact[1].moves(); }
 };
 
 class Rewriting {
@@ -49,6 +52,9 @@ private:
     void add_task(std::unique_ptr<Task> task, const ggml_tensor* original);
     void add_pending(std::unique_ptr<Task> task, const ggml_tensor* original);
     void flush();
+    void add_set_rows(ggml_tensor* node, int n_threads);
+    void stage_exact_rows(KvTensor& kv, const ggml_tensor* node);
+    void commit_exact_rows();
     void add_attention(ggml_tensor* node, int n_threads);
     void add_fused_attention(const ggml_tensor* node, const FusedAttention& fused);
     std::unique_ptr<Task> attention_task(const FusedAttention& attention, AttentionPhase phase, void* memory);
@@ -70,6 +76,13 @@ private:
     // Rows to store and queries to prepare wait here until a node needs them done: nothing else may come between.
     std::unique_ptr<TaskGroup> pending_ = std::make_unique<TaskGroup>();
     const ggml_tensor* pending_node_ = nullptr;
+    // Of K and V: whose exact rows are in the staging memory, and whether they are still to be stored by what is pending.
+    struct Staged {
+        KvTensor* kv = nullptr;
+        bool pending = false;
+    };
+    std::array<Staged, 2> staged_;
+    std::unique_ptr<ExactRowsTask> exact_rows_ = std::make_unique<ExactRowsTask>();   // to be done before what is pending
 };
 
 }  // namespace tq::plugin

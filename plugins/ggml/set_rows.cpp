@@ -21,6 +21,16 @@ int64_t row_index(const ggml_tensor* indices, int64_t i) {
 
 }  // namespace
 
+void ExactRowsTask::run(int thread, int) {
+    if (thread != 0) return;
+    for (KvTensor* kv : committed_) kv->exact()->commit();
+    for (const Begun& b : begun_) {
+        cells_.clear();
+        for (int64_t i = 0; i < b.set_rows->src[0]->ne[1]; ++i) cells_.push_back(row_index(b.set_rows->src[1], i));
+        b.kv->exact()->begin(cells_, b.staging);
+    }
+}
+
 SetRowsTask::SetRowsTask(KvTensor& kv, const ggml_tensor* node, int n_threads, std::atomic<bool>& bad_data)
     : kv_(kv),
       codec_(kv.codec()),
@@ -45,12 +55,14 @@ const float* SetRowsTask::float_row(int64_t i, int thread) {
 // those before, a slice.
 void SetRowsTask::run(int thread, int n_threads) {
     const int n_slices = codec_.n_slices();
+    ExactRows* exact = kv_.exact();
     for (int64_t i = 0; i < rows_->ne[1]; ++i) {
         const int64_t index = row_index(indices_, i);
         if (index < 0 || index >= kv_.n_rows()) {
             bad_data_ = true;
             continue;
         }
+        if (exact && i % n_threads == thread) exact->store(i, float_row(i, thread));
         for (int slice = 0; slice < n_slices; ++slice) {
             const int64_t block = kv_.layout().centered ? 0 : kv_.block_of_row(index);
             if ((block * n_slices + slice) % n_threads == thread) {

@@ -1,4 +1,4 @@
-// SET_ROWS into a packed tensor.
+// SET_ROWS into a packed tensor, and what keeps its exact rows in step.
 #pragma once
 
 #include <ggml.h>
@@ -10,6 +10,27 @@
 #include "task.h"
 
 namespace tq::plugin {
+
+// What one thread has to note down, before the rows of this layer are stored, of exact rows: those of the layer before move to
+// their slots (they share the staging memory), those of this one are announced.
+class ExactRowsTask : public Task {
+public:
+    void commit(KvTensor& kv) { committed_.push_back(&kv); }
+    void begin(KvTensor& kv, const ggml_tensor* set_rows, uint16_t* staging) { begun_.push_back({&kv, set_rows, staging}); }
+    bool empty() const { return committed_.empty() && begun_.empty(); }
+
+    void run(int thread, int n_threads) override;
+
+private:
+    struct Begun {
+        KvTensor* kv;
+        const ggml_tensor* set_rows;
+        uint16_t* staging;
+    };
+    std::vector<KvTensor*> committed_;
+    std::vector<Begun> begun_;
+    std::vector<int64_t> cells_;   // of a node, numbered over all streams
+};
 
 class SetRowsTask : public Task {
 public:

@@ -60,6 +60,15 @@ inline std::vector<AttentionCase> attention_cases() {
         {64, 64, 3, 2, 2, 200, 4, 4, M::kCausal, 1, 0, false, 0, 0, 1, true},
         {80, 112, 2, 3, 1, 600, centered(trellis(4)), trellis(3), M::kHoles, 2, 0, true, 0, 0, 1, true},
         {48, 64, 2, 2, 33, 150, centered(8), 8, M::kCausal, 1, 0, false, 20, 0, 1, true},
+        // Exact rows: sinks, windows that are shorter and longer than the ubatch, every kind of mask, bias and coding.
+        {64, 64, 3, 2, 1, 300, 2, 2, M::kCausal, 1, 0, false, 0, 0, 1, false, {4, 64}},
+        {64, 80, 1, 2, 33, 150, 4, 4, M::kCausal, 1, 0, false, 0, 0, 1, false, {0, 20}},
+        {128, 128, 4, 1, 7, 600, centered(2), 3, M::kHoles, 2, 1, true, 0, 0, 1, false, {100, 3}},
+        {80, 48, 2, 3, 2, 130, centered(trellis(4)), trellis(3), M::kBias, 1, 0, false, 0, 0, 1, true, {1, 128}},
+        {64, 64, 4, 1, 7, 65, 3, 5, M::kSomeRowsFullyMasked, 1, 0, true, 20, 0, 1, false, {2, 30}},
+        {48, 64, 3, 1, 40, 120, 4, 4, M::kSlidingWindow, 1, 0, false, 0, 8, 1, false, {8, 16}},
+        {64, 64, 2, 2, 3, 70, 2, 2, M::kNone, 1, 0, false, 0, 0, 1, false, {0, 200}},
+        {64, 64, 2, 1, 2, 200, 2, 8, M::kCausal, 1, 0, false, 0, 0, 4, false, {16, 0}},
         {128, 128, 2, 1, 7, 600, 8, 8, M::kCausal, 1, 0, false, 0, 0, 0},
         {128, 128, 2, 1, 7, 600, 4, 4, M::kCausal, 1, 0, false, 0, 0, 0},
     };

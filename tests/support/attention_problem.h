@@ -6,8 +6,10 @@
 #include <functional>
 #include <limits>
 #include <numeric>
+#include <optional>
 #include <ostream>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "tests/support/packed_rows.h"
@@ -32,6 +34,7 @@ struct AttentionCase {
     float softcap = 0, max_bias = 0;
     float query_size = 1;  // standard deviation of the query's values
     bool scaled = false;   // channel scales of keys and values
+    ExactCells exact = {};
 
     int n_head() const { return group_size * n_head_kv; }
 };
@@ -40,8 +43,39 @@ inline void PrintTo(const AttentionCase& c, std::ostream* out) {
     *out << "D " << c.head_dim_k << "/" << c.head_dim_v << " heads " << c.n_head() << "/" << c.n_head_kv << " tokens "
          << c.n_tokens << " cells " << c.n_kv << " k" << c.keys << "v" << c.values << " mask "
          << static_cast<int>(c.mask) << " streams " << c.n_stream << "+" << c.first_stream << (c.sinks ? " sinks" : "")
-         << " softcap " << c.softcap << " ALiBi " << c.max_bias << (c.scaled ? " scaled" : "");
+         << " softcap " << c.softcap << " ALiBi " << c.max_bias << (c.scaled ? " scaled" : "") << c.exact.name();
 }
+
+// Exact rows of K or V, as if all cells before the queries' had been written, and then theirs: in one ubatch, or one at a
+// time up to a token.
+class ExactSide {
+  public:
+    // dense: [stream][cell][n_embd]; n_tokens: of the last ubatch.
+    ExactSide(const ExactCells& exact, const PackedLayout& layout, const std::vector<float>& dense)
+        : layout_(layout),
+          dense_(dense),
+          slots_(ExactRows::bytes(exact, layout.n_embd, layout.n_stream) / sizeof(uint16_t)),
+          rows(exact, layout.n_embd, layout.n_cells, layout.n_stream, slots_.data()) {}
+
+    // Cells [first, first + n) of every stream.
+    void write(int64_t first, int64_t n) {
+        rows.commit();
+        std::vector<int64_t> cells;
+        for (int64_t stream = 0; stream < layout_.n_stream; ++stream)
+            for (int64_t i = 0; i < n; ++i) cells.push_back(stream * layout_.n_cells + first + i);
+        staging_.assign(cells.size() * layout_.n_embd, 0);
+        rows.begin(cells, staging_.data());
+        for (size_t i = 0; i < cells.size(); ++i) rows.store(static_cast<int64_t>(i), &dense_[cells[i] * layout_.n_embd]);
+    }
+
+  private:
+    const PackedLayout layout_;
+    const std::vector<float>& dense_;
+    std::vector<uint16_t> slots_, staging_;
+
+  public:
+    ExactRows rows;
+};
 
 // 64-byte aligned memory of a plan.
 class Workspace {
@@ -83,6 +117,18 @@ class AttentionProblem {
         q = random_.normals(q_token_ * c.n_tokens * c.n_stream, c.query_size);
         for (int head = 0; head < c.n_head(); ++head) sinks.push_back(static_cast<float>(3 + 3 * random_.normal()));
         make_mask();
+        if (c.exact.any()) write_exact(c.n_kv - c.n_tokens, {c.n_tokens});
+    }
+
+    // Exact rows as they are once the cells before `first` are written and then ubatches of these sizes.
+    void write_exact(int64_t first, const std::vector<int64_t>& ubatches) {
+        exact_k_.emplace(case_.exact, keys_.codec.layout(), dense_k);
+        exact_v_.emplace(case_.exact, values_.codec.layout(), dense_v);
+        for (ExactSide* side : {&*exact_k_, &*exact_v_}) {
+            side->write(0, first);
+            int64_t at = first;
+            for (int64_t n : ubatches) side->write(std::exchange(at, at + n), n);
+        }
     }
 
     const AttentionCase& description() const { return case_; }
@@ -91,7 +137,7 @@ class AttentionProblem {
         const float scale = 1 / std::sqrt(static_cast<float>(case_.head_dim_k));
         return {case_.head_dim_k, case_.head_dim_v, case_.n_head(), case_.n_head_kv,
                 case_.n_tokens,   case_.n_kv,       case_.n_stream, scale,
-                case_.softcap,    case_.max_bias,   n_threads};
+                case_.softcap,    case_.max_bias,   n_threads, case_.exact.n_slots()};
     }
 
     AttentionInputs inputs(const RowCodec& key_codec, const RowCodec& value_codec, std::vector<float>& out) const {
@@ -106,6 +152,7 @@ class AttentionProblem {
         in.mask = mask.empty() ? nullptr : mask.data();
         in.mask_token_stride = sizeof(uint16_t) * mask_token();
         in.mask_stream_stride = in.mask_token_stride * case_.n_tokens;
+        if (exact_k_) in.exact_k = &exact_k_->rows, in.exact_v = &exact_v_->rows;
         in.sinks = case_.sinks ? sinks.data() : nullptr;
         in.out = out.data();
         in.out_head_stride = bytes_of(out_head_);
@@ -269,6 +316,7 @@ class AttentionProblem {
     Random random_;
     std::vector<float> key_scales_, value_scales_;   // of all channels, 1 where the case has none
     PackedRows keys_, values_;
+    std::optional<ExactSide> exact_k_, exact_v_;   // of the case's cells, if it has some
     int64_t q_head_, q_token_, out_head_, out_token_;
 };
 

@@ -1,6 +1,7 @@
 #include "kv_cost.h"
 
 #include "ggml_api.h"
+#include "turboquant/cache/exact_rows.h"
 #include "turboquant/codec/layout.h"
 
 namespace tq::tool {
@@ -69,7 +70,7 @@ KvCost packed_kv_cost(const GgufModel& model, int64_t n_cells, const LayerPreset
     const size_t bytes = sum_rows(model, [&](int layer, Side side, int64_t n_embd) {
         const Preset& preset = presets.of(layer);
         const Result<PackedLayout> layout = PackedLayout::create(side, preset.bits(side), n_embd, n_cells, 1, preset.trellis(side), preset.centered(side));
-        return layout.ok() ? layout->bytes() : ggml().row_size(GGML_TYPE_F16, n_embd) * static_cast<size_t>(n_cells);
+        return layout.ok() ? layout->bytes() + ExactRows::bytes(presets.exact(), n_embd, 1) : ggml().row_size(GGML_TYPE_F16, n_embd) * static_cast<size_t>(n_cells);
     });
     return make_cost(presets.name(), bytes, kv_values(model, n_cells));
 }

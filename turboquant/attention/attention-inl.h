@@ -16,6 +16,7 @@
 
 #include "turboquant/attention/centers-inl.h"
 #include "turboquant/attention/dots-inl.h"
+#include "turboquant/attention/exact-inl.h"
 #include "turboquant/attention/kernels.h"
 #include "turboquant/attention/softmax-inl.h"
 
@@ -389,24 +390,53 @@ struct Kernels {
         }
     }
 
-    // Sinks, normalization, inverse rotation.
+    // The row's exact rows into `exact`.
+    static void attend_exact(const AttentionGeometry& g, const AttentionInputs& in, char* workspace, int64_t stream, int64_t token, int head,
+                             ExactSums& exact) {
+        const AttentionShape& s = g.shape;
+        const int head_kv = head / g.group_size;
+        const float* q = at_byte(in.q, stream * in.q_stream_stride + token * in.q_token_stride + head * in.q_head_stride);
+        ExactAttention<Ops>::attend({q, s.head_dim_k, s.head_dim_v, int64_t{head_kv} * s.head_dim_k, int64_t{head_kv} * s.head_dim_v,
+                                     s.softcap > 0 ? s.scale : s.scale * kLog2e, s.softcap, alibi_slope(s.max_bias, s.n_head, head) * kLog2e},
+                                    *exact_list(g, workspace, stream * s.n_tokens + token), exact);
+    }
+
+    // Sinks, exact rows, normalization, inverse rotation.
     static void finish_row(const AttentionGeometry& g, const AttentionInputs& in, char* workspace, int64_t stream, int64_t token, int head,
                            const Partial& total) {
         const int n = g.shape.head_dim_v;
         float* out = at_byte(in.out, stream * in.out_stream_stride + token * in.out_token_stride + head * in.out_head_stride);
-        float sum = *total.sum, factor = 1;
+        float max = *total.max, sum = *total.sum, factor = 1, exact_factor = 0;
+        ExactSums exact;
+        if (g.shape.n_exact > 0) {
+            attend_exact(g, in, workspace, stream, token, head, exact);
+            const float top = max > exact.max ? max : exact.max;
+            factor = Soft::exp2(max - top);
+            exact_factor = Soft::exp2(exact.max - top);
+            sum = std::fma(sum, factor, exact.sum * exact_factor);
+            max = top;
+        }
         if (in.sinks) {
             const float sink = in.sinks[head] * kLog2e;
-            const float top = *total.max > sink ? *total.max : sink;
-            factor = Soft::exp2(*total.max - top);
-            sum = std::fma(sum, factor, Soft::exp2(sink - top));
+            const float top = max > sink ? max : sink, keep = Soft::exp2(max - top);
+            factor *= keep;
+            exact_factor *= keep;
+            sum = std::fma(sum, keep, Soft::exp2(sink - top));
         }
         factor = sum > 0 ? factor / sum : 0.0f;
+        exact_factor = sum > 0 ? exact_factor / sum : 0.0f;
         const float logit_scale = query_at(g, workspace, row_index(g, stream, token, head))->logit_scale;
-        if (logit_scale != logit_scale) factor = logit_scale;   // NaN in, NaN out
+        if (logit_scale != logit_scale) {   // NaN in, NaN out
+            factor = logit_scale;
+            exact_factor = 0;
+        }
         alignas(64) float normalized[kMaxHeadDim];
         for (int d = 0; d < n; d += 16) Ops::store(normalized + d, Ops::mul(Ops::load(total.out + d), Ops::set1(factor)));
         in.v.codec->kernels().rotate_inverse(in.v.codec->rotation(head / g.group_size), normalized, out);
+        if (exact_factor == 0) return;
+        for (int d = 0; d < n; d += 16) {
+            Ops::store(out + d, Ops::fma(Ops::load(exact.out + d), Ops::set1(exact_factor), Ops::load(out + d)));
+        }
     }
 
     static float* partial_at(const AttentionGeometry& g, char* workspace, int64_t row, int64_t chunk) {

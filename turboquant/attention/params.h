@@ -21,6 +21,7 @@ struct AttentionShape {
     float softcap = 0;    // > 0: logits become softcap * tanh(logits / softcap)
     float max_bias = 0;   // > 0: ALiBi, the mask is multiplied by the head's slope
     int n_threads = 1;    // threads that may call run() at the same time
+    int64_t n_exact = 0;  // at most so many cells of a query are attended to as exact rows: ExactCells::n_slots()
 };
 
 // What it runs on. Strides are in bytes, so that any tensor view fits.
@@ -34,6 +35,10 @@ struct AttentionInputs {
 
     const uint16_t* mask = nullptr;      // f16 (n_kv, n_tokens, 1, n_stream or 1), added to the logits; null: none
     size_t mask_token_stride = 0, mask_stream_stride = 0;
+
+    // Cells that have exact rows are attended to with these instead of their codes. Both or none; none unless n_exact > 0.
+    const ExactRows* exact_k = nullptr;
+    const ExactRows* exact_v = nullptr;
 
     const float* sinks = nullptr;        // n_head logits that take part in the softmax's sum only; null: none
 

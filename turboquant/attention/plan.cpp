@@ -1,8 +1,10 @@
 #include "turboquant/attention/plan.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "turboquant/attention/attention-inl.h"
+#include "turboquant/base/half.h"
 
 namespace tq {
 namespace {
@@ -63,7 +65,11 @@ Result<AttentionPlan> AttentionPlan::create(const AttentionShape& shape, const R
     g.scratch_bytes = attention_impl::Scratch(g, nullptr).bytes;
     g.scratch_offset = align_up(n_rows * g.query_bytes);
     g.partial_offset = g.scratch_offset + shape.n_threads * g.scratch_bytes;
-    g.workspace_bytes = g.partial_offset + (g.split() ? n_rows * g.n_chunks * g.partial_floats * sizeof(float) : 0);
+    g.exact_offset = align_up(g.partial_offset + (g.split() ? n_rows * g.n_chunks * g.partial_floats * sizeof(float) : 0));
+    g.exact_bytes = sizeof(attention_impl::ExactList) + shape.n_exact * sizeof(attention_impl::ExactList::Row);
+    const int64_t n_lists = shape.n_exact > 0 ? shape.n_stream * shape.n_tokens : 0;
+    g.mask_offset = align_up(g.exact_offset + n_lists * g.exact_bytes);
+    g.workspace_bytes = g.mask_offset + n_lists * shape.n_kv * sizeof(uint16_t);
     return plan;
 }
 
@@ -81,10 +87,43 @@ int64_t AttentionPlan::n_items(AttentionPhase phase) const {
 void AttentionPlan::run(AttentionPhase phase, int64_t item, int thread, const AttentionInputs& inputs, void* workspace) const {
     char* memory = static_cast<char*>(workspace);
     switch (phase) {
-        case AttentionPhase::kPrepare: return kernels_->prepare(geometry_, item, inputs, memory);
-        case AttentionPhase::kAttend: return kernels_->attend(geometry_, item, thread, inputs, memory);
+        case AttentionPhase::kPrepare:
+            if (geometry_.shape.n_exact > 0) prepare_exact(item, inputs, memory);
+            return kernels_->prepare(geometry_, item, inputs, memory);
+        case AttentionPhase::kAttend:
+            if (geometry_.shape.n_exact > 0) return kernels_->attend(geometry_, item, thread, with_hidden_cells(inputs, memory), memory);
+            return kernels_->attend(geometry_, item, thread, inputs, memory);
         case AttentionPhase::kMerge: return kernels_->merge(geometry_, item, inputs, memory);
     }
+}
+
+// Of the first KV head's item, since heads do not differ here: the list of the cells that the token attends to exactly, and a
+// mask that hides these from what works on the codes.
+void AttentionPlan::prepare_exact(int64_t item, const AttentionInputs& in, char* workspace) const {
+    using attention_impl::ExactList;
+    const AttentionShape& s = geometry_.shape;
+    if (item % s.n_head_kv != 0) return;
+    const int64_t row = item / s.n_head_kv, stream = row / s.n_tokens, token = row % s.n_tokens;
+    const uint16_t* mask = in.mask ? attention_impl::at_byte(in.mask, stream * in.mask_stream_stride + token * in.mask_token_stride) : nullptr;
+    uint16_t* hiding = reinterpret_cast<uint16_t*>(workspace + geometry_.mask_offset) + row * s.n_kv;
+    if (mask) std::memcpy(hiding, mask, sizeof(uint16_t) * s.n_kv);
+    else std::memset(hiding, 0, sizeof(uint16_t) * s.n_kv);
+
+    ExactList& list = *attention_impl::exact_list(geometry_, workspace, row);
+    list.count = 0;
+    for_exact_rows(*in.exact_k, *in.exact_v, in.k_first_stream + stream, in.v_first_stream + stream, token, s.n_tokens, [&](const ExactRow& exact) {
+        if (exact.cell >= s.n_kv || (mask && mask[exact.cell] == attention_impl::kHalfMinusInfinity)) return;
+        list.rows[list.count++] = {exact.k, exact.v, mask ? half_to_float(mask[exact.cell]) : 0.0f};
+        hiding[exact.cell] = attention_impl::kHalfMinusInfinity;
+    });
+}
+
+AttentionInputs AttentionPlan::with_hidden_cells(const AttentionInputs& inputs, char* workspace) const {
+    AttentionInputs in = inputs;
+    in.mask = reinterpret_cast<const uint16_t*>(workspace + geometry_.mask_offset);
+    in.mask_token_stride = sizeof(uint16_t) * geometry_.shape.n_kv;
+    in.mask_stream_stride = in.mask_token_stride * geometry_.shape.n_tokens;
+    return in;
 }
 
 void AttentionPlan::run_all(const AttentionInputs& inputs, void* workspace) const {

@@ -15,6 +15,7 @@
 // D out. L is what a logit typically varies by; rounding
 // the query to int8 moves logits by that fraction of it. weight_error is the rounding of 64 dithered weights to 7 bits
 // (0.41 * sqrt(64) / 127 of the largest weight) or to 14. Worst measured: 0.75 of the bound (tests/attention_test.cpp).
+// Exact rows (cache/exact_rows.h) go through float arithmetic and add no more than its rounding.
 #pragma once
 
 #include <array>
@@ -52,6 +53,8 @@ struct AttentionGeometry {
     size_t partial_floats;     // one partial: running maximum, sum, then head_dim_v outputs (16-float aligned)
     size_t scratch_bytes;      // of one thread
     size_t scratch_offset, partial_offset;  // in the workspace; prepared queries come first
+    size_t exact_offset, mask_offset;       // of ExactList of each (stream, token), and of the masks that hide what is in them
+    size_t exact_bytes;                     // of one list
     size_t workspace_bytes;
 };
 
@@ -72,6 +75,8 @@ public:
 
 private:
     AttentionPlan() = default;
+    void prepare_exact(int64_t item, const AttentionInputs& inputs, char* workspace) const;
+    AttentionInputs with_hidden_cells(const AttentionInputs& inputs, char* workspace) const;
     AttentionGeometry geometry_{};
     const struct AttentionKernels* kernels_ = nullptr;
 };

@@ -31,6 +31,32 @@ struct Row {
     int head;
 };
 
+// Exact rows of a query as the codec would have them without loss; empty rows for other cells.
+struct ExactCopies {
+    std::vector<std::vector<float>> k, v;   // [cell]
+};
+
+std::vector<float> rotated(const RowCodec& codec, const uint16_t* half) {
+    const int head_dim = codec.head_dim();
+    std::vector<float> row(codec.layout().n_embd);
+    for (size_t i = 0; i < row.size(); ++i) row[i] = half_to_float(half[i]);
+    for (int64_t head = 0; head < codec.layout().n_embd / head_dim; ++head) {
+        codec.kernels().rotate_row(codec.rotation(static_cast<int>(head)), &row[head * head_dim], &row[head * head_dim]);
+    }
+    return row;
+}
+
+ExactCopies exact_copies(const AttentionShape& s, const AttentionInputs& in, int64_t stream, int64_t token) {
+    ExactCopies copies{std::vector<std::vector<float>>(s.n_kv), std::vector<std::vector<float>>(s.n_kv)};
+    if (s.n_exact == 0) return copies;
+    for_exact_rows(*in.exact_k, *in.exact_v, in.k_first_stream + stream, in.v_first_stream + stream, token, s.n_tokens, [&](const ExactRow& row) {
+        if (row.cell >= s.n_kv) return;
+        copies.k[row.cell] = rotated(*in.k.codec, row.k);
+        copies.v[row.cell] = rotated(*in.v.codec, row.v);
+    });
+    return copies;
+}
+
 double logit(const AttentionShape& s, const AttentionInputs& in, const Row& row, const float* q, const float* k, int64_t cell) {
     double dot = 0;
     for (int d = 0; d < s.head_dim_k; ++d) dot += static_cast<double>(q[d]) * k[d];
@@ -44,7 +70,8 @@ double logit(const AttentionShape& s, const AttentionInputs& in, const Row& row,
 }
 
 void attend(const AttentionShape& s, const AttentionInputs& in, const Row& row, const std::vector<float>& keys,
-            const std::vector<float>& values) {
+            const std::vector<float>& values, const ExactCopies& exact) {
+    const auto row_of = [](const std::vector<float>& exact_row, const float* decoded) { return exact_row.empty() ? decoded : exact_row.data(); };
     const int head_kv = row.head / (s.n_head / s.n_head_kv);
     const int64_t k_width = in.k.codec->layout().n_embd, v_width = in.v.codec->layout().n_embd;
     std::vector<float> q(s.head_dim_k);
@@ -54,7 +81,7 @@ void attend(const AttentionShape& s, const AttentionInputs& in, const Row& row, 
     std::vector<double> logits(s.n_kv);
     double top = -std::numeric_limits<double>::infinity();
     for (int64_t cell = 0; cell < s.n_kv; ++cell) {
-        logits[cell] = logit(s, in, row, q.data(), &keys[cell * k_width + int64_t{head_kv} * s.head_dim_k], cell);
+        logits[cell] = logit(s, in, row, q.data(), row_of(exact.k[cell], &keys[cell * k_width]) + int64_t{head_kv} * s.head_dim_k, cell);
         top = std::max(top, logits[cell]);
     }
     if (in.sinks) top = std::max(top, static_cast<double>(in.sinks[row.head]));
@@ -65,7 +92,7 @@ void attend(const AttentionShape& s, const AttentionInputs& in, const Row& row, 
         if (logits[cell] == -std::numeric_limits<double>::infinity()) continue;
         const double p = std::exp(logits[cell] - top);
         sum += p;
-        const float* v = &values[cell * v_width + int64_t{head_kv} * s.head_dim_v];
+        const float* v = row_of(exact.v[cell], &values[cell * v_width]) + int64_t{head_kv} * s.head_dim_v;
         for (int d = 0; d < s.head_dim_v; ++d) out[d] += p * v[d];
     }
     std::vector<float> result(s.head_dim_v);
@@ -85,7 +112,8 @@ void attention_reference(const AttentionShape& s, const AttentionInputs& in) {
             in.v.codec->decode_rotated(in.v.data, in.v_first_stream + stream, cell, &values[cell * v_width]);
         }
         for (int64_t token = 0; token < s.n_tokens; ++token) {
-            for (int head = 0; head < s.n_head; ++head) attend(s, in, {stream, token, head}, keys, values);
+            const ExactCopies exact = exact_copies(s, in, stream, token);
+            for (int head = 0; head < s.n_head; ++head) attend(s, in, {stream, token, head}, keys, values, exact);
         }
     }
 }

@@ -1,7 +1,9 @@
 #include "turboquant/cache/kv_cache.h"
 
+#include <algorithm>
 #include <cstring>
 #include <new>
+#include <numeric>
 #include <string>
 
 namespace tq {
@@ -15,14 +17,24 @@ Result<KvCache::Plane> KvCache::create_plane(const KvCacheParams& params, Side s
     if (!layout.ok()) return layout.status();
     auto codec = RowCodec::create(layout.value(), head_dim, isa, side == Side::kKey ? params.key_scales : params.value_scales);
     if (!codec.ok()) return codec.status();
-    const size_t bytes = layout->bytes();
+    const size_t bytes = layout->bytes() + ExactRows::bytes(params.exact, layout->n_embd, layout->n_stream);
     auto* data = static_cast<uint8_t*>(::operator new[](bytes, std::align_val_t{kPlaneAlignment}, std::nothrow));
     if (data == nullptr) return Status(Error::kOutOfMemory, "no memory for " + std::to_string(bytes) + " bytes of packed cache");
     std::memset(data, 0, bytes);
-    return Plane{std::move(codec.value()), std::unique_ptr<uint8_t[], Deleter>(data)};
+    Plane plane{std::move(codec.value()), std::unique_ptr<uint8_t[], Deleter>(data), std::nullopt, {}};
+    if (params.exact.any()) {
+        auto* slots = reinterpret_cast<uint16_t*>(data + layout->bytes());
+        plane.exact.emplace(params.exact, layout->n_embd, layout->n_cells, layout->n_stream, slots);
+        plane.staging.resize(layout->n_stream);
+    }
+    return plane;
 }
 
 Result<KvCache> KvCache::create(const KvCacheParams& params, Isa isa) {
+    for (int n : {params.exact.n_sink, params.exact.n_recent}) {
+        if (n >= 0 && n <= kMaxExactCells) continue;
+        return Status(Error::kInvalidArgument, "exact cells: " + std::to_string(n) + "; allowed: 0 to " + std::to_string(kMaxExactCells));
+    }
     auto keys = create_plane(params, Side::kKey, isa);
     if (!keys.ok()) return keys.status();
     auto values = create_plane(params, Side::kValue, isa);
@@ -30,12 +42,47 @@ Result<KvCache> KvCache::create(const KvCacheParams& params, Isa isa) {
     return KvCache(params, std::move(keys.value()), std::move(values.value()));
 }
 
+size_t KvCache::Plane::bytes() const {
+    const PackedLayout& layout = codec.layout();
+    return layout.bytes() + (exact ? ExactRows::bytes(exact->cells(), layout.n_embd, layout.n_stream) : 0);
+}
+
 void KvCache::Plane::write(int64_t stream, int64_t cell, int64_t n, const float* rows) {
     for (int64_t i = 0; i < n; ++i) codec.encode(rows + i * codec.layout().n_embd, data.get(), stream, cell + i);
+    if (exact) keep_exact(stream, cell, n, rows);
+}
+
+void KvCache::Plane::keep_exact(int64_t stream, int64_t cell, int64_t n, const float* rows) {
+    std::vector<int64_t> cells(n);
+    std::iota(cells.begin(), cells.end(), stream * codec.layout().n_cells + cell);
+    exact->commit(stream);   // before its staging memory is written to
+    staging[stream].resize(n * codec.layout().n_embd);
+    exact->begin(cells, staging[stream].data());
+    for (int64_t i = 0; i < n; ++i) exact->store(i, rows + i * codec.layout().n_embd);
 }
 
 void KvCache::Plane::read(int64_t stream, int64_t cell, int64_t n, float* rows) const {
     for (int64_t i = 0; i < n; ++i) codec.decode(data.get(), stream, cell + i, rows + i * codec.layout().n_embd);
+}
+
+void KvCache::Plane::copy(int64_t from_stream, int64_t from_cell, int64_t to_stream, int64_t to_cell, int64_t n) {
+    const bool backwards = from_stream == to_stream && from_cell < to_cell;
+    for (int64_t i = 0; i < n; ++i) {
+        const int64_t at = backwards ? n - 1 - i : i;
+        codec.copy(data.get(), from_stream, from_cell + at, to_stream, to_cell + at);
+    }
+    if (exact) exact->forget(to_stream * codec.layout().n_cells + to_cell, n);
+}
+
+void KvCache::Plane::truncate(int64_t stream, int64_t length, int64_t old_length) {
+    for (int64_t cell = length; cell < old_length; ++cell) codec.clear(data.get(), stream, cell);
+    codec.reset_centers(data.get(), stream, length <= kUncenteredCells ? 0 : (length + kBlockCells - 1) / kBlockCells);
+    if (exact) exact->forget(stream * codec.layout().n_cells + length, std::max<int64_t>(0, old_length - length));
+}
+
+void KvCache::Plane::clear() {
+    std::memset(data.get(), 0, codec.layout().bytes());
+    if (exact) exact->forget_all();
 }
 
 Status KvCache::check(int64_t stream, int64_t cell, int64_t n) const {
@@ -72,23 +119,16 @@ Status KvCache::read(int64_t stream, int64_t cell, int64_t n, float* k, float* v
 Status KvCache::copy(int64_t from_stream, int64_t from_cell, int64_t to_stream, int64_t to_cell, int64_t n) {
     if (Status s = check(from_stream, from_cell, n); !s.ok()) return s;
     if (Status s = check(to_stream, to_cell, n); !s.ok()) return s;
-    const bool backwards = from_stream == to_stream && from_cell < to_cell;
-    for (int64_t i = 0; i < n; ++i) {
-        const int64_t at = backwards ? n - 1 - i : i;
-        keys_.codec.copy(keys_.data.get(), from_stream, from_cell + at, to_stream, to_cell + at);
-        values_.codec.copy(values_.data.get(), from_stream, from_cell + at, to_stream, to_cell + at);
-    }
+    keys_.copy(from_stream, from_cell, to_stream, to_cell, n);
+    values_.copy(from_stream, from_cell, to_stream, to_cell, n);
     lengths_[to_stream] = std::max(lengths_[to_stream], to_cell + n);
     return {};
 }
 
 Status KvCache::truncate(int64_t stream, int64_t length) {
     if (Status s = check(stream, length, 0); !s.ok()) return s;
-    for (int64_t cell = length; cell < lengths_[stream]; ++cell) {
-        keys_.codec.clear(keys_.data.get(), stream, cell);
-        values_.codec.clear(values_.data.get(), stream, cell);
-    }
-    keys_.codec.reset_centers(keys_.data.get(), stream, length <= kUncenteredCells ? 0 : (length + kBlockCells - 1) / kBlockCells);
+    keys_.truncate(stream, length, lengths_[stream]);
+    values_.truncate(stream, length, lengths_[stream]);
     lengths_[stream] = std::min(lengths_[stream], length);
     return {};
 }
@@ -101,8 +141,8 @@ Status KvCache::trim_front(int64_t stream, int64_t n) {
 }
 
 void KvCache::clear() {
-    std::memset(keys_.data.get(), 0, keys_.codec.layout().bytes());
-    std::memset(values_.data.get(), 0, values_.codec.layout().bytes());
+    keys_.clear();
+    values_.clear();
     std::fill(lengths_.begin(), lengths_.end(), 0);
 }
 

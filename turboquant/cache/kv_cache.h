@@ -4,9 +4,11 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "turboquant/base/isa.h"
+#include "turboquant/cache/exact_rows.h"
 #include "turboquant/codec/row_codec.h"
 
 namespace tq {
@@ -20,6 +22,7 @@ struct KvCacheParams {
     int64_t n_stream = 1;
     // From a calibration: a scale for each channel of all heads, n_head_kv*head_dim (codec/rotation.h); none: ones.
     std::vector<float> key_scales = {}, value_scales = {};
+    ExactCells exact = {};   // attention must be told: exact_keys(), exact_values()
 };
 
 // A packed tensor as attention reads it: geometry and memory.
@@ -57,9 +60,13 @@ public:
 
     int64_t length(int64_t stream) const { return lengths_[stream]; }
     const KvCacheParams& params() const { return params_; }
-    size_t bytes() const { return keys_.codec.layout().bytes() + values_.codec.layout().bytes(); }
+    // Codes, scales and exact rows. Rows of the last write() wait beside them if there are exact ones.
+    size_t bytes() const { return keys_.bytes() + values_.bytes(); }
     PackedTensor keys() const { return {&keys_.codec, keys_.data.get()}; }
     PackedTensor values() const { return {&values_.codec, values_.data.get()}; }
+    // Null if there are none. The query of a token has to be the token'th of the stream's last write(), or come alone.
+    const ExactRows* exact_keys() const { return keys_.exact ? &*keys_.exact : nullptr; }
+    const ExactRows* exact_values() const { return values_.exact ? &*values_.exact : nullptr; }
 
 private:
     struct Deleter {
@@ -67,10 +74,17 @@ private:
     };
     struct Plane {
         RowCodec codec;
-        std::unique_ptr<uint8_t[], Deleter> data;
+        std::unique_ptr<uint8_t[], Deleter> data;   // packed bytes, then the slots of exact rows
+        std::optional<ExactRows> exact;
+        std::vector<std::vector<uint16_t>> staging;   // of each stream's last write()
 
+        size_t bytes() const;
         void write(int64_t stream, int64_t cell, int64_t n, const float* rows);
+        void keep_exact(int64_t stream, int64_t cell, int64_t n, const float* rows);
         void read(int64_t stream, int64_t cell, int64_t n, float* rows) const;
+        void copy(int64_t from_stream, int64_t from_cell, int64_t to_stream, int64_t to_cell, int64_t n);
+        void truncate(int64_t stream, int64_t length, int64_t old_length);
+        void clear();
     };
     static Result<Plane> create_plane(const KvCacheParams& params, Side side, Isa isa);
 

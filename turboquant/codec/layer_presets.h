@@ -1,10 +1,11 @@
-// A preset for most layers, and others for some: "k4ctv4t+0:k8cv8+22-23:k5ctv5t".
+// A preset for most layers, others for some, and which cells are kept exact: "k4ctv4t+0:k8cv8+22-23:k5ctv5t+sink4+recent64".
 #pragma once
 
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "turboquant/codec/exact_cells.h"
 #include "turboquant/codec/preset.h"
 
 namespace tq {
@@ -15,12 +16,14 @@ class LayerPresets {
 public:
     LayerPresets(const Preset& base = {}) : base_(base) {}   // NOLINT: every preset is one for all layers
 
-    // A preset, and behind it any number of +LAYER:PRESET and +FIRST-LAST:PRESET; of several for a layer the last one holds.
+    // A preset, and behind it any number of +LAYER:PRESET and +FIRST-LAST:PRESET, +sinkN and +recentN; of several for a layer or
+    // of a kind the last one holds.
     // Error: kInvalidArgument, saying what is valid.
     static Result<LayerPresets> parse(std::string_view text);
 
     const Preset& base() const { return base_; }
     const Preset& of(int layer) const;
+    const ExactCells& exact() const { return exact_; }   // of all layers
     bool is_uniform() const { return exceptions_.empty(); }
     std::string name() const;
 
@@ -30,9 +33,11 @@ private:
         Preset preset;
     };
     static Result<Exception> parse_exception(std::string_view text);
+    Status add(std::string_view text);
 
     Preset base_;
     std::vector<Exception> exceptions_;
+    ExactCells exact_;
 };
 
 }  // namespace tq
