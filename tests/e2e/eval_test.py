@@ -47,6 +47,17 @@ def check_eval(tq, file, folder):
     check(status == 1 and state in err, "a state file of another context is refused", err)
 
 
+def check_exact_rows(tq, file):
+    report = evaluate(tq, file, "--chunks", 2, "-p", "k2v2,k2v2+sink4+recent28")
+    plain, exact = report["caches"]
+    # 32 of the 256 cells that llama.cpp makes of 128 are kept in f16
+    check(abs(exact["bits_per_value"] - plain["bits_per_value"] - 16 * 32 / 256) < 1e-9, "exact rows are counted", report)
+    kld = plain["mean_kld"]["value"], exact["mean_kld"]["value"]
+    check(0 < kld[1] < kld[0] / 2, "with exact rows a cache diverges less", kld)
+    other = evaluate(tq, file, "--chunks", 2, "-p", "k2v2+sink4+recent28", "--batch", 10)["caches"][0]["mean_kld"]["value"]
+    check(abs(other - kld[1]) < 0.05 * kld[1], "the size of batches does not matter", kld, other)
+
+
 def check_refusals(tq, file):
     for arguments, part in (
         (["-p", "k9v9"], "k9v9"),
@@ -129,6 +140,7 @@ def main():
         check_refusals(tq, file)
         check_recommend(tq, file)
         check_calibration(tq, file, folder)
+        check_exact_rows(tq, file)
         check_inspection(tq, file, folder)
 
 
