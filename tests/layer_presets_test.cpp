@@ -33,7 +33,7 @@ TEST(LayerPresets, TheLastOfSeveralHolds) {
 
 TEST(LayerPresets, NamesParseToTheSame) {
     const std::string name = LayerPresets::parse("small+3:5.5+7-7:fast+10-12:8")->name();
-    EXPECT_EQ(name, "k3ctv3t+3:k5v6+7:k4cv4+10-12:k8v8");
+    EXPECT_EQ(name, "k3ctv3t+3:k5v6+7:k4cv4+10-12:k8v8+sink1+recent15");
     EXPECT_EQ(LayerPresets::parse(name)->name(), name);
 }
 
@@ -47,6 +47,9 @@ TEST(LayerPresets, ExactCellsHoldForAllLayers) {
     EXPECT_EQ(LayerPresets::parse(presets.name())->name(), presets.name());
     EXPECT_EQ(LayerPresets::parse("k4v4+recent64+recent0")->name(), "k4v4") << "the last of several holds";
     EXPECT_FALSE(LayerPresets::parse("k4v4+sink0")->exact().any());
+    EXPECT_EQ(LayerPresets::parse("fast")->name(), "k4cv4+sink1+recent15");
+    EXPECT_EQ(LayerPresets::parse("fast+recent63")->name(), "k4cv4+sink1+recent63");
+    EXPECT_EQ(LayerPresets::parse("k4v4+0:fast")->name(), "k4v4+0:k4cv4") << "of a layer a name stands for its codes";
 }
 
 TEST(LayerPresets, OtherTextsAreRefused) {

@@ -65,11 +65,18 @@ TEST(Preset, ParsesCenteredKeys) {
 
 TEST(Preset, NamesStandForWhatTheErrorMessageSays) {
     const std::string message = Preset::parse("").status().message();
-    for (const char* name : {"small", "fast", "balanced", "quality", "lossless"}) {
+    for (const char* name : {"tiny", "small", "fast", "balanced", "quality", "lossless"}) {
         const Preset preset = Preset::parse(name).value();
-        EXPECT_NE(message.find(std::string(name) + " (" + preset.name() + ")"), std::string::npos) << name;
+        const std::string whole = preset.name() + exact_cells_of_name(name).name();
+        EXPECT_NE(message.find(std::string(name) + " (" + whole + ")"), std::string::npos) << name;
         EXPECT_EQ(Preset::parse(preset.name()).value().name(), preset.name());
     }
+}
+
+TEST(Preset, NamesButLosslessHaveExactCells) {
+    EXPECT_EQ(exact_cells_of_name("balanced").name(), "+sink1+recent15");
+    EXPECT_EQ(exact_cells_of_name("tiny").name(), "+sink4+recent60");
+    for (const char* text : {"lossless", "k4cv4", "4", "", "Fast"}) EXPECT_FALSE(exact_cells_of_name(text).any()) << text;
 }
 
 TEST(Preset, RefusesOthersAndListsTheValid) {

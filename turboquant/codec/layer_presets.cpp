@@ -55,6 +55,7 @@ Result<LayerPresets> LayerPresets::parse(std::string_view text) {
     const Result<Preset> base = Preset::parse(text.substr(0, text.find('+')));
     if (!base.ok()) return base.status();
     LayerPresets presets(base.value());
+    presets.exact_ = exact_cells_of_name(text.substr(0, text.find('+')));
     for (size_t at = text.find('+'); at != std::string_view::npos;) {
         const size_t next = text.find('+', at + 1);
         if (Status s = presets.add(text.substr(at + 1, next == std::string_view::npos ? next : next - at - 1)); !s.ok()) return s;

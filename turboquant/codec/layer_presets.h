@@ -16,7 +16,7 @@ class LayerPresets {
 public:
     LayerPresets(const Preset& base = {}) : base_(base) {}   // NOLINT: every preset is one for all layers
 
-    // A preset, and behind it any number of +LAYER:PRESET and +FIRST-LAST:PRESET, +sinkN and +recentN; of several for a layer or
+    // A preset (a name has exact cells too), and behind it any number of +LAYER:PRESET and +FIRST-LAST:PRESET, +sinkN and +recentN; of several for a layer or
     // of a kind the last one holds.
     // Error: kInvalidArgument, saying what is valid.
     static Result<LayerPresets> parse(std::string_view text);

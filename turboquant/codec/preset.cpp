@@ -32,14 +32,32 @@ std::optional<Coding> take_coding(char side, std::string_view& text) {
 struct NamedPreset {
     std::string_view name;
     Preset preset;
+    ExactCells exact;
 };
 constexpr NamedPreset kNamedPresets[] = {
-    {"small", {3, 3, true, true, true}},      // k3ctv3t
-    {"fast", {4, 4, false, false, true}},     // k4cv4
-    {"balanced", {4, 4, true, true, true}},   // k4ctv4t
-    {"quality", {5, 5, true, true, true}},    // k5ctv5t
-    {"lossless", {8, 8, false, false, true}}, // k8cv8
+    {"tiny", {2, 2, false, false, true}, {4, 60}},      // k2cv2
+    {"small", {3, 3, true, true, true}, {1, 15}},       // k3ctv3t
+    {"fast", {4, 4, false, false, true}, {1, 15}},      // k4cv4
+    {"balanced", {4, 4, true, true, true}, {1, 15}},    // k4ctv4t
+    {"quality", {5, 5, true, true, true}, {1, 15}},     // k5ctv5t
+    {"lossless", {8, 8, false, false, true}, {0, 0}},   // k8cv8
 };
+
+const NamedPreset* find_name(std::string_view text) {
+    for (const NamedPreset& named : kNamedPresets) {
+        if (text == named.name) return &named;
+    }
+    return nullptr;
+}
+
+// "small (k3ctv3t+sink1+recent15), ..."
+std::string all_names() {
+    std::string names;
+    for (const NamedPreset& named : kNamedPresets) {
+        names += (names.empty() ? "" : ", ") + std::string(named.name) + " (" + named.preset.name() + named.exact.name() + ")";
+    }
+    return names;
+}
 
 std::string coding_name(char side, int bits, bool centered, bool trellis) {
     return side + std::to_string(bits) + (centered ? "c" : "") + (trellis ? "t" : "");
@@ -52,9 +70,7 @@ std::string Preset::name() const {
 }
 
 Result<Preset> Preset::parse(std::string_view text) {
-    for (const NamedPreset& named : kNamedPresets) {
-        if (text == named.name) return named.preset;
-    }
+    if (const NamedPreset* named = find_name(text)) return named->preset;
     std::string_view rest = text;
     if (const auto key = take_coding('k', rest)) {
         const auto value = take_coding('v', rest);
@@ -68,8 +84,13 @@ Result<Preset> Preset::parse(std::string_view text) {
                   "'" + std::string(text) +
                       "' is not a TurboQuant preset; valid: k<K bits>v<V bits> with 2 to 8 bits each (k4v4, k5v3, "
                       "k8v8, ...), behind the bits c for centered keys (k4cv4) and t for trellis codes of 3 to 5 bits "
-                      "(k4tv4t, k4ctv4t, ...), or bits per value 2, 2.5, 3, 3.5, ... 8 (3.5 = k3v4), or small (k3ctv3t), "
-                      "fast (k4cv4), balanced (k4ctv4t), quality (k5ctv5t), lossless (k8cv8)");
+                      "(k4tv4t, k4ctv4t, ...), or bits per value 2, 2.5, 3, 3.5, ... 8 (3.5 = k3v4), or " +
+                      all_names());
+}
+
+ExactCells exact_cells_of_name(std::string_view text) {
+    const NamedPreset* named = find_name(text);
+    return named ? named->exact : ExactCells{};
 }
 
 }  // namespace tq

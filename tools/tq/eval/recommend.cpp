@@ -22,10 +22,14 @@ namespace {
 constexpr const char* kCandidates[] = {"k2cv2",   "k3cv2",   "k3cv3",   "k3ctv3t", "k4cv3",   "k4ctv3t", "k4cv4",
                                        "k4ctv4t", "k5cv4",   "k5ctv4t", "k5cv5",   "k5ctv5t", "k6cv5",   "k6cv6",
                                        "k7cv6",   "k8cv7",   "k8cv8"};
+// Beside the codes: the largest of these that fits the budget, since exact cells gain more than the bits they take (docs/quality.md).
+constexpr ExactCells kWindows[] = {{4, 124}, {4, 60}, {2, 30}, {1, 15}, {0, 0}};
 constexpr double kMinBudget = 2.3, kMaxBudget = 16;
 
 constexpr const char* kFooter =
-    "Evaluates the presets of up to --budget bits per value, as tq eval does, on your model and text. The least mean\n"
+    "Evaluates the presets of up to --budget bits per value, each with as many exact cells (sinks and a window) as the\n"
+    "budget allows at --ctx, as tq eval does, on your model and text. Give --ctx as long as what you read: exact cells\n"
+    "are dear in a short context and nearly free in a long one. The least mean\n"
     "divergence wins; of those within its standard error the one of the fewest bits, of equals the one without trellis\n"
     "codes, which decodes faster. Where some layers have keys with large biases, presets are also tried with 8 bits for\n"
     "those layers.\n"
@@ -38,7 +42,8 @@ constexpr double kHardLogit = 1;
 constexpr const char* kProbe = "k4cv4";
 constexpr int kProbeTokens = 256;
 
-bool has_trellis(const std::string& name) { return name.find('t') != std::string::npos; }
+// Of codes' or a cache's name.
+bool has_trellis(const std::string& name) { return name.substr(0, name.find('+')).find('t') != std::string::npos; }
 
 // "+0:k8cv8+8:k8cv8", or "" if no layer is hard.
 Result<std::string> remedy_of_hard_layers(const EvalOptions& options) {
@@ -61,9 +66,15 @@ Result<std::string> remedy_of_hard_layers(const EvalOptions& options) {
 // Presets that fit the budget, and the same with the remedy.
 std::vector<std::string> candidates(const GgufModel& model, int n_ctx, const std::string& remedy, double budget, bool fast) {
     std::vector<std::string> fitting;
-    const auto add = [&](const std::string& name) {
-        const double bits = bits_per_value(CacheChoice::parse(name).value(), model, n_ctx).value();
-        if (bits <= budget && bits > budget - kClose && !(fast && has_trellis(name))) fitting.push_back(name);
+    const auto add = [&](const std::string& codes) {
+        if (fast && has_trellis(codes)) return;
+        for (const ExactCells& window : kWindows) {
+            const std::string name = codes + window.name();
+            const double bits = bits_per_value(CacheChoice::parse(name).value(), model, n_ctx).value();
+            if (bits > budget) continue;
+            if (bits > budget - kClose) fitting.push_back(name);
+            return;
+        }
     };
     for (const std::string name : kCandidates) {
         add(name);
