@@ -157,6 +157,28 @@ TEST(ExactRows, AfterTheCommitCellsAreFound) {
     for (int64_t cell = 0; cell < 80; ++cell) EXPECT_EQ(k.rows.find(cell), nullptr);
 }
 
+TEST(ExactRows, WhatIsAbandonedIsNotKept) {
+    Rows k({1, 3});
+    k.write({5, 6, 7}, {1, 2, 3});
+    k.write({0, 8, 9, 10, 11}, {4, 5, 6, 7, 8});
+    k.rows.abandon();
+    EXPECT_EQ(exact_of_query(k.rows, k.rows, 0, 0, 1), (std::map<int64_t, float>{{0, 4}}));
+    for (int64_t cell = 1; cell < 20; ++cell) EXPECT_EQ(k.rows.find(cell), nullptr) << cell;
+    k.write({12}, {9});
+    EXPECT_EQ(exact_of_query(k.rows, k.rows, 0, 0, 1), (std::map<int64_t, float>{{0, 4}, {12, 9}}));
+    k.write({13, 14}, {10, 11});
+    EXPECT_EQ(exact_of_query(k.rows, k.rows, 0, 0, 2), (std::map<int64_t, float>{{0, 4}, {12, 9}, {13, 10}}));
+}
+
+TEST(ExactRows, KeysAndValuesMayHaveBeenWrittenUnequallyOften) {
+    Rows k({0, 3}), v({0, 3});
+    k.write({4, 5}, {1, 2});
+    k.rows.abandon();
+    for (Rows* side : {&k, &v}) side->write({6, 7, 8, 9}, {3, 4, 5, 6});
+    EXPECT_EQ(exact_of_query(k.rows, v.rows, 0, 3, 4), (std::map<int64_t, float>{{7, 4}, {8, 5}, {9, 6}}));
+    EXPECT_EQ(exact_of_query(k.rows, v.rows, 0, 0, 4), (std::map<int64_t, float>{{6, 3}}));
+}
+
 TEST(ExactRows, CellsThatThereAreNotAreLeftOut) {
     Rows k({1, 4});
     k.write({-1, 80, int64_t{1} << 40, 3}, {1, 2, 3, 4});

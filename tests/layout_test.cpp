@@ -65,7 +65,7 @@ TEST(Preset, ParsesCenteredKeys) {
 
 TEST(Preset, NamesStandForWhatTheErrorMessageSays) {
     const std::string message = Preset::parse("").status().message();
-    for (const char* name : {"tiny", "small", "fast", "balanced", "quality", "lossless"}) {
+    for (const char* name : kPresetNames) {
         const Preset preset = Preset::parse(name).value();
         const std::string whole = preset.name() + exact_cells_of_name(name).name();
         EXPECT_NE(message.find(std::string(name) + " (" + whole + ")"), std::string::npos) << name;

@@ -32,9 +32,7 @@ int layer_of_name(std::string_view name) { return std::atoi(name.data() + name.r
 PackedLayout layout_of(const ggml_tensor* root, Side side, const Config& config) {
     const Preset& preset = config.presets.of(layer_of_name(root->name));
     // kv_side has checked what create() checks.
-    return PackedLayout::create(side, preset.bits(side), root->ne[0], root->ne[1], root->ne[2], preset.trellis(side),
-                                preset.centered(side))
-        .value();
+    return PackedLayout::create(preset, side, root->ne[0], root->ne[1], root->ne[2]).value();
 }
 
 std::span<const float> scales_of(const ggml_tensor* root, Side side, const Config& config) {

@@ -21,12 +21,21 @@ int64_t row_index(const ggml_tensor* indices, int64_t i) {
 
 }  // namespace
 
+// Makes room here, since run() allocates nothing.
+void ExactRowsTask::begin(KvTensor& kv, const ggml_tensor* set_rows, uint16_t* staging) {
+    const int64_t n_rows = set_rows->src[0]->ne[1];
+    begun_.push_back({&kv, set_rows, staging});
+    cells_.reserve(n_rows);
+    kv.exact()->reserve(n_rows);
+}
+
 void ExactRowsTask::run(int thread, int) {
     if (thread != 0) return;
     for (KvTensor* kv : committed_) kv->exact()->commit();
     for (const Begun& b : begun_) {
         cells_.clear();
         for (int64_t i = 0; i < b.set_rows->src[0]->ne[1]; ++i) cells_.push_back(row_index(b.set_rows->src[1], i));
+        b.kv->exact()->abandon();   // of a graph that was aborted: others have had the staging memory since
         b.kv->exact()->begin(cells_, b.staging);
     }
 }

@@ -16,7 +16,7 @@ namespace tq::plugin {
 class ExactRowsTask : public Task {
 public:
     void commit(KvTensor& kv) { committed_.push_back(&kv); }
-    void begin(KvTensor& kv, const ggml_tensor* set_rows, uint16_t* staging) { begun_.push_back({&kv, set_rows, staging}); }
+    void begin(KvTensor& kv, const ggml_tensor* set_rows, uint16_t* staging);
     bool empty() const { return committed_.empty() && begun_.empty(); }
 
     void run(int thread, int n_threads) override;

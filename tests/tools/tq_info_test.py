@@ -99,6 +99,8 @@ class TqInfo(unittest.TestCase):
         report = json.loads(self.run_tq("info", "--json").stdout)
         self.assertEqual(report["isa"]["selected"], report["isa"]["available"][-1])
         k4v4 = next(p for p in report["presets"] if p["name"] == "k4v4")
+        fast = next(p for p in report["presets"] if p["alias"] == "fast")
+        self.assertEqual((fast["name"], fast["exact_cells"]), ("k4cv4+sink1+recent15", 16))
         self.assertEqual((k4v4["key_bits"], k4v4["value_bits"], k4v4["mean_bits"]), (4.25, 4.125, 4.1875))
         self.assertTrue(k4v4["default"])
 
@@ -125,6 +127,11 @@ class TqInfo(unittest.TestCase):
         self.assertEqual(sizes, [2 * values, values * 34 // 32, values * 18 // 32])
         for k, v in ((4, 4), (4, 3), (2, 2), (8, 8)):
             self.assertEqual(report["bytes"][f"k{k}v{v}"], preset_bytes(k, v, [(128, 128)] * 4, 2048))
+
+    def test_exact_cells_are_counted(self):
+        report = self.info(model(), "--preset", "k4v4+sink4+recent60", tensor_floats=16)
+        exact = 4 * 2 * 64 * 128 * 2   # layers, K and V, cells, values, bytes
+        self.assertEqual(report["bytes"]["k4v4+sink4+recent60"], preset_bytes(4, 4, [(128, 128)] * 4, 2048) + exact)
 
     def test_context_is_padded_as_in_llama_cpp(self):
         report = self.info(model(), "--ctx", "257", "--preset", "3.5")

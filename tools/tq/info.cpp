@@ -29,9 +29,14 @@ struct ModelReport {
     std::vector<KvCost> costs;  // f16 first
 };
 
+struct ListedPreset {
+    LayerPresets presets;
+    const char* alias = "";   // "fast"
+};
+
 struct Report {
     Isa isa = Isa::kScalar;
-    std::vector<LayerPresets> presets;
+    std::vector<ListedPreset> presets;
     std::optional<ModelReport> model;
 };
 
@@ -39,7 +44,7 @@ double mib(size_t bytes) {
     return static_cast<double>(bytes) / (1024.0 * 1024.0);
 }
 
-Result<ModelReport> make_model_report(const InfoOptions& options, const std::vector<LayerPresets>& presets) {
+Result<ModelReport> make_model_report(const InfoOptions& options, const std::vector<ListedPreset>& presets) {
     Result<GgufModel> model = read_gguf_model(options.model);
     if (!model.ok()) return model.status();
     ModelReport report{std::move(model.value()), options.ctx, 0, {}};
@@ -48,7 +53,7 @@ Result<ModelReport> make_model_report(const InfoOptions& options, const std::vec
     for (ggml_type type : {GGML_TYPE_F16, GGML_TYPE_Q8_0, GGML_TYPE_Q4_0}) {
         if (auto cost = ggml_kv_cost(report.model, report.n_cells, type)) report.costs.push_back(std::move(*cost));
     }
-    for (const LayerPresets& preset : presets) report.costs.push_back(packed_kv_cost(report.model, report.n_cells, preset));
+    for (const ListedPreset& p : presets) report.costs.push_back(packed_kv_cost(report.model, report.n_cells, p.presets));
     const auto unpacked = [](const KvLayer& l) { return l.n_embd_k % kStepDims != 0 || l.n_embd_v % kStepDims != 0; };
     if (std::any_of(report.model.layers.begin(), report.model.layers.end(), unpacked)) {
         report.model.notes.emplace_back("rows that are no multiple of 16 values are not packed and stay f16");
@@ -87,11 +92,13 @@ Json to_json(const ModelReport& r, const std::string& file) {
 Json to_json(const Report& r, const InfoOptions& options) {
     Json available = Json::array(), presets = Json::array();
     for (Isa isa : available_isas()) available.push_back(isa_name(isa));
-    for (const LayerPresets& p : r.presets) {
+    for (const auto& [p, alias] : r.presets) {
         presets.push_back({{"name", p.name()},
+                           {"alias", alias},
                            {"key_bits", effective_bits(p.base(), Side::kKey)},
                            {"value_bits", effective_bits(p.base(), Side::kValue)},
                            {"mean_bits", effective_bits(p.base())},
+                           {"exact_cells", p.exact().n_slots()},
                            {"default", p.name() == kDefaultPreset}});
     }
     Json json = {{"version", TQ_VERSION},
@@ -127,14 +134,17 @@ void print_text(const Report& r, const InfoOptions& options) {
     fmt::print("turboquant.cpp {}\n", TQ_VERSION);
     fmt::print("instruction set: {} (available: {}; TURBOQUANT_ISA chooses)\n\n", isa_name(r.isa), others);
     size_t width = 8;
-    for (const LayerPresets& p : r.presets) width = std::max(width, p.name().size());
-    fmt::print("effective bits per value, scales included:\n\n  {:{}} {:>7} {:>7} {:>7}\n", "preset", width, "K", "V", "mean");
-    for (const LayerPresets& p : r.presets) {
-        fmt::print("  {:{}} {:>7.3f} {:>7.3f} {:>7.3f}{}\n", p.name(), width, effective_bits(p.base(), Side::kKey),
-                   effective_bits(p.base(), Side::kValue), effective_bits(p.base()),
-                   p.name() == kDefaultPreset ? "  default" : p.is_uniform() ? "" : "  most layers");
+    for (const ListedPreset& p : r.presets) width = std::max(width, p.presets.name().size());
+    fmt::print("effective bits per value, scales included, beside the cells that stay in f16:\n\n  {:{}} {:>7} {:>7} {:>7} {:>6}\n",
+               "preset", width, "K", "V", "mean", "f16");
+    for (const auto& [p, alias] : r.presets) {
+        fmt::print("  {:{}} {:>7.3f} {:>7.3f} {:>7.3f} {:>6}{}\n", p.name(), width, effective_bits(p.base(), Side::kKey),
+                   effective_bits(p.base(), Side::kValue), effective_bits(p.base()), p.exact().n_slots(),
+                   *alias ? std::string("  ") + alias : p.name() == kDefaultPreset ? "  default" : p.is_uniform() ? "" : "  most layers");
     }
-    if (options.preset.empty()) fmt::print("\n  any k<K bits>v<V bits> with 2 to 8 bits each is a preset\n");
+    if (options.preset.empty()) {
+        fmt::print("\n  any k<K bits>v<V bits> with 2 to 8 bits each is a preset, with c, t, +sinkN and +recentN as above\n");
+    }
     if (r.model) print_model(*r.model, options.model);
 }
 
@@ -146,11 +156,12 @@ int run_info(const InfoOptions& options) {
     if (!isa.ok()) return fail(2, "TURBOQUANT_ISA: " + isa.status().message());
     report.isa = isa.value();
     if (options.preset.empty()) {
-        report.presets.assign(std::begin(kSelection), std::end(kSelection));
+        for (const Preset& preset : kSelection) report.presets.push_back({preset});
+        for (const char* name : kPresetNames) report.presets.push_back({LayerPresets::parse(name).value(), name});
     } else {
         Result<LayerPresets> preset = LayerPresets::parse(options.preset);
         if (!preset.ok()) return fail(2, "--preset: " + preset.status().message());
-        report.presets = {preset.value()};
+        report.presets.push_back({preset.value()});
     }
     if (!options.model.empty()) {
         Result<ModelReport> model = make_model_report(options, report.presets);

@@ -68,9 +68,9 @@ std::optional<double> ggml_kv_bits(const GgufModel& model, int64_t n_cells, int 
 
 KvCost packed_kv_cost(const GgufModel& model, int64_t n_cells, const LayerPresets& presets) {
     const size_t bytes = sum_rows(model, [&](int layer, Side side, int64_t n_embd) {
-        const Preset& preset = presets.of(layer);
-        const Result<PackedLayout> layout = PackedLayout::create(side, preset.bits(side), n_embd, n_cells, 1, preset.trellis(side), preset.centered(side));
-        return layout.ok() ? layout->bytes() + ExactRows::bytes(presets.exact(), n_embd, 1) : ggml().row_size(GGML_TYPE_F16, n_embd) * static_cast<size_t>(n_cells);
+        const Result<PackedLayout> layout = PackedLayout::create(presets.of(layer), side, n_embd, n_cells, 1);
+        if (!layout.ok()) return ggml().row_size(GGML_TYPE_F16, n_embd) * static_cast<size_t>(n_cells);
+        return layout->bytes() + ExactRows::bytes(presets.exact(), n_embd, 1);
     });
     return make_cost(presets.name(), bytes, kv_values(model, n_cells));
 }

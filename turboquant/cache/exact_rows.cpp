@@ -40,6 +40,11 @@ uint16_t* ExactRows::recent_slot(int64_t stream, int64_t number) const {
     return slots_ + (stream * cells_.n_slots() + cells_.n_sink + number % cells_.n_recent) * n_embd_;
 }
 
+void ExactRows::reserve(int64_t n) {
+    rows_.reserve(n);
+    for (Stream& stream : streams_) stream.staged.reserve(n);
+}
+
 void ExactRows::begin(std::span<const int64_t> cells, uint16_t* staging) {
     count_rows(cells);
     rows_.assign(cells.size(), nullptr);
@@ -91,16 +96,21 @@ void ExactRows::commit() {
     for (size_t stream = 0; stream < streams_.size(); ++stream) commit(static_cast<int64_t>(stream));
 }
 
-void ExactRows::commit(int64_t stream) {
+void ExactRows::commit(int64_t stream) { empty_staging(stream, true); }
+
+void ExactRows::abandon() {
+    for (size_t stream = 0; stream < streams_.size(); ++stream) empty_staging(static_cast<int64_t>(stream), false);
+}
+
+// Each number of the window gets its slot, also one without a row.
+void ExactRows::empty_staging(int64_t stream, bool keep) {
     Stream& s = streams_[stream];
     int64_t number = s.first_staged();
     for (const Kept& row : s.staged) {
-        if (number < s.n_written - cells_.n_recent) {
-            if (row.cell >= 0) kept_[stream * n_cells_ + row.cell] = false;
-        } else {
-            put_recent(stream, number, row.cell);
-            if (row.cell >= 0) std::memcpy(recent_slot(stream, number), row.row, sizeof(uint16_t) * n_embd_);
-        }
+        const bool in_window = number >= s.n_written - cells_.n_recent, kept = keep && in_window && row.cell >= 0;
+        if (in_window) put_recent(stream, number, kept ? row.cell : -1);
+        if (kept) std::memcpy(recent_slot(stream, number), row.row, sizeof(uint16_t) * n_embd_);
+        if (row.cell >= 0) kept_[stream * n_cells_ + row.cell] = kept;
         ++number;
     }
     s.staged.clear();

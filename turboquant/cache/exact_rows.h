@@ -27,6 +27,9 @@ public:
     // slots: bytes() bytes, to stay as long as this does.
     ExactRows(const ExactCells& cells, int64_t n_embd, int64_t n_cells, int64_t n_stream, uint16_t* slots);
 
+    // begin() with up to n rows then allocates nothing.
+    void reserve(int64_t n);
+
     // A ubatch: row i goes to cell cells[i], numbered over all streams; others than there are are left out. staging: room
     // for as many rows of n_embd halves, to stay until commit(). Commits what its streams have staged before.
     void begin(std::span<const int64_t> cells, uint16_t* staging);
@@ -41,6 +44,9 @@ public:
     // The ubatch (of a stream) has been attended to: moves its last rows from the staging memory to their slots.
     void commit();
     void commit(int64_t stream);
+
+    // The ubatch never came to its end, nor will it: what is staged may be anything, and is not kept.
+    void abandon();
 
     // Cells [cell, cell + n), numbered over all streams, have codes alone from now on.
     void forget(int64_t cell, int64_t n);
@@ -73,6 +79,7 @@ private:
 
     uint16_t* sink_slot(int64_t stream, int64_t cell) const;
     uint16_t* recent_slot(int64_t stream, int64_t number) const;
+    void empty_staging(int64_t stream, bool keep);
     void put_recent(int64_t stream, int64_t number, int64_t cell);
     void drop(int64_t cell);
     void count_rows(std::span<const int64_t> cells);
@@ -102,8 +109,9 @@ void for_exact_rows(const ExactRows& k, const ExactRows& v, int64_t k_stream, in
         if (a.row && b.row && a.cell >= 0 && a.cell == b.cell) fn(ExactRow{a.row, b.row, a.cell});
     };
     for (int64_t cell = 0; cell < k.cells().n_sink; ++cell) both(k.sink(k_stream, cell), v.sink(v_stream, cell));
-    const int64_t last = k.number_of_query(k_stream, token, n_tokens);
-    for (int64_t number = last - k.cells().n_recent + 1; number <= last; ++number) both(k.recent(k_stream, number), v.recent(v_stream, number));
+    // Each has its own numbers: an aborted graph may have written one of them only.
+    const int64_t last_k = k.number_of_query(k_stream, token, n_tokens), last_v = v.number_of_query(v_stream, token, n_tokens);
+    for (int64_t age = k.cells().n_recent - 1; age >= 0; --age) both(k.recent(k_stream, last_k - age), v.recent(v_stream, last_v - age));
 }
 
 }  // namespace tq

@@ -12,8 +12,7 @@ void KvCache::Deleter::operator()(uint8_t* p) const { ::operator delete[](p, std
 
 Result<KvCache::Plane> KvCache::create_plane(const KvCacheParams& params, Side side, Isa isa) {
     const int head_dim = side == Side::kKey ? params.head_dim_k : params.head_dim_v;
-    auto layout = PackedLayout::create(side, params.preset.bits(side), int64_t{params.n_head_kv} * head_dim, params.n_cells,
-                                       params.n_stream, params.preset.trellis(side), params.preset.centered(side));
+    auto layout = PackedLayout::create(params.preset, side, int64_t{params.n_head_kv} * head_dim, params.n_cells, params.n_stream);
     if (!layout.ok()) return layout.status();
     auto codec = RowCodec::create(layout.value(), head_dim, isa, side == Side::kKey ? params.key_scales : params.value_scales);
     if (!codec.ok()) return codec.status();

@@ -6,8 +6,9 @@
 //   group  = the dims that share one scale per cell: 32 for keys, 64 for values, counted from the row's start
 //
 // Code plane:  [stream][group][block][step in group][tile], scale plane behind it: [stream][group][block][64 cells].
-// Centered keys: a block's keys, but for cells 0 and 1, are coded as what they differ by from a center. Centers lie behind the scales, row by row:
-// [stream][block][n_embd codes of 4 bits, the first in the low bits; a scale for each group, 0 as long as none is chosen].
+// Centered keys: a block's keys, but for cells 0 and 1, are coded as what they differ by from a center. Centers lie behind
+// the scales, row by row: [stream][block][n_embd codes of 4 bits, the first in the low bits; a scale for each group, 0 as
+// long as none is chosen].
 // Nothing here depends on head_dim: a cache can be allocated before head_dim is known.
 #pragma once
 
@@ -46,6 +47,10 @@ struct PackedLayout {
     // Error: kInvalidArgument naming the argument.
     static Result<PackedLayout> create(Side side, int bits, int64_t n_embd, int64_t n_cells, int64_t n_stream,
                                        bool trellis = false, bool centered = false);
+    // Of one side of a preset.
+    static Result<PackedLayout> create(const Preset& preset, Side side, int64_t n_embd, int64_t n_cells, int64_t n_stream) {
+        return create(side, preset.bits(side), n_embd, n_cells, n_stream, preset.trellis(side), preset.centered(side));
+    }
 
     int64_t n_steps() const { return n_embd / kStepDims; }
     int64_t n_groups() const { return (n_steps() + group_steps(side) - 1) >> group_steps_log2(side); }

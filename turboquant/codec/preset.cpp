@@ -28,13 +28,12 @@ std::optional<Coding> take_coding(char side, std::string_view& text) {
     return Coding{bits, centered, trellis};
 }
 
-// By what they give; docs/quality.md has the measurements behind the choice.
 struct NamedPreset {
     std::string_view name;
     Preset preset;
     ExactCells exact;
 };
-constexpr NamedPreset kNamedPresets[] = {
+constexpr NamedPreset kNamedPresets[] = {   // in the order of kPresetNames
     {"tiny", {2, 2, false, false, true}, {4, 60}},      // k2cv2
     {"small", {3, 3, true, true, true}, {1, 15}},       // k3ctv3t
     {"fast", {4, 4, false, false, true}, {1, 15}},      // k4cv4

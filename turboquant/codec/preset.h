@@ -29,11 +29,14 @@ struct Preset {
     std::string name() const;
 
     // "k4v4", "k5v3", ..., "k4cv4" (c: centered keys), "k4tv3t" (t: trellis codes, 3 to 5 bits), "k4ctv4t", or a number of
-    // bits "2".."8", or a fraction "2.5".."7.5": K gets the floor, V the ceiling; or a name: "tiny", "small", "fast",
-    // "balanced", "quality", "lossless", of which exact_cells_of_name() gives the rest.
+    // bits "2".."8", or a fraction "2.5".."7.5": K gets the floor, V the ceiling; or one of kPresetNames, of which
+    // exact_cells_of_name() gives the rest.
     // Error: kInvalidArgument, listing what is valid.
     static Result<Preset> parse(std::string_view text);
 };
+
+// By what they give; docs/quality.md has the measurements behind the choice.
+inline constexpr const char* kPresetNames[] = {"tiny", "small", "fast", "balanced", "quality", "lossless"};
 
 // The exact cells that a name stands for, beside its codes; of any other text none.
 ExactCells exact_cells_of_name(std::string_view text);

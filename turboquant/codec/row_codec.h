@@ -32,8 +32,9 @@ public:
 
     // row: n_embd floats (only the slice's are read). packed: layout().bytes() bytes.
     // Centered keys: what is first stored in a block gives it its center, for as long as reset_centers does not forget it:
-    // the mean of what the block before holds, of block 0 (behind its first two cells) what those have in common. So rows stored in the order of their cells decode to the
-    // same whatever the calls they came in; and two threads may encode different slices at once, not different blocks.
+    // the mean of what the block before holds, of block 0 (behind its first two cells) what those have in common. So rows
+    // stored in the order of their cells decode to the same whatever the calls they came in; and two threads may encode
+    // different slices at once, not different blocks.
     void encode_slice(const float* row, uint8_t* packed, int64_t stream, int64_t cell, int slice) const;
     void encode(const float* row, uint8_t* packed, int64_t stream, int64_t cell) const {
         for (int slice = 0; slice < n_slices_; ++slice) encode_slice(row, packed, stream, cell, slice);

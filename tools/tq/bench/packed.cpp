@@ -23,7 +23,7 @@ struct Plane {
 
 Result<Plane> make_plane(const Task& task, Side side, const Preset& preset, Isa isa) {
     const int64_t n_embd = side == Side::kKey ? task.shape.n_embd_k() : task.shape.n_embd_v();
-    const Result<PackedLayout> layout = PackedLayout::create(side, preset.bits(side), n_embd, task.depth, 1, preset.trellis(side), preset.centered(side));
+    const Result<PackedLayout> layout = PackedLayout::create(preset, side, n_embd, task.depth, 1);
     if (!layout.ok()) return layout.status();
     const int head_dim = side == Side::kKey ? task.shape.head_dim_k : task.shape.head_dim_v;
     Result<RowCodec> codec = RowCodec::create(layout.value(), head_dim, isa);
@@ -165,7 +165,7 @@ size_t packed_layer_bytes(const Task& task, const Preset& preset) {
     size_t bytes = 0;
     for (Side side : {Side::kKey, Side::kValue}) {
         const int64_t n_embd = side == Side::kKey ? task.shape.n_embd_k() : task.shape.n_embd_v();
-        const Result<PackedLayout> layout = PackedLayout::create(side, preset.bits(side), n_embd, task.depth, 1, preset.trellis(side), preset.centered(side));
+        const Result<PackedLayout> layout = PackedLayout::create(preset, side, n_embd, task.depth, 1);
         if (layout.ok()) bytes += layout->bytes();
     }
     return bytes;

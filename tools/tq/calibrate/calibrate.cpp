@@ -127,7 +127,7 @@ CLI::App* add_calibrate_command(CLI::App& app, CalibrateOptions& o) {
     command->add_option("--model,-m", o.model, "GGUF file of the model")->type_name("FILE")->required();
     command->add_option("--text,-f", o.text, "Text file")->type_name("FILE")->required();
     command->add_option("--out,-o", o.out, "GGUF file to write")->type_name("FILE")->required();
-    command->add_option("--ctx,-c", o.n_ctx, "Tokens that are read together (default: 512)")
+    command->add_option("--ctx,-c", o.n_ctx, "Tokens that are read together: best about as many as will be (default: 2048)")
         ->type_name("N")
         ->check(CLI::Range(kMinContext, kMaxContext));
     command->add_option("--tokens,-n", o.n_tokens, "Tokens of the text (default: 8192)")->type_name("N")->check(CLI::Range(1, kMaxTokens));

@@ -11,7 +11,7 @@ namespace tq::tool {
 
 struct CalibrateOptions {
     std::string model, text, out;    // files
-    int n_ctx = 512;                 // tokens read together
+    int n_ctx = 2048;                // tokens read together
     int n_tokens = 8192;
     int n_threads = 0;               // 0: every core
     std::string llama;               // folder; empty: the build's

@@ -68,7 +68,7 @@ RowStatistics row_statistics(const CapturedLayer& layer, Side side) {
 Result<CodecDistortion> codec_distortion(const CapturedLayer& layer, Side side, const Preset& preset) {
     const int d = layer.head_dim(side);
     const int64_t n_embd = layer.n_embd(side), n_tokens = static_cast<int64_t>(layer.rows(side).size()) / n_embd;
-    const Result<PackedLayout> layout = PackedLayout::create(side, preset.bits(side), n_embd, n_tokens, 1, preset.trellis(side), preset.centered(side));
+    const Result<PackedLayout> layout = PackedLayout::create(preset, side, n_embd, n_tokens, 1);
     if (!layout.ok()) return layout.status();
     const Result<RowCodec> codec = RowCodec::create(layout.value(), d, available_isas().back());
     if (!codec.ok()) return codec.status();
