@@ -170,6 +170,16 @@ TEST(ExactRows, WhatIsAbandonedIsNotKept) {
     EXPECT_EQ(exact_of_query(k.rows, k.rows, 0, 0, 2), (std::map<int64_t, float>{{0, 4}, {12, 9}, {13, 10}}));
 }
 
+TEST(ExactRows, AnAdoptedRowIsTheNewest) {
+    Rows k({1, 2});
+    k.write({5, 6, 7}, {1, 2, 3});
+    const float row[kWidth] = {4, 4, 4, 4};
+    for (int64_t cell : {9, 0}) ExactRows::convert(row, kWidth, k.rows.adopt(cell));
+    EXPECT_EQ(exact_of_query(k.rows, k.rows, 0, 0, 1), (std::map<int64_t, float>{{0, 4}, {9, 4}}));
+    EXPECT_EQ(k.rows.adopt(-1), nullptr);
+    EXPECT_EQ(Rows({1, 0}).rows.adopt(3), nullptr);
+}
+
 TEST(ExactRows, KeysAndValuesMayHaveBeenWrittenUnequallyOften) {
     Rows k({0, 3}), v({0, 3});
     k.write({4, 5}, {1, 2});

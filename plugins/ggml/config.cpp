@@ -33,7 +33,7 @@ std::string Config::description() const {
 
 Result<Config> Config::from_environment() {
     const char* kv = std::getenv("TURBOQUANT_KV");
-    Result<LayerPresets> presets = LayerPresets::parse(kv ? kv : kDefaultPreset);
+    Result<LayerPresets> presets = LayerPresets::parse(kv ? kv : kDefaultPresets);
     if (!presets.ok()) return Status(presets.status().error(), "TURBOQUANT_KV: " + presets.status().message());
     Result<Isa> isa = select_isa_from_environment();
     if (!isa.ok()) return Status(isa.status().error(), "TURBOQUANT_ISA: " + isa.status().message());

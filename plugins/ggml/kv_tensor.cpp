@@ -154,6 +154,11 @@ void KvTensor::decode_nominal(int64_t index, uint8_t* bytes) {
     to_nominal(type_, row.data(), layout_.n_embd, bytes);
 }
 
+// The row of the last encode_nominal(), in row_.
+void KvTensor::keep_exact(int64_t index) {
+    if (uint16_t* slot = exact_->adopt(index)) ExactRows::convert(row_.data(), layout_.n_embd, slot);
+}
+
 void KvTensor::encode_nominal(const uint8_t* bytes, int64_t index) {
     from_nominal(type_, bytes, layout_.n_embd, row_.data());
     encode_row(row_.data(), index);
@@ -163,7 +168,8 @@ void KvTensor::read(void* bytes, size_t offset, size_t size) {
     uint8_t* out = static_cast<uint8_t*>(bytes);
     while (size > 0) {
         const size_t begin = offset % row_bytes_, n = std::min(size, row_bytes_ - begin);
-        decode_nominal(static_cast<int64_t>(offset / row_bytes_), nominal_.data());
+        load_row(static_cast<int64_t>(offset / row_bytes_), row_.data());
+        to_nominal(type_, row_.data(), layout_.n_embd, nominal_.data());
         std::memcpy(out, nominal_.data() + begin, n);
         out += n, offset += n, size -= n;
     }
@@ -175,10 +181,11 @@ void KvTensor::update(size_t offset, size_t size, Fn fn) {
     while (size > 0) {
         const size_t begin = offset % row_bytes_, n = std::min(size, row_bytes_ - begin);
         const int64_t index = static_cast<int64_t>(offset / row_bytes_);
-        if (exact_) exact_->forget(index, 1);
         if (n < row_bytes_) decode_nominal(index, nominal_.data());
         fn(nominal_.data() + begin, n);
         encode_nominal(nominal_.data(), index);
+        if (exact_ && n < row_bytes_) exact_->forget(index, 1);
+        else if (exact_) keep_exact(index);
         offset += n, size -= n;
     }
 }
@@ -206,17 +213,27 @@ void KvTensor::copy_centers(int64_t from, int64_t to, int64_t n) {
     }
 }
 
+// Of ranges that do not overlap; what is copied over itself has codes alone.
+void KvTensor::copy_exact(int64_t from, int64_t to, int64_t n) {
+    exact_->forget(to, n);
+    for (int64_t i = 0; i < n; ++i) {
+        const uint16_t* source = exact_->find(from + i);
+        uint16_t* slot = source && std::abs(from - to) >= n ? exact_->adopt(to + i) : nullptr;
+        if (slot && slot != source) std::memcpy(slot, source, sizeof(uint16_t) * layout_.n_embd);
+    }
+}
+
 bool KvTensor::copy_within(size_t source_offset, size_t offset, size_t size) {
     const PackedLayout& a = layout_;
     if (offset % row_bytes_ != 0 || source_offset % row_bytes_ != 0 || size % row_bytes_ != 0) return false;
     const int64_t from = static_cast<int64_t>(source_offset / row_bytes_), to = static_cast<int64_t>(offset / row_bytes_);
     const int64_t n = static_cast<int64_t>(size / row_bytes_);
-    if (exact_) exact_->forget(to, n);
     copy_centers(from, to, n);
     for (int64_t i = 0; i < n; ++i) {
         const int64_t at = from < to ? n - 1 - i : i;
         codec().copy(data_, (from + at) / a.n_cells, (from + at) % a.n_cells, (to + at) / a.n_cells, (to + at) % a.n_cells);
     }
+    if (exact_) copy_exact(from, to, n);
     return true;
 }
 

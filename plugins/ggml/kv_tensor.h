@@ -63,7 +63,8 @@ public:
     void load_row(int64_t index, float* row);
     void store_row(const float* row, int64_t index);
 
-    // Nominal bytes [offset, offset + size) of the tensor, decoded from the codes. Rows that are written lose their exact ones.
+    // Nominal bytes [offset, offset + size) of the tensor; exact rows where there are some. What is written is as if it had
+    // been stored row after row.
     void read(void* bytes, size_t offset, size_t size);
     void write(const void* bytes, size_t offset, size_t size);
     void fill(uint8_t value, size_t offset, size_t size);
@@ -74,7 +75,9 @@ public:
 
 private:
     void encode_nominal(const uint8_t* bytes, int64_t index);
+    void keep_exact(int64_t index);
     void copy_centers(int64_t from, int64_t to, int64_t n);
+    void copy_exact(int64_t from, int64_t to, int64_t n);
     template <class Fn>
     void update(size_t offset, size_t size, Fn fn);
 

@@ -102,7 +102,7 @@ class TqInfo(unittest.TestCase):
         fast = next(p for p in report["presets"] if p["alias"] == "fast")
         self.assertEqual((fast["name"], fast["exact_cells"]), ("k4cv4+sink1+recent15", 16))
         self.assertEqual((k4v4["key_bits"], k4v4["value_bits"], k4v4["mean_bits"]), (4.25, 4.125, 4.1875))
-        self.assertTrue(k4v4["default"])
+        self.assertEqual((k4v4["default"], fast["default"]), (False, True))
 
     def test_isa_of_the_environment(self):
         report = json.loads(self.run_tq("info", "--json", TURBOQUANT_ISA="scalar").stdout)

@@ -99,7 +99,7 @@ Json to_json(const Report& r, const InfoOptions& options) {
                            {"value_bits", effective_bits(p.base(), Side::kValue)},
                            {"mean_bits", effective_bits(p.base())},
                            {"exact_cells", p.exact().n_slots()},
-                           {"default", p.name() == kDefaultPreset}});
+                           {"default", std::string_view(alias) == kDefaultPresets}});
     }
     Json json = {{"version", TQ_VERSION},
                  {"isa", {{"selected", isa_name(r.isa)}, {"available", std::move(available)}}},
@@ -128,6 +128,11 @@ void print_model(const ModelReport& r, const std::string& file) {
     for (const std::string& note : r.model.notes) fmt::print("\n  note: {}\n", note);
 }
 
+std::string remark(const LayerPresets& presets, std::string_view alias) {
+    if (alias.empty()) return presets.is_uniform() ? "" : "  most layers";
+    return fmt::format("  {}{}", alias, alias == kDefaultPresets ? ", the default" : "");
+}
+
 void print_text(const Report& r, const InfoOptions& options) {
     std::string others;
     for (Isa isa : available_isas()) others += (others.empty() ? "" : ", ") + std::string(isa_name(isa));
@@ -140,7 +145,7 @@ void print_text(const Report& r, const InfoOptions& options) {
     for (const auto& [p, alias] : r.presets) {
         fmt::print("  {:{}} {:>7.3f} {:>7.3f} {:>7.3f} {:>6}{}\n", p.name(), width, effective_bits(p.base(), Side::kKey),
                    effective_bits(p.base(), Side::kValue), effective_bits(p.base()), p.exact().n_slots(),
-                   *alias ? std::string("  ") + alias : p.name() == kDefaultPreset ? "  default" : p.is_uniform() ? "" : "  most layers");
+                   remark(p, alias));
     }
     if (options.preset.empty()) {
         fmt::print("\n  any k<K bits>v<V bits> with 2 to 8 bits each is a preset, with c, t, +sinkN and +recentN as above\n");

@@ -84,6 +84,13 @@ uint16_t* ExactRows::place(int64_t cell, uint16_t* staging) {
     return s.n_in_ubatch == 1 ? recent_slot(stream, number) : staging;
 }
 
+uint16_t* ExactRows::adopt(int64_t cell) {
+    if (!is_cell(cell)) return nullptr;
+    commit(cell / n_cells_);
+    streams_[cell / n_cells_].n_in_ubatch = 1;
+    return place(cell, nullptr);
+}
+
 void ExactRows::store(int64_t i, const float* row) {
     if (rows_[i]) convert(row, n_embd_, rows_[i]);
 }

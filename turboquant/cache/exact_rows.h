@@ -38,7 +38,7 @@ public:
     // store different rows at once.
     void store(int64_t i, const float* row);
 
-    // n floats as halves, in the way of store().
+    // n floats as halves, in store()'s way.
     static void convert(const float* row, int64_t n, uint16_t* halves);
 
     // The ubatch (of a stream) has been attended to: moves its last rows from the staging memory to their slots.
@@ -47,6 +47,10 @@ public:
 
     // The ubatch never came to its end, nor will it: what is staged may be anything, and is not kept.
     void abandon();
+
+    // A row that comes in another way than with its query (a state that is loaded): the slot that it goes to, as the newest
+    // row of its stream; null if it is not kept.
+    uint16_t* adopt(int64_t cell);
 
     // Cells [cell, cell + n), numbered over all streams, have codes alone from now on.
     void forget(int64_t cell, int64_t n);

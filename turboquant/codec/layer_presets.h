@@ -11,6 +11,7 @@
 namespace tq {
 
 inline constexpr int kMaxLayer = 9999;
+inline constexpr const char* kDefaultPresets = "fast";   // what a user gets who names none
 
 class LayerPresets {
 public:

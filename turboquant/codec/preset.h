@@ -41,6 +41,4 @@ inline constexpr const char* kPresetNames[] = {"tiny", "small", "fast", "balance
 // The exact cells that a name stands for, beside its codes; of any other text none.
 ExactCells exact_cells_of_name(std::string_view text);
 
-inline constexpr const char* kDefaultPreset = "k4v4";
-
 }  // namespace tq

@@ -16,7 +16,7 @@ struct BenchOptions {
     std::vector<std::string> shapes{"32/8/128"};
     std::vector<int64_t> depths{8192};
     std::vector<int64_t> batches{1};
-    std::vector<std::string> presets{kDefaultPreset};
+    std::vector<std::string> presets{"k4v4"};
     std::vector<std::string> rivals{"f16", "q8_0", "q4_0"};  // "none": ours alone
     std::vector<std::string> isas;                           // empty: TURBOQUANT_ISA or the best
     std::vector<int> threads;                                // empty: every core

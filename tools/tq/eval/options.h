@@ -15,7 +15,7 @@ namespace tq::tool {
 struct EvalOptions {
     std::string model;    // GGUF file
     std::string text;     // file
-    std::vector<std::string> caches{"f16", "q8_0", "q5_1", "q5_0", "q4_0", "k8v8", "k5v4", "k5v3", "k4v4", "k3v3"};
+    std::vector<std::string> caches{"f16", "q8_0", "q5_1", "q5_0", "q4_0", "lossless", "quality", "balanced", "fast", "small", "k4v4"};
     int n_ctx = 512;
     int n_chunks = 16;
     int n_batch = 128;
