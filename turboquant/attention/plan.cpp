@@ -66,7 +66,7 @@ Result<AttentionPlan> AttentionPlan::create(const AttentionShape& shape, const R
     g.scratch_offset = align_up(n_rows * g.query_bytes);
     g.partial_offset = g.scratch_offset + shape.n_threads * g.scratch_bytes;
     g.exact_offset = align_up(g.partial_offset + (g.split() ? n_rows * g.n_chunks * g.partial_floats * sizeof(float) : 0));
-    g.exact_bytes = sizeof(attention_impl::ExactList) + shape.n_exact * sizeof(attention_impl::ExactList::Row);
+    g.exact_bytes = sizeof(attention_impl::ExactList) + std::min(shape.n_exact, shape.n_kv) * sizeof(attention_impl::ExactList::Row);
     const int64_t n_lists = shape.n_exact > 0 ? shape.n_stream * shape.n_tokens : 0;
     g.mask_offset = align_up(g.exact_offset + n_lists * g.exact_bytes);
     g.workspace_bytes = g.mask_offset + n_lists * shape.n_kv * sizeof(uint16_t);
