@@ -203,9 +203,12 @@ class CodesInTile : public testing::TestWithParam<std::tuple<Side, Coding>> {
         const CodePlanes planes = code_planes(bits_, layout_.trellis);
         int code = 0;
         for (int p = 0; p < planes.count; ++p) {
-            const int width = planes.plane[p].width, units = 8 / width;
+            // 4-bit trellis codes: a bit of each of two units in turn, in every byte
+            const bool shared = layout_.trellis && bits_ == 4;
+            const int width = planes.plane[p].width, units = shared ? 2 : 8 / width, u = at.unit % units;
             const int byte = tile[planes.plane[p].byte_offset + 64 * (at.unit / units) + 4 * at.lane + at.byte];
-            code |= ((byte >> (width * (at.unit % units))) & ((1 << width) - 1)) << planes.plane[p].shift;
+            const int bit = !shared ? width * u : p == 3 ? 6 + u : 2 * p + 1 - u;
+            code |= ((byte >> bit) & ((1 << width) - 1)) << planes.plane[p].shift;
         }
         return code;
     }

@@ -44,22 +44,19 @@ TEST_P(Trellis, LevelsAreDistinctAndSymmetricAndDealtInTurn) {
 TEST_P(Trellis, DecodingFollowsTheDefinition) {
     Random random(1);
     const std::vector<int> levels = sorted_levels();
-    for (Side side : {Side::kKey, Side::kValue}) {
-        std::vector<int> u(3);   // of all values so far, oldest first
-        int state = 0;
-        for (int step = 0; step < 4; ++step) {
-            uint8_t codes[kStepDims];
-            int8_t decoded[kStepDims];
-            for (uint8_t& c : codes) c = static_cast<uint8_t>(random.below(1 << bits_));
-            state = follow_trellis(book_, side, state, codes, decoded);
-            for (int i = 0; i < kStepDims; ++i) {
-                const int dim = side == Side::kValue ? i : (i % 4) * 4 + i / 4;
-                const int inner = codes[dim] % (1 << (bits_ - 1));
-                u.push_back(codes[dim] >> (bits_ - 1));
-                const auto ago = [&](size_t n) { return u[u.size() - 1 - n]; };
-                const int w = ago(0) ^ ago(1) ^ ago(3), s = ago(2);
-                ASSERT_EQ(decoded[dim], levels[static_cast<size_t>(4 * inner + 2 * w + s)]) << "step " << step << " dim " << dim;
-            }
+    std::vector<int> u(3);   // of all values so far, oldest first
+    int state = 0;
+    for (int step = 0; step < 4; ++step) {
+        uint8_t codes[kStepDims];
+        int8_t decoded[kStepDims];
+        for (uint8_t& c : codes) c = static_cast<uint8_t>(random.below(1 << bits_));
+        state = follow_trellis(book_, state, codes, decoded);
+        for (int dim = 0; dim < kStepDims; ++dim) {
+            const int inner = codes[dim] % (1 << (bits_ - 1));
+            u.push_back(codes[dim] >> (bits_ - 1));
+            const auto ago = [&](size_t n) { return u[u.size() - 1 - n]; };
+            const int w = ago(0) ^ ago(1) ^ ago(3), s = ago(2);
+            ASSERT_EQ(decoded[dim], levels[static_cast<size_t>(4 * inner + 2 * w + s)]) << "step " << step << " dim " << dim;
         }
     }
 }
@@ -86,26 +83,24 @@ double least_error(const TrellisBook& book, const std::vector<float>& chain, dou
 }
 
 struct Group {
-    std::vector<float> chain;
+    std::vector<float> values;
     double error;
     int scale_code;
 };
 
-// Values in the order of their chain, a group of them encoded and decoded by the library.
-Group encode_group(const TrellisBook& book, Side side, int n, Isa isa, Random& random) {
-    const std::vector<float> y = random.normals(n);
+// A group of values encoded and decoded by the library.
+Group encode_group(const TrellisBook& book, int n, Isa isa, Random& random) {
     std::vector<uint8_t> codes(static_cast<size_t>(n));
     uint8_t scale_code = 0;
-    codec_kernels(isa).encode_trellis(book, side, y.data(), n, group_dims(side), codes.data(), &scale_code);
-    Group group{{}, 0, scale_code};
+    Group group{random.normals(n), 0, 0};
+    codec_kernels(isa).encode_trellis(book, group.values.data(), n, n, codes.data(), &scale_code);
+    group.scale_code = scale_code;
     int state = 0;
     for (int step = 0; step < n; step += kStepDims) {
         int8_t levels[kStepDims];
-        state = follow_trellis(book, side, state, codes.data() + step, levels);
+        state = follow_trellis(book, state, codes.data() + step, levels);
         for (int i = 0; i < kStepDims; ++i) {
-            const int dim = trellis_dim(side, i);
-            group.chain.push_back(y[static_cast<size_t>(step + dim)]);
-            const double error = group.chain.back() - double{scale_from_code(scale_code)} * levels[dim];
+            const double error = group.values[static_cast<size_t>(step + i)] - double{scale_from_code(scale_code)} * levels[i];
             group.error += error * error;
         }
     }
@@ -116,17 +111,16 @@ Group encode_group(const TrellisBook& book, Side side, int n, Isa isa, Random& r
 // that, the path is the best, and no neighbouring scale has a better one.
 TEST_P(Trellis, NoOtherPathOrScaleIsBetter) {
     for (Isa isa : available_isas())
-        for (Side side : {Side::kKey, Side::kValue})
-            for (int n = kStepDims; n <= group_dims(side); n += kStepDims) {
-                Random random(static_cast<uint64_t>(n));
-                for (int i = 0; i < 20; ++i) {
-                    const Group group = encode_group(book_, side, n, isa, random);
-                    for (int change : {-2, -1, 0, 1, 2}) {
-                        const double scale = scale_from_code(static_cast<uint8_t>(group.scale_code + change));
-                        EXPECT_LE(group.error, 1.05 * least_error(book_, group.chain, scale)) << isa_name(isa) << " " << n;
-                    }
+        for (int n = kStepDims; n <= group_dims(Side::kValue); n += kStepDims) {
+            Random random(static_cast<uint64_t>(n));
+            for (int i = 0; i < 40; ++i) {
+                const Group group = encode_group(book_, n, isa, random);
+                for (int change : {-2, -1, 0, 1, 2}) {
+                    const double scale = scale_from_code(static_cast<uint8_t>(group.scale_code + change));
+                    EXPECT_LE(group.error, 1.05 * least_error(book_, group.values, scale)) << isa_name(isa) << " " << n;
                 }
             }
+        }
 }
 
 // Distance from the rate-distortion bound 2^(-2 bits), everything counted, of Gaussian rows: what section 6 of the

@@ -250,22 +250,24 @@ struct Kernels {
         }
     }
 
-    // All queries of the tile times the centers of a run of blocks, which are decoded to L1 as if they were keys.
+    // All queries of the tile times the centers of a run of blocks.
     static void multiply_centers(const Keys& keys, const Scratch& m, int64_t run) {
         static constexpr float kNoCenter = 0;
         alignas(64) uint8_t scales[kMaxSegments][kCenterRun];
-        HeadTiles tiles;
-        decode_centers(*keys.centers, keys.own.tiles.segments, run, m.key_tiles, scales, tiles);
+        const HeadTiles tiles = gather_centers<Ops>(*keys.centers, keys.own.tiles, run, m.key_tiles, scales);
         const typename Dots::Queries queries{m.query_words, m.query_bias, &kNoCenter, 0};
         for_batches(~0u >> (kMaxTileRows - keys.n_rows), [&](auto n, int first) {
-            Dots::template dots_of_cells<kDecoded, n, 1, 0>({&tiles, tiles.tiles, 0}, queries, first, 0, m.centers + kSpanCells * first);
+            Dots::template dots_of_cells<kCenterBits, n, 1, 0>({&tiles, tiles.tiles, 0}, queries, first, 0, m.centers + kSpanCells * first);
         });
     }
 
     // Queries of the live rows times the keys of one block. out: of row 0, rows kSpanCells apart.
     static void multiply(const Head& keys, const Scratch& m, const typename Dots::Queries& queries, int64_t block, uint32_t live, float* out) {
         const bool decode = decodes_first(live);
-        if (decode) TileDecoder<Ops>::template decode_steps<Side::kKey, Ops::kKeyBias>(keys.tiles, block, 0, keys.tiles.n_steps, m.key_tiles);
+        for (int s = 0; decode && s < keys.tiles.segments.count; ++s) {
+            const Segment& segment = keys.tiles.segments.at[s];
+            TileDecoder<Ops>::template decode_segment<Side::kKey, Ops::kKeyBias>(keys.tiles, segment, block, m.key_tiles + kTileValues * segment.first_step);
+        }
         prefetch_scales(keys.tiles, block);
         for_batches(live, [&](auto n, int first) {
             const auto dots = Dots::template key_dots_for<n>(decode, keys.tiles.source);
@@ -287,8 +289,7 @@ struct Kernels {
             const int64_t block = span.block[b];
             const bool decode = decodes_first(span.live_in_block[b]);
             if (decode) {
-                TileDecoder<Ops>::template decode_steps<Side::kValue, 0>(values.tiles, block, segment.first_step,
-                                                                         segment.first_step + segment.n_steps, m.value_tiles);
+                TileDecoder<Ops>::template decode_segment<Side::kValue, 0>(values.tiles, segment, block, m.value_tiles + kTileValues * segment.first_step);
             }
             prefetch(scales[b] + values.tiles.scales[s].ahead());
             for_batches(span.live_in_block[b], [&](auto n, int first) {
@@ -459,7 +460,7 @@ struct Kernels {
 
     static Head make_head(const PackedLayout& layout, const uint8_t* data, int64_t stream, int head_dim, int head_kv, int bias, const uint8_t* decoded) {
         Head head;
-        head.tiles = head_tiles(layout, data, stream, head_dim, head_kv, bias);
+        head.tiles = head_tiles<Ops>(layout, data, stream, head_dim, head_kv, bias);
         for (int step = 0; step < head.tiles.n_steps; ++step) head.decoded[step] = {decoded + kTileValues * step, 0};
         return head;
     }
@@ -469,7 +470,7 @@ struct Kernels {
         const Tile t = tile_of_item(g, item);
         const Scratch m(g, workspace + g.scratch_offset + static_cast<size_t>(thread) * g.scratch_bytes);
         const PackedLayout& layout = in.k.codec->layout();
-        const Centers centers = centers_of_head(in.k, in.k_first_stream + t.stream, s.head_dim_k, t.head_kv, Ops::kKeyBias);
+        const Centers centers = centers_of_head(in.k, in.k_first_stream + t.stream, s.head_dim_k, t.head_kv);
         Keys keys{make_head(layout, in.k.data, in.k_first_stream + t.stream, s.head_dim_k, t.head_kv, Ops::kKeyBias, m.key_tiles),
                   layout.centered ? &centers : nullptr, t.n_rows};
         const Head values = make_head(in.v.codec->layout(), in.v.data, in.v_first_stream + t.stream, s.head_dim_v, t.head_kv, 0, m.value_tiles);

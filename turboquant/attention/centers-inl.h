@@ -1,5 +1,5 @@
-// Centers of keys (codec/layout.h) as the kernels of keys take them: a run of 16 blocks' centers is a quarter of a tile of
-// int8 centroids, 16 cells of one vector of lanes.
+// Centers of keys (codec/layout.h) as the kernels of keys take them: those of a run of 16 blocks are the first 16 cells of a
+// packed tile of 4-bit keys, one vector of lanes.
 #pragma once
 
 #include <algorithm>
@@ -9,7 +9,8 @@
 
 namespace tq::attention_impl {
 
-inline constexpr int kCenterRun = 16;   // blocks
+inline constexpr int kCenterRun = 16;                           // blocks
+inline constexpr int kCenterTileBytes = kCenterRun * kStepDims * kCenterBits / 8;   // what such a tile has of 16 cells
 
 // One head's centers of one stream.
 struct Centers {
@@ -18,43 +19,40 @@ struct Centers {
     size_t scales;          // from a center to its scales
     int64_t n_blocks;
     int64_t first_dim;      // of the head, in the row
-    int n_steps;
-    CentroidTable table;
 };
 
-static TQ_INLINE Centers centers_of_head(const PackedTensor& tensor, int64_t stream, int head_dim, int head_kv, int bias) {
+static TQ_INLINE Centers centers_of_head(const PackedTensor& tensor, int64_t stream, int head_dim, int head_kv) {
     const PackedLayout& layout = tensor.codec->layout();
     if (!layout.centered) return {};
     return {tensor.data + layout.center_offset(stream, 0), layout.center_row_bytes(), layout.center_codes_bytes(), layout.n_blocks(),
-            int64_t{head_kv} * head_dim, head_dim / kStepDims, centroid_table(kCenterBits, bias)};
+            int64_t{head_kv} * head_dim};
 }
 
-// A run's centers into `out`, tiles kTileValues apart of which the first 4 units are used; `tiles` gets to describe them.
-static TQ_INLINE void decode_centers(const Centers& centers, const Segments& segments, int64_t run, uint8_t* out,
-                                     uint8_t (*scales)[kCenterRun], HeadTiles& tiles) {
+// A run's codes and scales as tiles, behind each other in `out`. Where there is no block the scale is 0.
+template <class Ops>
+TQ_INLINE HeadTiles gather_centers(const Centers& centers, const HeadTiles& keys, int64_t run, uint8_t* out, uint8_t (*scales)[kCenterRun]) {
     const int64_t first_block = run * kCenterRun;
     const int n = static_cast<int>(std::min<int64_t>(kCenterRun, centers.n_blocks - first_block));
     const uint8_t* center = centers.first + static_cast<size_t>(first_block) * centers.stride;
-    for (int cell = 0; cell < kCenterRun; ++cell, center += centers.stride) {
-        const bool exists = cell < n;
-        for (int s = 0; s < segments.count; ++s) scales[s][cell] = exists ? center[centers.scales + segments.at[s].group] : 0;
-        for (int step = 0; step < centers.n_steps; ++step) {
-            uint8_t* tile = out + kTileValues * step + 4 * cell;
-            uint8_t levels[kStepDims] = {};
-            const uint8_t* codes = center + (centers.first_dim + kStepDims * step) / 2;
-            for (int i = 0; exists && i < kStepDims / 2; ++i) {
-                levels[2 * i] = centers.table.bytes[codes[i] & 15];
-                levels[2 * i + 1] = centers.table.bytes[codes[i] >> 4];
-            }
-            for (int unit = 0; unit < 4; ++unit) std::memcpy(tile + 64 * unit, levels + 4 * unit, 4);
-        }
+    for (int s = 0; s < keys.segments.count; ++s) std::memset(scales[s], 0, kCenterRun);
+    for (int cell = 0; cell < n; ++cell, center += centers.stride) {
+        for (int s = 0; s < keys.segments.count; ++s) scales[s][cell] = center[centers.scales + keys.segments.at[s].group];
+        const uint8_t* codes = center + centers.first_dim / 2;
+        const int n_words = 2 * keys.n_steps;
+        for (int word = 0; word < n_words; ++word) std::memcpy(out + 64 * word + 4 * cell, codes + 4 * word, 4);
+        const size_t next_run = kCenterRun * centers.stride;
+        for (int word = 0; word < n_words; word += 16) prefetch(codes + 4 * word + next_run);
+        prefetch(codes + 4 * n_words - 1 + next_run);
+        prefetch(center + centers.scales + keys.segments.at[0].group + next_run);
     }
-    tiles.segments = segments;
-    for (int step = 0; step < centers.n_steps; ++step) {
-        tiles.continues[step] = false;
-        tiles.tiles[step] = {out + kTileValues * step, 0};
-    }
-    for (int s = 0; s < segments.count; ++s) tiles.scales[s] = {scales[s], 0};
+    HeadTiles tiles;
+    tiles.source = kCenterBits;
+    tiles.n_steps = keys.n_steps;
+    tiles.segments = keys.segments;
+    for (int step = 0; step < keys.n_steps; ++step) tiles.tiles[step] = {out + kCenterTileBytes * step, 0};
+    for (int s = 0; s < keys.segments.count; ++s) tiles.scales[s] = {scales[s], 0};
+    tiles.table = &centroid_table<Ops>(kCenterBits, Ops::kKeyBias);
+    return tiles;
 }
 
 }  // namespace tq::attention_impl

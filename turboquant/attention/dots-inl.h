@@ -59,6 +59,8 @@ struct DotKernels {
         for (int s = 0; s < head.segments.count; ++s) {
             const Segment& segment = head.segments.at[s];
             I acc[n][vectors];
+            typename Decoder::template PathReader<source, Side::kKey> readers[halves];
+            unrolled<halves>([&](auto h) TQ_LAMBDA { readers[h] = {block.tiles[segment.first_step].at(block.index), segment, half + h}; });
             const int32_t* bias = queries.bias + kMaxTileRows * s + row;
             unrolled<n * vectors>([&](auto i) TQ_LAMBDA { acc[i / vectors][i % vectors] = Ops::set1_int(bias[i / vectors]); });
             for (int step = segment.first_step; step < segment.first_step + segment.n_steps; ++step) {
@@ -66,9 +68,7 @@ struct DotKernels {
                 const size_t ahead = block.tiles[step].ahead();
                 const int32_t* q = queries.words + kMaxTileRows * 4 * step + row;
                 typename Decoder::template Path<source> paths[halves];
-                unrolled<halves>([&](auto h) TQ_LAMBDA {
-                    paths[h] = Decoder::template path_of<source, Side::kKey>(tile, head.continues[step], ahead, half + h);
-                });
+                unrolled<halves>([&](auto h) TQ_LAMBDA { paths[h] = readers[h].next(tile, ahead, half + h); });
                 unrolled<4 * vectors>([&](auto i) TQ_LAMBDA {
                     constexpr int quad = i / vectors, v = i % vectors, unit = 4 * (first + v) + quad;
                     const B keys = Decoder::template centroids<source, Ops::kKeyBias, unit % kHalfTileUnits>(
@@ -105,10 +105,14 @@ struct DotKernels {
 
     // ---- weighted sums --------------------------------------------------------------------------------------------
 
+    template <int source>
+    using ValuePaths = typename Decoder::template PathReader<source, Side::kValue>[2];   // of both half tiles
+
     // out[row][16 * step + lane] += unit[row] * sum over cells of weight * centroid, for n rows and `steps` steps.
     // weights: of this block, rows kRowWeights apart. No branch on unit == 0 here: GCC would move a row's whole product behind it.
     template <int source, int n, int digits, int steps>
-    static TQ_INLINE void sums_of_steps(const Block& block, int step, const uint8_t* weights, const float* unit, float* out, size_t stride) {
+    static TQ_INLINE void sums_of_steps(const Block& block, int step, ValuePaths<source>& readers, const uint8_t* weights, const float* unit,
+                                        float* out, size_t stride) {
         I acc[n][digits][steps];
         unrolled<n * digits * steps>([&](auto i) TQ_LAMBDA { acc[i / (digits * steps)][i / steps % digits][i % steps] = Ops::set1_int(0); });
         const uint8_t* tiles[steps];
@@ -116,9 +120,7 @@ struct DotKernels {
         unrolled<steps>([&](auto s) TQ_LAMBDA { tiles[s] = block.tiles[step + s].at(block.index); });
         for (int half = 0; half < 2; ++half, weights += 4 * kHalfTileUnits) {
             typename Decoder::template Path<source> paths[steps];
-            unrolled<steps>([&](auto s) TQ_LAMBDA {
-                paths[s] = Decoder::template path_of<source, Side::kValue>(tiles[s], block.head->continues[step + s], ahead, half);
-            });
+            unrolled<steps>([&](auto s) TQ_LAMBDA { paths[s] = readers[half].next(tiles[s], ahead, half); });
             unrolled<kHalfTileUnits>([&](auto quad) TQ_LAMBDA {
                 B values[steps];
                 unrolled<steps>([&](auto s) TQ_LAMBDA {
@@ -146,8 +148,10 @@ struct DotKernels {
         constexpr int steps = part_of_four(Ops::kValueAccumulators / (n * digits));
         int step = segment.first_step;
         const int end = step + segment.n_steps;
-        for (; step + steps <= end; step += steps) sums_of_steps<source, n, digits, steps>(block, step, weights, unit, out, stride);
-        for (; step < end; ++step) sums_of_steps<source, n, digits, 1>(block, step, weights, unit, out, stride);
+        const uint8_t* first = block.tiles[step].at(block.index);
+        ValuePaths<source> readers = {{first, segment, 0}, {first, segment, 1}};
+        for (; step + steps <= end; step += steps) sums_of_steps<source, n, digits, steps>(block, step, readers, weights, unit, out, stride);
+        for (; step < end; ++step) sums_of_steps<source, n, digits, 1>(block, step, readers, weights, unit, out, stride);
     }
 
     // ---- choosing a kernel ----------------------------------------------------------------------------------------

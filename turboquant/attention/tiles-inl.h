@@ -7,28 +7,12 @@
 
 #include "turboquant/base/inline.h"
 #include "turboquant/cache/kv_cache.h"
-#include "turboquant/codec/codebook.h"
-#include "turboquant/codec/trellis.h"
+#include "turboquant/attention/centroid_table-inl.h"
 
 namespace tq::attention_impl {
 
 inline constexpr int kMaxSegments = 40;   // (head, group) intersections of one head
 inline constexpr int kMaxSteps = kMaxHeadDim / kStepDims;
-inline constexpr int kHalfTileUnits = kTileUnits / 2;
-// What a tile has, as a kernel is made for it: int8 centroids, codes of so many bits, or trellis codes.
-inline constexpr int kDecoded = 0;
-inline constexpr int kTrellis = 16;       // added to the bits
-constexpr bool is_trellis(int source) { return source > kTrellis; }
-constexpr int bits_of(int source) { return is_trellis(source) ? source - kTrellis : source; }
-constexpr int source_of(const PackedLayout& layout) { return layout.trellis ? kTrellis + layout.bits : layout.bits; }
-constexpr int n_sources() { return kMaxBits - kMinBits + 1 + kMaxTrellisBits - kMinTrellisBits + 1; }   // packed ones
-constexpr int source_at(int i) {
-    constexpr int n_plain = kMaxBits - kMinBits + 1;
-    return i < n_plain ? kMinBits + i : kTrellis + kMinTrellisBits + i - n_plain;
-}
-constexpr int index_of_source(int source) {
-    return is_trellis(source) ? kMaxBits - kMinBits + 1 + bits_of(source) - kMinTrellisBits : source - kMinBits;
-}
 inline constexpr int kPrefetchBlocks = 2; // ahead of the block at hand
 
 // fn(0), fn(1), ... with constants, so that arrays indexed by them live in registers.
@@ -44,6 +28,7 @@ struct Segment {
     int first_step;   // in the head
     int n_steps;
     int group;        // in the row
+    bool continues;   // the step before the first, another head's, is of the same group: of trellis codes, of the same chain
 };
 
 struct Segments {
@@ -58,7 +43,7 @@ static TQ_INLINE Segments segments_of_head(const PackedLayout& layout, int head_
     for (int step = 0; step < steps;) {
         const int group = (base + step) / width;
         const int end = std::min(steps, (group + 1) * width - base);
-        segments.at[segments.count++] = {step, end - step, group};
+        segments.at[segments.count++] = {step, end - step, group, layout.continues_chain(base + step)};
         step = end;
     }
     return segments;
@@ -78,36 +63,23 @@ static TQ_INLINE void prefetch(const uint8_t* line) { __builtin_prefetch(line, 0
 // Before a chain: path bits of 0.
 alignas(64) inline constexpr uint8_t kNoPathBits[64] = {};
 
-// Centroids (+ bias) of all codes, repeated: lookups ignore what is above a code's bits. 7-bit codes need all 128 bytes.
-struct CentroidTable {
-    alignas(64) uint8_t bytes[128];
-};
-
-static TQ_INLINE CentroidTable centroid_table(int source, int bias) {
-    CentroidTable table{};
-    if (source == kMaxBits) return table;
-    const int8_t* levels = is_trellis(source) ? trellis_book(bits_of(source)).level.data() : codebook(source).centroid.data();
-    const int mask = (is_trellis(source) ? 2 << bits_of(source) : 1 << source) - 1;
-    for (int i = 0; i < 128; ++i) table.bytes[i] = static_cast<uint8_t>(levels[i & mask] + bias);
-    return table;
-}
-
 // One head's keys or values of one stream.
 struct HeadTiles {
     int source;
     int n_steps;
-    bool continues[kMaxSteps];      // the tile before a step's in memory has what precedes it in its chain
     Segments segments;
     Strided tiles[kMaxSteps];
     Strided scales[kMaxSegments];   // E5M3 codes of 64 cells
-    CentroidTable table;
+    const CentroidTable* table;
 };
 
 static TQ_INLINE void prefetch_scales(const HeadTiles& head, int64_t block) {
     for (int s = 0; s < head.segments.count; ++s) prefetch(head.scales[s].at(block) + head.scales[s].ahead());
 }
 
-static TQ_INLINE HeadTiles head_tiles(const PackedLayout& layout, const uint8_t* data, int64_t stream, int head_dim, int head_kv, int bias) {
+// bias: what is added to centroids, 0 or Ops::kKeyBias.
+template <class Ops>
+TQ_INLINE HeadTiles head_tiles(const PackedLayout& layout, const uint8_t* data, int64_t stream, int head_dim, int head_kv, int bias) {
     HeadTiles head;
     head.source = source_of(layout);
     head.n_steps = head_dim / kStepDims;
@@ -115,13 +87,12 @@ static TQ_INLINE HeadTiles head_tiles(const PackedLayout& layout, const uint8_t*
     for (int step = 0; step < head.n_steps; ++step) {
         const int64_t in_row = int64_t{head_kv} * head.n_steps + step;
         const int64_t tiles_in_block = layout.steps_in_group(layout.group_of_step(in_row));
-        head.continues[step] = layout.continues_chain(in_row);
         head.tiles[step] = {data + layout.tile_offset(stream, in_row, 0), layout.tile_bytes() * tiles_in_block};
     }
     for (int s = 0; s < head.segments.count; ++s) {
         head.scales[s] = {data + layout.scale_offset(stream, head.segments.at[s].group, 0), kBlockCells};
     }
-    head.table = centroid_table(head.source, bias);
+    head.table = &centroid_table<Ops>(head.source, bias);
     return head;
 }
 
@@ -131,109 +102,155 @@ struct TileDecoder {
 
     // Half tiles of 8 units are what kernels loop over: every plane's half is a whole number of vectors.
 
-    // The bits of one plane moved to their place in the code; anything may be above and below them. Every line of the tile is
-    // prefetched `ahead` bytes further when it is first used: evenly spread over the arithmetic, in as many streams as there are.
+    // The vector of a plane that has the unit's bits. Every line of the tile is prefetched `ahead` bytes further when it is
+    // first used: evenly spread over the arithmetic, in as many streams as there are.
     template <int source, int unit, int plane_index>
-    static TQ_INLINE B plane_bits(const uint8_t* tile, size_t ahead, int half) {
+    static TQ_INLINE B plane_vector(const uint8_t* tile, size_t ahead, int half) {
         constexpr CodePlane plane = code_planes(bits_of(source), is_trellis(source)).plane[plane_index];
-        constexpr int per_vector = 8 / plane.width;
-        const uint8_t* line = tile + plane.byte_offset + 64 * (plane.width * half + unit / per_vector);
-        if constexpr (unit % per_vector == 0) prefetch(line + ahead);
-        const B packed = Ops::load_bytes(line);
-        return Ops::template shift_bits<plane.width * (unit % per_vector) - plane.shift>(packed);
+        constexpr bool first_use = unit % plane.units == 0 && !(shares_vectors(source) && plane_index > 0);
+        const uint8_t* line = tile + plane.byte_offset + 64 * (kHalfTileUnits / plane.units * half + plane.vector_of(unit));
+        if constexpr (first_use) prefetch(line + ahead);
+        return Ops::load_bytes(line);
     }
 
-    // The low n bits of `low`, the others of `high`.
-    template <int n>
-    static TQ_INLINE B select_low(B low, B high) { return Ops::template select_bits<(1 << n) - 1>(low, high); }
+    // ---- paths of trellis codes (codec/trellis.h): w and s of 8 units at once
 
-    // What path bits decide in a half tile (codec/trellis.h): bit i of a byte belongs to unit i. Nothing where there are none.
     struct NoPath {};
     struct TrellisPath {
-        B w, s;
+        B pairs[2];   // see index_parts
     };
     template <int source>
     using Path = std::conditional_t<is_trellis(source), TrellisPath, NoPath>;
 
+    // The path bits of a half tile: bit i of a byte belongs to unit i.
+    template <int source>
+    static TQ_INLINE B path_bits(const uint8_t* tile, int half) {
+        constexpr CodePlane plane = path_plane(source);
+        constexpr int vectors = kHalfTileUnits / plane.units;
+        const uint8_t* line = tile + plane.byte_offset + 64 * vectors * half;
+        B bits = Ops::template shift_bits<plane.first_bit>(Ops::load_bytes(line));
+        unrolled<vectors - 1>([&](auto i) TQ_LAMBDA {
+            constexpr int first_unit = plane.units * (i + 1);
+            const B next = Ops::template shift_bits<plane.first_bit - first_unit>(Ops::load_bytes(line + 64 * (i + 1)));
+            bits = Ops::template select_bits<(1 << first_unit) - 1>(bits, next);
+        });
+        return bits;
+    }
+
+    // Reads the half tiles of a segment's steps one after another.
     template <int source, Side side>
-    static TQ_INLINE Path<source> path_of(const uint8_t* tile, bool continues, size_t ahead, int half) {
-        if constexpr (!is_trellis(source)) {
-            return {};
-        } else {
-            constexpr CodePlanes planes = code_planes(bits_of(source), true);
-            const uint8_t* line = tile + planes.plane[planes.count - 1].byte_offset + 64 * half;
-            prefetch(line + ahead);
-            const B u = Ops::load_bytes(line), before = Ops::load_bytes(continues ? line - 128 * bits_of(source) : kNoPathBits);
-            if constexpr (side == Side::kValue) {
-                const B u1 = Ops::template next_lanes<1>(u, before), u3 = Ops::template next_lanes<3>(u, before);
-                return {Ops::xor_bytes(u, Ops::xor_bytes(u1, u3)), Ops::template next_lanes<2>(u, before)};
-            } else {
-                // Of the four units of 16 cells, the bits of a byte, each is preceded by the unit before; the first by the
-                // last of the byte before.
-                const B carried = Ops::next_bytes(u, before);
-                const B u1 = Ops::template select_bits<0xee>(Ops::template shift_bits<-1>(u), Ops::template shift_bits<3>(carried));
-                const B u2 = Ops::template select_bits<0xcc>(Ops::template shift_bits<-2>(u), Ops::template shift_bits<2>(carried));
-                const B u3 = Ops::template select_bits<0x88>(Ops::template shift_bits<-3>(u), Ops::template shift_bits<1>(carried));
-                return {Ops::xor_bytes(u, Ops::xor_bytes(u1, u3)), u2};
+    class PathReader {
+      public:
+        PathReader() = default;
+        // tile: the segment's first.
+        TQ_INLINE PathReader(const uint8_t* tile, const Segment& segment, int half) {
+            if constexpr (is_trellis(source)) {
+                before_ = segment.continues ? path_bits<source>(tile - 128 * bits_of(source), half) : Ops::load_bytes(kNoPathBits);
             }
+        }
+
+        TQ_INLINE Path<source> next(const uint8_t* tile, size_t ahead, int half) {
+            if constexpr (!is_trellis(source)) {
+                return {};
+            } else {
+                constexpr CodePlane plane = path_plane(source);
+                if constexpr (plane.units == kHalfTileUnits) prefetch(tile + plane.byte_offset + 64 * half + ahead);   // no other part's line
+                const B u = path_bits<source>(tile, half);
+                const TrellisPath path = follow(u, before_);
+                before_ = u;
+                return path;
+            }
+        }
+
+      private:
+        static TQ_INLINE TrellisPath follow(B u, B before) {
+            if constexpr (side == Side::kValue) {   // lanes are dims
+                return pairs_of(Ops::xor_bytes(u, Ops::template next_lanes<1>(u, before), Ops::template next_lanes<3>(u, before)),
+                                Ops::template next_lanes<2>(u, before));
+            } else {   // a lane's bytes are; before the first come those of the unit before, of the step before for units 0 and 4
+                const B unit_before = Ops::template select_bits<0xee>(Ops::template shift_bits<-1>(u), Ops::template shift_bits<3>(before));
+                return pairs_of(Ops::xor_bytes(u, Ops::template next_bytes<1>(u, unit_before), Ops::template next_bytes<3>(u, unit_before)),
+                                Ops::template next_bytes<2>(u, unit_before));
+            }
+        }
+
+        static TQ_INLINE TrellisPath pairs_of(B w, B s) {
+            constexpr int gap = pair_gap(source), mask = gap == 1 ? 0x55 : 0x33;
+            return {{Ops::template select_bits<mask>(w, Ops::template shift_bits<-gap>(s)),
+                     Ops::template select_bits<mask>(Ops::template shift_bits<gap>(w), s)}};
+        }
+
+        [[no_unique_address]] std::conditional_t<is_trellis(source), B, NoPath> before_;
+    };
+
+    // ---- centroids
+
+    // One part of the indices, where it is wanted, with anything around it.
+    template <int source, int unit, int i>
+    static TQ_INLINE B index_part(const uint8_t* tile, const Path<source>& path, size_t ahead, int half) {
+        constexpr IndexParts parts = index_parts<Ops>(source, unit);
+        constexpr IndexPart part = parts.part[i];
+        if constexpr (is_trellis(source) && i == parts.count - 1) {
+            return Ops::template shift_bits<part.from - part.to>(path.pairs[pair_vector(source, unit)]);
+        } else {
+            return Ops::template shift_bits<part.from - part.to>(plane_vector<source, unit, i>(tile, ahead, half));
         }
     }
 
-    // 64 codes, with anything above their bits.
-    template <int bits, int unit>
-    static TQ_INLINE B codes(const uint8_t* tile, size_t ahead, int half) {
-        constexpr CodePlanes planes = code_planes(bits);
-        B codes = plane_bits<bits, unit, 0>(tile, ahead, half);
-        if constexpr (planes.count > 1) codes = select_low<planes.plane[1].shift>(codes, plane_bits<bits, unit, 1>(tile, ahead, half));
-        if constexpr (planes.count > 2) codes = select_low<planes.plane[2].shift>(codes, plane_bits<bits, unit, 2>(tile, ahead, half));
-        return codes;
-    }
-
-    // 64 indices of trellis levels: the inner index, w, s, and anything above.
-    template <int bits, int unit>
-    static TQ_INLINE B trellis_indices(const uint8_t* tile, const TrellisPath& path, size_t ahead, int half) {
-        constexpr int inner_bits = bits - 1;
-        B index = codes<inner_bits, unit>(tile, ahead, half);
-        index = select_low<inner_bits>(index, Ops::template shift_bits<unit - inner_bits>(path.w));
-        return select_low<bits>(index, Ops::template shift_bits<unit - bits>(path.s));
+    template <int source, int unit>
+    static TQ_INLINE B indices(const uint8_t* tile, const Path<source>& path, size_t ahead, int half) {
+        constexpr IndexParts parts = index_parts<Ops>(source, unit);
+        B index = index_part<source, unit, 0>(tile, path, ahead, half);
+        unrolled<parts.count - 1>([&](auto i) TQ_LAMBDA {
+            index = Ops::template select_bits<parts.bits_before(i + 1)>(index, index_part<source, unit, i + 1>(tile, path, ahead, half));
+        });
+        return index;
     }
 
     // 64 centroids + bias (0 or 128) of unit 0..7 of a half tile.
     template <int source, int bias, int unit>
-    static TQ_INLINE B centroids(const uint8_t* tile, const Path<source>& path, size_t ahead, int half, const CentroidTable& table) {
+    static TQ_INLINE B centroids(const uint8_t* tile, const Path<source>& path, size_t ahead, int half, const CentroidTable* table) {
         if constexpr (source == kDecoded) {
             return Ops::load_bytes(tile + 64 * (kHalfTileUnits * half + unit));
         } else if constexpr (source == kMaxBits) {   // the code is 128 + value
-            const B value = codes<source, unit>(tile, ahead, half);
+            const B value = plane_vector<source, unit, 0>(tile, ahead, half);
             return bias == 128 ? value : Ops::xor_bytes(value, 0x80);
-        } else if constexpr (is_trellis(source)) {
-            constexpr int bits = bits_of(source);
-            return Ops::template lookup_bytes<bits + 1>(table.bytes, trellis_indices<bits, unit>(tile, path, ahead, half));
+        } else if constexpr (anywhere<Ops>(source)) {
+            return Ops::template lookup_bytes<kAnywhereBits>(table->bytes[table_of_unit<Ops>(source, unit)],
+                                                             indices<source, unit>(tile, path, ahead, half));
+        } else if constexpr (split<Ops>(source)) {
+            constexpr IndexParts parts = index_parts<Ops>(source, unit);
+            const B index = indices<source, unit>(tile, path, ahead, half), selector = plane_vector<source, unit, parts.selector>(tile, ahead, half);
+            return Ops::template lookup_split<parts.selector_bit>(table->bytes[table_of_unit<Ops>(source, unit)], index, selector);
         } else {
-            return Ops::template lookup_bytes<source>(table.bytes, codes<source, unit>(tile, ahead, half));
+            return Ops::template lookup_bytes<index_bits(source)>(table->bytes[0], indices<source, unit>(tile, path, ahead, half));
         }
     }
 
     template <int source, Side side, int bias>
-    static void decode_tile(const uint8_t* tile, bool continues, size_t ahead, const CentroidTable& table, uint8_t* out) {
+    static void decode_tiles(const HeadTiles& head, const Segment& segment, int64_t block, uint8_t* out) {
+        const Strided* tiles = head.tiles + segment.first_step;
         for (int half = 0; half < 2; ++half, out += 64 * kHalfTileUnits) {
-            const Path<source> path = path_of<source, side>(tile, continues, ahead, half);
-            unrolled<kHalfTileUnits>([&](auto unit) TQ_LAMBDA {
-                Ops::store_bytes(static_cast<void*>(out + 64 * unit), centroids<source, bias, unit>(tile, path, ahead, half, table));
-            });
+            PathReader<source, side> reader(tiles[0].at(block), segment, half);
+            for (int step = 0; step < segment.n_steps; ++step) {
+                const uint8_t* tile = tiles[step].at(block);
+                const size_t ahead = tiles[step].ahead();
+                const Path<source> path = reader.next(tile, ahead, half);
+                unrolled<kHalfTileUnits>([&](auto unit) TQ_LAMBDA {
+                    Ops::store_bytes(static_cast<void*>(out + kTileValues * step + 64 * unit),
+                                     centroids<source, bias, unit>(tile, path, ahead, half, head.table));
+                });
+            }
         }
     }
 
-    // Steps [first, end) of a block of the head as tiles of centroids; out: step 0's.
+    // A segment of a block as tiles of centroids; out: the segment's first.
     template <Side side, int bias>
-    static void decode_steps(const HeadTiles& head, int64_t block, int first, int end, uint8_t* out) {
+    static void decode_segment(const HeadTiles& head, const Segment& segment, int64_t block, uint8_t* out) {
         static constexpr auto table = []<int... i>(std::integer_sequence<int, i...>) {
-            return std::array{decode_tile<source_at(i), side, bias>...};
+            return std::array{decode_tiles<source_at(i), side, bias>...};
         }(std::make_integer_sequence<int, n_sources()>());
-        const auto decode = table[index_of_source(head.source)];
-        for (int step = first; step < end; ++step) {
-            decode(head.tiles[step].at(block), head.continues[step], head.tiles[step].ahead(), head.table, out + kTileValues * step);
-        }
+        table[index_of_source(head.source)](head, segment, block, out);
     }
 };
 

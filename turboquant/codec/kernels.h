@@ -27,8 +27,7 @@ struct CodecKernels {
     void (*encode_groups)(const Codebook& book, const float* y, int n, int width, bool unbiased, uint8_t* codes,
                           uint8_t* scales);
     // The same to trellis codes: each group is a chain of its own (codec/trellis.h).
-    void (*encode_trellis)(const TrellisBook& book, Side side, const float* y, int n, int width, uint8_t* codes,
-                           uint8_t* scales);
+    void (*encode_trellis)(const TrellisBook& book, const float* y, int n, int width, uint8_t* codes, uint8_t* scales);
 };
 
 const CodecKernels& codec_kernels(Isa isa);

@@ -7,8 +7,8 @@
 //
 // Code plane:  [stream][group][block][step in group][tile], scale plane behind it: [stream][group][block][64 cells].
 // Centered keys: a block's keys, but for cells 0 and 1, are coded as what they differ by from a center. Centers lie behind
-// the scales, row by row: [stream][block][n_embd codes of 4 bits, the first in the low bits; a scale for each group, 0 as
-// long as none is chosen].
+// the scales, row by row: [stream][block][n_embd codes of 4 bits; a scale for each group, 0 as long as none is chosen]. Of 8
+// codes the first four are in the low bits of 4 bytes, the others in the high bits.
 // Nothing here depends on head_dim: a cache can be allocated before head_dim is known.
 #pragma once
 
@@ -107,28 +107,35 @@ inline double effective_bits(const Preset& preset) {
     return (effective_bits(preset, Side::kKey) + effective_bits(preset, Side::kValue)) / 2;
 }
 
-// The planes that a code is cut into: 3 bits = a 2-bit plane and a 1-bit plane, low bits first in the widest plane.
-// Plane p of a tile takes 128*width bytes; its vectors (64 bytes) hold 8/width consecutive units, the first in the low bits.
+// The planes that a code is cut into: 3 bits = a 2-bit plane and a 1-bit plane, low bits first in the widest plane. A plane's
+// vectors (64 bytes) hold some consecutive units each, the first in the lowest bits.
 struct CodePlane {
     int width;         // 8, 4, 2 or 1 bits
     int shift;         // position of these bits in the code
-    int byte_offset;   // in the tile
+    int byte_offset;   // of the first vector in the tile
+    int units;         // in a vector
+    int first_bit;     // the lowest of the first unit, in every byte of its vector
+    int step;          // from there to the next unit's
+
+    constexpr int vector_of(int unit) const { return unit / units; }
+    constexpr int bit_of(int unit) const { return first_bit + step * (unit % units); }
 };
 struct CodePlanes {
     int count = 0;
-    CodePlane plane[3]{};
+    CodePlane plane[4]{};
 };
-// The highest bit of a trellis code, the path's, always has a plane of its own.
+// The path bits of trellis codes, the highest, are apart from the others. At 4 bits two units share a vector bit by bit: the
+// second's inner bits are 0, 2 and 4 of each byte, the first's 1, 3 and 5, their path bits 6 and 7. What a level's number needs
+// beside inner bits fits between them, so that kernels move neither unit's.
 constexpr CodePlanes code_planes(int bits, bool trellis = false) {
+    if (trellis && bits == 4) return {4, {{1, 0, 0, 2, 1, -1}, {1, 1, 0, 2, 3, -1}, {1, 2, 0, 2, 5, -1}, {1, 3, 0, 2, 6, 1}}};
     CodePlanes planes;
     int shift = 0;
     for (int width : {8, 4, 2, 1}) {
-        if ((trellis ? bits - 1 : bits) & width) {
-            planes.plane[planes.count++] = CodePlane{width, shift, 128 * shift};
-            shift += width;
-        }
+        if (!(bits & width)) continue;
+        planes.plane[planes.count++] = {width, shift, 128 * shift, 8 / width, 0, width};
+        shift += width;
     }
-    if (trellis) planes.plane[planes.count++] = CodePlane{1, shift, 128 * shift};
     return planes;
 }
 

@@ -27,27 +27,30 @@ void store(uint8_t* p, const T& value) {
 // dims, of each of 4 units; units that share a vector share the lane.
 template <Side side, int width>
 struct PlaneOfCell {
-    static constexpr int kUnits = std::min(4, 8 / width);   // of a key that share a lane
     static constexpr uint32_t kOne = (1u << width) - 1, kMask = side == Side::kKey ? kOne * 0x01010101u : kOne;
 
+    int units;        // of a key that share a lane
     int offset;       // bytes from the tile's begin to the first lane
     int shift;        // of the lowest bit in the lane
+    int step;         // from one unit's lowest bit to the next one's
     int code_shift;   // of the lowest bit in the code
 
     PlaneOfCell(const CodePlane& plane, int cell_in_block) {
         const TilePosition first = tile_position(side, 0, cell_in_block);
-        offset = plane.byte_offset + 64 * (first.unit / (8 / width)) + 4 * first.lane;
-        shift = 8 * first.byte + width * (first.unit % (8 / width));
+        units = std::min(4, plane.units);
+        offset = plane.byte_offset + 64 * plane.vector_of(first.unit) + 4 * first.lane;
+        shift = 8 * first.byte + plane.bit_of(first.unit);
+        step = plane.step;
         code_shift = plane.shift;
     }
 
     void insert(const uint8_t* codes, uint8_t* tile) const {
         if constexpr (side == Side::kKey) {
-            for (int unit = 0; unit < 4; unit += kUnits) {
-                uint8_t* lane = tile + offset + 64 * (unit / kUnits);
+            for (int unit = 0; unit < 4; unit += units) {
+                uint8_t* lane = tile + offset + 64 * (unit / units);
                 uint32_t all = load<uint32_t>(lane);
-                for (int u = 0; u < kUnits; ++u) {
-                    replace(all, load<uint32_t>(codes + 4 * (unit + u)), shift + width * u);
+                for (int u = 0; u < units; ++u) {
+                    replace(all, load<uint32_t>(codes + 4 * (unit + u)), shift + step * u);
                 }
                 store(lane, all);
             }
@@ -62,8 +65,8 @@ struct PlaneOfCell {
     void extract(const uint8_t* tile, uint8_t* codes) const {
         if constexpr (side == Side::kKey) {
             for (int unit = 0; unit < 4; ++unit) {
-                const auto lane = load<uint32_t>(tile + offset + 64 * (unit / kUnits));
-                const uint32_t four = ((lane >> (shift + width * (unit % kUnits))) & kMask) << code_shift;
+                const auto lane = load<uint32_t>(tile + offset + 64 * (unit / units));
+                const uint32_t four = ((lane >> (shift + step * (unit % units))) & kMask) << code_shift;
                 store(codes + 4 * unit, load<uint32_t>(codes + 4 * unit) | four);
             }
         } else {
@@ -201,7 +204,7 @@ void RowCodec::encode_slice(const float* row, uint8_t* packed, int64_t stream, i
 
 void RowCodec::encode_window(const float* window, int n, uint8_t* codes, uint8_t* scales) const {
     const int width = group_dims(layout_.side);
-    if (trellis_) return kernels_->encode_trellis(*trellis_, layout_.side, window, n, width, codes, scales);
+    if (trellis_) return kernels_->encode_trellis(*trellis_, window, n, width, codes, scales);
     const bool unbiased = layout_.side == Side::kKey && layout_.bits == 2;
     kernels_->encode_groups(*book_, window, n, width, unbiased, codes, scales);
 }
@@ -223,7 +226,7 @@ void RowCodec::decode_steps(const uint8_t* packed, int64_t stream, int64_t cell,
             packed[layout_.scale_offset(stream, layout_.group_of_step(step), block) + cell_in_block]);
         extract_codes(layout_, cell_in_block, packed + layout_.tile_offset(stream, step, block), codes);
         if (!layout_.continues_chain(step)) state = 0;
-        if (trellis_) state = follow_trellis(*trellis_, layout_.side, state, codes, levels);
+        if (trellis_) state = follow_trellis(*trellis_, state, codes, levels);
         else for (int i = 0; i < kStepDims; ++i) levels[i] = book_->centroid[codes[i]];
         for (int i = 0; i < kStepDims; ++i) out[i] = scale * static_cast<float>(levels[i]);
     }
@@ -322,7 +325,10 @@ void RowCodec::store_center(uint8_t* packed, int64_t stream, int64_t block, int6
     uint8_t codes[kMaxHeadDim], scales[kMaxGroups];
     kernels_->encode_groups(codebook(kCenterBits), values, n, width, false, codes, scales);
     uint8_t* center = packed + layout_.center_offset(stream, block);
-    for (int i = 0; i < n; i += 2) center[(first + i) / 2] = static_cast<uint8_t>(codes[i] | codes[i + 1] << 4);
+    for (int i = 0; i < n / 2; ++i) {
+        const int low = i / 4 * 8 + i % 4;
+        center[first / 2 + i] = static_cast<uint8_t>(codes[low] | codes[low + 4] << kCenterBits);
+    }
     for (int group = 0; group * width < n; ++group) {   // 0 would say that none is chosen; 1 is next to nothing
         center[layout_.center_codes_bytes() + static_cast<size_t>(first / width + group)] = std::max<uint8_t>(scales[group], 1);
     }

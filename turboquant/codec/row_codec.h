@@ -81,7 +81,9 @@ private:
 };
 
 // Of a center at `center`, the code of one dim of the row.
-inline int center_code(const uint8_t* center, int64_t dim) { return center[dim / 2] >> (dim % 2 * kCenterBits) & ((1 << kCenterBits) - 1); }
+inline int center_code(const uint8_t* center, int64_t dim) {
+    return center[dim / 8 * 4 + dim % 4] >> (dim / 4 % 2 * kCenterBits) & ((1 << kCenterBits) - 1);
+}
 
 // The 16 codes (one byte each) of dims step*16.. of one cell, in the tile at `tile`.
 void insert_codes(const PackedLayout& layout, int cell_in_block, const uint8_t* codes, uint8_t* tile);

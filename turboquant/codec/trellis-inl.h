@@ -20,17 +20,17 @@ inline constexpr int kTogether = 4;    // candidates, to have something to do wh
 template <class Ops>
 class TrellisEncoder {
 public:
-    TrellisEncoder(const TrellisBook& book, Side side) : book_(book), side_(side) {}
+    explicit TrellisEncoder(const TrellisBook& book) : book_(book) {}
 
     // n values, a multiple of 16, at most kMaxChain; a code for each. Returns the code of the scale.
     uint8_t encode(const float* y, int n, uint8_t* codes) {
         n_ = n;
-        for (int i = 0; i < n; ++i) chain_[i] = y[dim_at(i)];
+        std::memcpy(chain_, y, sizeof(float) * static_cast<size_t>(n));
         const Window window = make_window();
         for (int i = 0; i < window.count; i += kTogether) run(window.low + i, i);
         const Candidate best = choose(window);
-        if (best.scale_code == 0) std::memset(codes, 0, n);
-        for (int i = 0; i < n && best.scale_code > 0; ++i) codes[dim_at(i)] = best.codes[i];
+        if (best.scale_code == 0) std::memset(codes, 0, static_cast<size_t>(n));
+        else std::memcpy(codes, best.codes, static_cast<size_t>(n));
         return static_cast<uint8_t>(best.scale_code);
     }
 
@@ -43,10 +43,8 @@ private:
     struct Candidate {
         int scale_code = 0;
         bool admissible = false;
-        uint8_t codes[kMaxChain];   // in the chain's order
+        uint8_t codes[kMaxChain];
     };
-
-    int dim_at(int i) const { return i / kStepDims * kStepDims + trellis_dim(side_, i % kStepDims); }
 
     // As of scalar codes.
     Window make_window() {
@@ -157,7 +155,6 @@ private:
     static constexpr float kFar = 0x1p120f;   // the cost of a state that no path has reached
 
     const TrellisBook& book_;
-    Side side_;
     int n_ = 0;
     float energy_ = 0;
     float chain_[kMaxChain];
@@ -167,8 +164,8 @@ private:
 };
 
 template <class Ops>
-void encode_trellis(const TrellisBook& book, Side side, const float* y, int n, int width, uint8_t* codes, uint8_t* scales) {
-    TrellisEncoder<Ops> encoder(book, side);
+void encode_trellis(const TrellisBook& book, const float* y, int n, int width, uint8_t* codes, uint8_t* scales) {
+    TrellisEncoder<Ops> encoder(book);
     for (int i = 0; i < n; i += width) *scales++ = encoder.encode(y + i, std::min(width, n - i), codes + i);
 }
 

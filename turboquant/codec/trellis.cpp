@@ -62,9 +62,9 @@ TrellisBook make_book(int bits) {
 
 }  // namespace
 
-int follow_trellis(const TrellisBook& book, Side side, int state, const uint8_t* codes, int8_t* levels) {
-    for (int position = 0; position < kStepDims; ++position) {
-        const int dim = trellis_dim(side, position), path_bit = codes[dim] >> (book.bits - 1);
+int follow_trellis(const TrellisBook& book, int state, const uint8_t* codes, int8_t* levels) {
+    for (int dim = 0; dim < kStepDims; ++dim) {
+        const int path_bit = codes[dim] >> (book.bits - 1);
         const int inner = codes[dim] & ((1 << (book.bits - 1)) - 1);
         levels[dim] = static_cast<int8_t>(book.level_at(trellis_subset(state, path_bit), inner));
         state = next_trellis_state(state, path_bit);

@@ -9,8 +9,8 @@
 //
 //     level 4 * inner + 2 * w + s,    w = u ^ u1 ^ u3,    s = u2
 //
-// Where there are no values before, their path bits are 0. The values of a group are a chain, in the order of
-// trellis_position; chains are independent, and decoding looks at four codes only, never further back.
+// Where there are no values before, their path bits are 0. The values of a group are a chain; chains are independent, and
+// decoding looks at four codes only, never further back.
 #pragma once
 
 #include <array>
@@ -24,12 +24,6 @@ namespace tq {
 
 inline constexpr int kTrellisStates = 8;   // u1 | u2 << 1 | u3 << 2
 inline constexpr int kTrellisSubsets = 4;  // 2 * w + s
-
-// The order in which a step's 16 dims follow each other in a chain: values in theirs, keys those of one byte of the
-// tile's lanes before those of the next (dims 0 4 8 12 1 5 ...), which is how kernels find a bit's predecessors.
-TQ_INLINE constexpr int trellis_dim(Side side, int position) {
-    return side == Side::kValue ? position : 4 * (position % 4) + position / 4;
-}
 
 TQ_INLINE constexpr int trellis_subset(int state, int path_bit) {
     const int u1 = state & 1, u2 = state >> 1 & 1, u3 = state >> 2 & 1;
@@ -56,8 +50,8 @@ struct TrellisBook {
     }
 };
 
-// The levels of a step's 16 codes, in the order of dims, after the codes that led to `state`. Returns the state behind it.
-int follow_trellis(const TrellisBook& book, Side side, int state, const uint8_t* codes, int8_t* levels);
+// The levels of a step's 16 codes after the codes that led to `state`. Returns the state behind it.
+int follow_trellis(const TrellisBook& book, int state, const uint8_t* codes, int8_t* levels);
 
 // bits 3..5. The tables are the format: the same in every build.
 const TrellisBook& trellis_book(int bits);

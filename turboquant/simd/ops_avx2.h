@@ -18,6 +18,7 @@ struct OpsAvx2 {
     static constexpr int kKeyBias = 0;
     static constexpr int kKeyAccumulators = 4, kValueAccumulators = 4;
     static constexpr bool kDecodesInRegisters = true;
+    static constexpr bool kIndexAnywhere = false;
 
     static TQ_INLINE F load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
     static TQ_INLINE void store(float* p, F a) { _mm256_storeu_ps(p, a.lo); _mm256_storeu_ps(p + 8, a.hi); }
@@ -162,10 +163,12 @@ struct OpsAvx2 {
         return {_mm256_or_si256(_mm256_and_si256(mask, a.lo), _mm256_andnot_si256(mask, b.lo)),
                 _mm256_or_si256(_mm256_and_si256(mask, a.hi), _mm256_andnot_si256(mask, b.hi))};
     }
-    static TQ_INLINE B xor_bytes(B a, B b) { return {_mm256_xor_si256(a.lo, b.lo), _mm256_xor_si256(a.hi, b.hi)}; }
-    static TQ_INLINE B next_bytes(B a, B b) {
-        return {_mm256_or_si256(_mm256_slli_epi32(a.lo, 8), _mm256_srli_epi32(b.lo, 24)),
-                _mm256_or_si256(_mm256_slli_epi32(a.hi, 8), _mm256_srli_epi32(b.hi, 24))};
+    static TQ_INLINE B xor_bytes(B a, B b, B c) {
+        return {_mm256_xor_si256(_mm256_xor_si256(a.lo, b.lo), c.lo), _mm256_xor_si256(_mm256_xor_si256(a.hi, b.hi), c.hi)};
+    }
+    template <int n> static TQ_INLINE B next_bytes(B a, B b) {
+        return {_mm256_or_si256(_mm256_slli_epi32(a.lo, 8 * n), _mm256_srli_epi32(b.lo, 32 - 8 * n)),
+                _mm256_or_si256(_mm256_slli_epi32(a.hi, 8 * n), _mm256_srli_epi32(b.hi, 32 - 8 * n))};
     }
     template <int n> static TQ_INLINE B next_lanes(B a, B b) {
         return {next_lanes<n>(a.lo, b.hi), next_lanes<n>(a.hi, a.lo)};
@@ -192,6 +195,14 @@ struct OpsAvx2 {
             }
             return result;
         }
+    }
+
+    template <int bit> static TQ_INLINE B lookup_split(const uint8_t* table, B indices, B selector) {
+        const __m256i first = load_table(table), second = load_table(table + 16), mask = _mm256_set1_epi8(15);
+        const B top = shift_bits<bit - 7>(selector);
+        const __m256i lo = _mm256_and_si256(indices.lo, mask), hi = _mm256_and_si256(indices.hi, mask);
+        return {_mm256_blendv_epi8(_mm256_shuffle_epi8(first, lo), _mm256_shuffle_epi8(second, lo), top.lo),
+                _mm256_blendv_epi8(_mm256_shuffle_epi8(first, hi), _mm256_shuffle_epi8(second, hi), top.hi)};
     }
 
     // |key| * sign(query, key): the pair sums stay below 2 * 127 * 127 < 2^15, so vpmaddubsw never saturates.

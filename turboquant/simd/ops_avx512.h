@@ -20,6 +20,7 @@ struct OpsAvx512 {
     static constexpr int kKeyBias = 0;
     static constexpr int kKeyAccumulators = 8, kValueAccumulators = 16;
     static constexpr bool kDecodesInRegisters = true;
+    static constexpr bool kIndexAnywhere = false;
 
     static TQ_INLINE F load(const float* p) { return _mm512_loadu_ps(p); }
     static TQ_INLINE void store(float* p, F a) { _mm512_storeu_ps(p, a); }
@@ -122,16 +123,22 @@ struct OpsAvx512 {
         else return {_mm512_slli_epi16(a.v, -n)};
     }
     template <int mask> static TQ_INLINE B select_bits(B a, B b) {
-        return {_mm512_ternarylogic_epi32(_mm512_set1_epi8(static_cast<char>(mask)), a.v, b.v, 0xca)};
+        // b, mostly a temporary, is what the instruction overwrites: the mask would have to be copied first.
+        return {_mm512_ternarylogic_epi32(b.v, a.v, _mm512_set1_epi8(static_cast<char>(mask)), 0xd8)};
     }
-    static TQ_INLINE B xor_bytes(B a, B b) { return {_mm512_xor_si512(a.v, b.v)}; }
-    static TQ_INLINE B next_bytes(B a, B b) {
-        return {_mm512_or_si512(_mm512_slli_epi32(a.v, 8), _mm512_srli_epi32(b.v, 24))};
+    static TQ_INLINE B xor_bytes(B a, B b, B c) { return {_mm512_ternarylogic_epi32(a.v, b.v, c.v, 0x96)}; }
+    template <int n> static TQ_INLINE B next_bytes(B a, B b) {
+        return {_mm512_or_si512(_mm512_slli_epi32(a.v, 8 * n), _mm512_srli_epi32(b.v, 32 - 8 * n))};
     }
     template <int n> static TQ_INLINE B next_lanes(B a, B b) { return {_mm512_alignr_epi32(a.v, b.v, 16 - n)}; }
     static TQ_INLINE B xor_bytes(B a, uint8_t x) { return {_mm512_xor_si512(a.v, _mm512_set1_epi8(static_cast<char>(x)))}; }
-    template <int bits> static TQ_INLINE B lookup_bytes(const uint8_t* table, B codes) { 
-        return {lookup<bits>(table, _mm512_and_si512(codes.v, _mm512_set1_epi8((1 << bits) - 1)))};
+    template <int bits> static TQ_INLINE B lookup_bytes(const uint8_t* table, B indices) {
+        return {lookup<bits>(table, _mm512_and_si512(indices.v, _mm512_set1_epi8((1 << bits) - 1)))};
+    }
+    template <int bit> static TQ_INLINE B lookup_split(const uint8_t* table, B indices, B selector) {
+        const __mmask64 second = _mm512_test_epi8_mask(selector.v, _mm512_set1_epi8(static_cast<char>(1 << bit)));
+        const __m512i low = _mm512_and_si512(indices.v, _mm512_set1_epi8(15));
+        return {_mm512_mask_shuffle_epi8(lookup<4>(table, low), second, load_table(table + 16), low)};
     }
 
     // |key| * sign(query, key), as in ops_avx2.h.
@@ -153,10 +160,13 @@ private:
         const __m512 h1 = combine(h2, _mm512_permute_ps(h2, 0xb1));
         _mm_storeu_ps(out, _mm512_castps512_ps128(_mm512_maskz_compress_ps(0x1111, h1)));
     }
+    static TQ_INLINE __m512i load_table(const uint8_t* table) {
+        return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)));
+    }
     // vpshufb sees the low four bits of a code (bit 7 is clear); each further bit chooses between two halves of the table.
     template <int bits> static TQ_INLINE __m512i lookup(const uint8_t* table, __m512i codes) {
         if constexpr (bits <= 4) {
-            return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table))), codes);
+            return _mm512_shuffle_epi8(load_table(table), codes);
         } else {
             constexpr int half = 1 << (bits - 1);
             const __mmask64 in_high = _mm512_test_epi8_mask(codes, _mm512_set1_epi8(half));
@@ -193,8 +203,10 @@ struct OpsAvx512Vnni : OpsAvx512 {
     static TQ_INLINE I dot_value(I acc, int32_t weight, B value) { return _mm512_dpbusd_epi32(acc, _mm512_set1_epi32(weight), value.v); }
 };
 
-// + VBMI: Ice Lake, Zen 4.
+// + VBMI and VBMI2: Ice Lake, Zen 4.
 struct OpsAvx512Vbmi : OpsAvx512Vnni {
+    static constexpr bool kIndexAnywhere = true;
+
     template <bool, int n>
     static TQ_INLINE void lookup_floats(const MagnitudeTable& table, const I (&a)[n], F (&out)[n]) {
         for (int v = 0; v < n; ++v) out[v] = _mm512_cvtepi32_ps(lookup_magnitude(table, a[v]));
@@ -204,10 +216,11 @@ struct OpsAvx512Vbmi : OpsAvx512Vnni {
                                       uint8_t flip) {
         for (int v = 0; v < n; ++v) store_bytes(p + 16 * v, flip_below_zero(lookup_magnitude(table, a[v]), x[v], flip));
     }
-    template <int bits> static TQ_INLINE B lookup_bytes(const uint8_t* table, B codes) {
-        if constexpr (bits <= 6) return {_mm512_permutexvar_epi8(codes.v, _mm512_loadu_si512(table))};
-        else return {_mm512_permutex2var_epi8(_mm512_loadu_si512(table), codes.v, _mm512_loadu_si512(table + 64))};
+    template <int bits> static TQ_INLINE B lookup_bytes(const uint8_t* table, B indices) {
+        if constexpr (bits <= 6) return {_mm512_permutexvar_epi8(indices.v, _mm512_loadu_si512(table))};
+        else return {_mm512_permutex2var_epi8(_mm512_loadu_si512(table), indices.v, _mm512_loadu_si512(table + 64))};
     }
+    template <int n> static TQ_INLINE B next_bytes(B a, B b) { return {_mm512_shldi_epi32(a.v, b.v, 8 * n)}; }
 
 private:
     static TQ_INLINE I lookup_magnitude(const MagnitudeTable& table, I a) {

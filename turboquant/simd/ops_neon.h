@@ -18,6 +18,7 @@ struct OpsNeon {
     static constexpr int kKeyBias = 0;
     static constexpr int kKeyAccumulators = 4, kValueAccumulators = 4;
     static constexpr bool kDecodesInRegisters = true;
+    static constexpr bool kIndexAnywhere = false;
 
     static TQ_INLINE F load(const float* p) { return {vld1q_f32(p), vld1q_f32(p + 4), vld1q_f32(p + 8), vld1q_f32(p + 12)}; }
     static TQ_INLINE void store(float* p, F x) {
@@ -136,9 +137,12 @@ struct OpsNeon {
         const uint8x16_t mask = vdupq_n_u8(bits);
         return {vbslq_u8(mask, x.a, y.a), vbslq_u8(mask, x.b, y.b), vbslq_u8(mask, x.c, y.c), vbslq_u8(mask, x.d, y.d)};
     }
-    static TQ_INLINE B xor_bytes(B x, B y) { return {veorq_u8(x.a, y.a), veorq_u8(x.b, y.b), veorq_u8(x.c, y.c), veorq_u8(x.d, y.d)}; }
-    static TQ_INLINE B next_bytes(B x, B y) {
-        return {next_bytes(x.a, y.a), next_bytes(x.b, y.b), next_bytes(x.c, y.c), next_bytes(x.d, y.d)};
+    static TQ_INLINE B xor_bytes(B x, B y, B z) {
+        return {veorq_u8(veorq_u8(x.a, y.a), z.a), veorq_u8(veorq_u8(x.b, y.b), z.b), veorq_u8(veorq_u8(x.c, y.c), z.c),
+                veorq_u8(veorq_u8(x.d, y.d), z.d)};
+    }
+    template <int n> static TQ_INLINE B next_bytes(B x, B y) {
+        return {next_bytes<n>(x.a, y.a), next_bytes<n>(x.b, y.b), next_bytes<n>(x.c, y.c), next_bytes<n>(x.d, y.d)};
     }
     template <int n> static TQ_INLINE B next_lanes(B x, B y) {
         constexpr int skipped = 16 - 4 * n;
@@ -154,14 +158,23 @@ struct OpsNeon {
                 lookup<bits>(table, vandq_u8(codes.c, mask)), lookup<bits>(table, vandq_u8(codes.d, mask))};
     }
 
+    template <int bit> static TQ_INLINE B lookup_split(const uint8_t* table, B indices, B selector) {
+        return {lookup_split<bit>(table, indices.a, selector.a), lookup_split<bit>(table, indices.b, selector.b),
+                lookup_split<bit>(table, indices.c, selector.c), lookup_split<bit>(table, indices.d, selector.d)};
+    }
+
     static TQ_INLINE I dot_key(I acc, B key, int32_t query) { return dot(acc, key, vreinterpretq_s8_s32(vdupq_n_s32(query))); }
     // A weight is below 128, so its sign does not matter.
     static TQ_INLINE I dot_value(I acc, int32_t weight, B value) { return dot(acc, value, vreinterpretq_s8_s32(vdupq_n_s32(weight))); }
 
 private:
-    static TQ_INLINE uint8x16_t next_bytes(uint8x16_t x, uint8x16_t y) {
-        const uint32x4_t after = vshlq_n_u32(vreinterpretq_u32_u8(x), 8);
-        return vreinterpretq_u8_u32(vsriq_n_u32(after, vreinterpretq_u32_u8(y), 24));
+    template <int bit> static TQ_INLINE uint8x16_t lookup_split(const uint8_t* table, uint8x16_t indices, uint8x16_t selector) {
+        const uint8x16_t low = vandq_u8(indices, vdupq_n_u8(15)), second = vtstq_u8(selector, vdupq_n_u8(1 << bit));
+        return vbslq_u8(second, vqtbl1q_u8(vld1q_u8(table + 16), low), vqtbl1q_u8(vld1q_u8(table), low));
+    }
+    template <int n> static TQ_INLINE uint8x16_t next_bytes(uint8x16_t x, uint8x16_t y) {
+        const uint32x4_t after = vshlq_n_u32(vreinterpretq_u32_u8(x), 8 * n);
+        return vreinterpretq_u8_u32(vsriq_n_u32(after, vreinterpretq_u32_u8(y), 32 - 8 * n));
     }
     static TQ_INLINE F all(float32x4_t x) { return {x, x, x, x}; }
     static TQ_INLINE I all(int32x4_t x) { return {x, x, x, x}; }

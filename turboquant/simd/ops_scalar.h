@@ -25,6 +25,8 @@ struct OpsScalar {
     static constexpr int kKeyAccumulators = 1, kValueAccumulators = 1;
     // Whether kernels decode packed codes in registers; else tiles are always decoded to memory first.
     static constexpr bool kDecodesInRegisters = false;
+    // Whether lookup_bytes takes six bits as fast as four.
+    static constexpr bool kIndexAnywhere = false;
 
     template <class Fn> static F map(Fn fn) { F r; for (int i = 0; i < 16; ++i) r.v[i] = fn(i); return r; }
     template <class Fn> static I map_int(Fn fn) { I r; for (int i = 0; i < 16; ++i) r.v[i] = fn(i); return r; }
@@ -107,15 +109,22 @@ struct OpsScalar {
         return map_bytes([&](int i) { return (a.v[i] & mask) | (b.v[i] & ~mask); });
     }
     static B xor_bytes(B a, uint8_t x) { return map_bytes([&](int i) { return a.v[i] ^ x; }); }
-    static B xor_bytes(B a, B b) { return map_bytes([&](int i) { return a.v[i] ^ b.v[i]; }); }
-    // Byte k of a lane <- byte k - 1 of a's lane; byte 0 <- byte 3 of b's.
-    static B next_bytes(B a, B b) { return map_bytes([&](int i) { return i % 4 > 0 ? a.v[i - 1] : b.v[i + 3]; }); }
+    static B xor_bytes(B a, B b, B c) { return map_bytes([&](int i) { return a.v[i] ^ b.v[i] ^ c.v[i]; }); }
+    // Byte k of a lane <- byte k - n of a's lane; the first n bytes <- the last n of b's lane. n is 1 to 3.
+    template <int n> static B next_bytes(B a, B b) {
+        return map_bytes([&](int i) { return i % 4 >= n ? a.v[i - n] : b.v[i + 4 - n]; });
+    }
     // Lane l <- lane l - n of a; the first n lanes <- the last n of b. n is 1 to 3.
     template <int n> static B next_lanes(B a, B b) {
         return map_bytes([&](int i) { return i >= 4 * n ? a.v[i - 4 * n] : b.v[64 + i - 4 * n]; });
     }
-    // table[low bits of the code], bits 2..7; anything may be above them. The table's 2^bits entries are repeated to 128.
-    template <int bits> static B lookup_bytes(const uint8_t* table, B codes) { return map_bytes([&](int i) { return table[codes.v[i] & 127]; }); }
+    // table[low bits of the index], bits 2..7; anything may be above them. The table's 2^bits entries are repeated to 128, or for
+    // 6 bits (with kIndexAnywhere, for fewer too) not.
+    template <int bits> static B lookup_bytes(const uint8_t* table, B indices) { return map_bytes([&](int i) { return table[indices.v[i] & 127]; }); }
+    // table[low 4 bits of the index] of the first 16 entries, or, where the selector's bit is set, of the second 16.
+    template <int bit> static B lookup_split(const uint8_t* table, B indices, B selector) {
+        return map_bytes([&](int i) { return table[16 * (selector.v[i] >> bit & 1) + (indices.v[i] & 15)]; });
+    }
 
     // Each lane: sum of four products. Key bytes carry kKeyBias; `query` is four int8 in -127..127.
     static I dot_key(I acc, B key, int32_t query) {

@@ -1,0 +1,179 @@
+// How codes become centroids: which bits of which vectors make up the number of a code's centroid, and the tables that are
+// looked up with them. All of it constants of a kernel, but for the tables' entries.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "turboquant/base/inline.h"
+#include "turboquant/codec/codebook.h"
+#include "turboquant/codec/layout.h"
+#include "turboquant/codec/trellis.h"
+
+namespace tq::attention_impl {
+
+inline constexpr int kHalfTileUnits = kTileUnits / 2;
+// What a tile has, as a kernel is made for it: int8 centroids, codes of so many bits, or trellis codes.
+inline constexpr int kDecoded = 0;
+inline constexpr int kTrellis = 16;       // added to the bits
+constexpr bool is_trellis(int source) { return source > kTrellis; }
+constexpr int bits_of(int source) { return is_trellis(source) ? source - kTrellis : source; }
+constexpr int source_of(const PackedLayout& layout) { return layout.trellis ? kTrellis + layout.bits : layout.bits; }
+constexpr int n_sources() { return kMaxBits - kMinBits + 1 + kMaxTrellisBits - kMinTrellisBits + 1; }   // packed ones
+constexpr int source_at(int i) {
+    constexpr int n_plain = kMaxBits - kMinBits + 1;
+    return i < n_plain ? kMinBits + i : kTrellis + kMinTrellisBits + i - n_plain;
+}
+constexpr int index_of_source(int source) {
+    return is_trellis(source) ? kMaxBits - kMinBits + 1 + bits_of(source) - kMinTrellisBits : source - kMinBits;
+}
+
+// Bits of a centroid's number. Of trellis codes (TrellisBook::level): inner index, w, s.
+constexpr int index_bits(int source) { return bits_of(source) + (is_trellis(source) ? 1 : 0); }
+constexpr CodePlane path_plane(int source) {
+    const CodePlanes planes = code_planes(bits_of(source), true);
+    return planes.plane[planes.count - 1];
+}
+
+// 4-bit trellis codes: the planes of one unit share a vector.
+constexpr bool shares_vectors(int source) { return is_trellis(source) && bits_of(source) == 4; }
+
+// ---- three ways to look a centroid up, by bits of its number
+
+inline constexpr int kAnywhereBits = 6, kSplitBits = 4;
+// Where a look-up takes six bits at once they may lie in any order. Parts stay where they are if they can, and units whose
+// parts do so in different places have a table each.
+template <class Ops>
+constexpr bool anywhere(int source) { return Ops::kIndexAnywhere && index_bits(source) <= kAnywhereBits; }
+// Five bits where a look-up takes four: the fifth, wherever it is, selects one of two tables.
+template <class Ops>
+constexpr bool split(int source) { return index_bits(source) == kSplitBits + 1 && !anywhere<Ops>(source); }
+// Else all bits in their order, from bit 0 on.
+
+// A part of the index: bits that lie in one vector.
+struct IndexPart {
+    int mask;     // its bits, the lowest moved to bit 0
+    int number;   // of its lowest bit in the centroid's number; the others follow
+    int from;     // where its lowest bit lies in the vector
+    int to;       // where it is wanted in the index
+};
+
+struct IndexParts {
+    int count = 0;
+    IndexPart part[4]{};
+    int selector = -1;       // the plane that has the fifth bit of split look-ups
+    int selector_bit = 0;    // where
+
+    constexpr int bits_before(int i) const {
+        int bits = 0;
+        for (int p = 0; p < i; ++p) bits |= part[p].mask << part[p].to;
+        return bits;
+    }
+    // The number that an index stands for, but for the fifth bit of split look-ups.
+    constexpr int number_of(int index) const {
+        int number = 0;
+        for (int p = 0; p < count; ++p) {
+            for (int bit = 0, next = part[p].number; part[p].mask >> bit != 0; ++bit) {
+                if (part[p].mask >> bit & 1) number |= (index >> (part[p].to + bit) & 1) << next++;
+            }
+        }
+        return number;
+    }
+};
+
+// w and s of trellis codes move together: s lies so far above w, and the units whose bits would overlap are in two vectors.
+constexpr int pair_gap(int source) { return shares_vectors(source) ? 2 : 1; }
+constexpr int pair_vector(int source, int unit) { return unit / pair_gap(source) % 2; }
+
+// Its own place if that is free and the look-up sees it, else the lowest that is.
+constexpr int free_place(int mask, int from, int taken, int seen_bits) {
+    const auto fits = [=](int place) { return (mask << place & (taken | ~0u << seen_bits)) == 0; };
+    if (fits(from)) return from;
+    int place = 0;
+    while (!fits(place)) ++place;
+    return place;
+}
+
+// Of unit 0..7 of a half tile: its planes, widest first, then for trellis codes the pair of w and s.
+template <class Ops>
+constexpr IndexParts index_parts(int source, int unit) {
+    IndexParts parts;
+    const CodePlanes planes = code_planes(bits_of(source), is_trellis(source));
+    int n_planes = planes.count - (is_trellis(source) ? 1 : 0);
+    if (split<Ops>(source)) {
+        parts.selector = --n_planes;
+        parts.selector_bit = planes.plane[n_planes].bit_of(unit);
+    }
+    if (shares_vectors(source)) {   // every second bit
+        parts.part[parts.count++] = {n_planes == 2 ? 0b101 : 0b10101, 0, planes.plane[0].bit_of(unit), 0};
+    } else {
+        for (int p = 0; p < n_planes; ++p) {
+            const CodePlane& plane = planes.plane[p];
+            parts.part[parts.count++] = {(1 << plane.width) - 1, plane.shift, plane.bit_of(unit), plane.shift};
+        }
+    }
+    if (is_trellis(source)) {
+        const int gap = pair_gap(source), number = bits_of(source) - 1;
+        parts.part[parts.count++] = {1 | 1 << gap, number, unit - gap * pair_vector(source, unit), number};
+    }
+    for (int p = 0; p < parts.count; ++p) {
+        IndexPart& part = parts.part[p];
+        if (anywhere<Ops>(source)) part.to = free_place(part.mask, part.from, parts.bits_before(p), kAnywhereBits);
+        if (split<Ops>(source)) part.to = free_place(part.mask, part.from, parts.bits_before(p), kSplitBits);
+    }
+    return parts;
+}
+
+// Units whose parts have the same places share the table of the first of them.
+template <class Ops>
+constexpr int table_of_unit(int source, int unit) {
+    const auto same_places = [](const IndexParts& a, const IndexParts& b) {
+        for (int p = 0; p < a.count; ++p) {
+            if (a.part[p].to != b.part[p].to) return false;
+        }
+        return true;
+    };
+    int first = 0;
+    while (!same_places(index_parts<Ops>(source, first), index_parts<Ops>(source, unit))) ++first;
+    return first;
+}
+
+// Centroids + bias by index: one table of 128 bytes, repeated so that nothing above an index matters; or for each unit of a half
+// tile, if it needs its own, one of 64 (anywhere) or two of 16 (split).
+struct CentroidTable {
+    alignas(64) uint8_t bytes[kHalfTileUnits][64];
+};
+
+template <class Ops>
+CentroidTable make_centroid_table(int source, int bias) {
+    const int8_t* levels = is_trellis(source) ? trellis_book(bits_of(source)).level.data() : codebook(source).centroid.data();
+    CentroidTable table{};
+    for (int i = 0; i < kHalfTileUnits * 64; ++i) {
+        const IndexParts parts = index_parts<Ops>(source, i / 64);
+        int number = i & ((1 << index_bits(source)) - 1);
+        if (anywhere<Ops>(source)) number = parts.number_of(i % 64);
+        if (split<Ops>(source)) {
+            const CodePlanes planes = code_planes(bits_of(source), is_trellis(source));
+            number = parts.number_of(i % 16) | (i / 16 % 2) << planes.plane[parts.selector].shift;
+        }
+        table.bytes[i / 64][i % 64] = static_cast<uint8_t>(levels[number] + bias);
+    }
+    return table;
+}
+
+// Of every source but 8 bits, which has no table.
+template <class Ops>
+const CentroidTable& centroid_table(int source, int bias) {
+    using Tables = std::array<CentroidTable, n_sources()>;
+    const auto make = [](int b) {
+        Tables tables{};
+        for (int i = 0; i < n_sources(); ++i) {
+            if (source_at(i) != kMaxBits) tables[i] = make_centroid_table<Ops>(source_at(i), b);
+        }
+        return tables;
+    };
+    static const Tables plain = make(0), biased = make(Ops::kKeyBias);
+    return (bias == 0 ? plain : biased)[index_of_source(source)];
+}
+
+}  // namespace tq::attention_impl
