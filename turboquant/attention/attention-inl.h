@@ -473,10 +473,11 @@ struct Kernels {
         const Centers centers = centers_of_head(in.k, in.k_first_stream + t.stream, s.head_dim_k, t.head_kv);
         Keys keys{make_head(layout, in.k.data, in.k_first_stream + t.stream, s.head_dim_k, t.head_kv, Ops::kKeyBias, m.key_tiles),
                   layout.centered ? &centers : nullptr, t.n_rows};
+        constexpr int64_t kChunkBlocks = kChunkCells / kBlockCells;
+        if (keys.centers) prefetch_centers(centers, t.first_chunk * kChunkBlocks / kCenterRun);
         const Head values = make_head(in.v.codec->layout(), in.v.data, in.v_first_stream + t.stream, s.head_dim_v, t.head_kv, 0, m.value_tiles);
         gather_queries(g, workspace, t, keys.own.tiles.segments.count, m);
         const int64_t n_blocks = (s.n_kv + kBlockCells - 1) / kBlockCells;
-        constexpr int64_t kChunkBlocks = kChunkCells / kBlockCells;
         if (!g.split()) reset(m.total, t.n_rows);
         for (int64_t chunk = t.first_chunk; chunk < t.end_chunk; ++chunk) {
             reset(m.chunk, t.n_rows);

@@ -19,13 +19,26 @@ struct Centers {
     size_t scales;          // from a center to its scales
     int64_t n_blocks;
     int64_t first_dim;      // of the head, in the row
+    int64_t n_dims;
 };
 
 static TQ_INLINE Centers centers_of_head(const PackedTensor& tensor, int64_t stream, int head_dim, int head_kv) {
     const PackedLayout& layout = tensor.codec->layout();
     if (!layout.centered) return {};
     return {tensor.data + layout.center_offset(stream, 0), layout.center_row_bytes(), layout.center_codes_bytes(), layout.n_blocks(),
-            int64_t{head_kv} * head_dim};
+            int64_t{head_kv} * head_dim, head_dim};
+}
+
+// A run is read once in 16 blocks, from as many places: nothing but this fetches it in time. One that does not exist does no
+// harm.
+static TQ_INLINE void prefetch_centers(const Centers& centers, int64_t run) {
+    const uint8_t* center = centers.first + static_cast<size_t>(run * kCenterRun) * centers.stride;
+    for (int cell = 0; cell < kCenterRun; ++cell, center += centers.stride) {
+        const int64_t begin = centers.first_dim / 2, end = (centers.first_dim + centers.n_dims) / 2;
+        for (int64_t byte = begin; byte < end; byte += 64) prefetch(center + byte);
+        prefetch(center + end - 1);
+        prefetch(center + centers.scales + centers.first_dim / group_dims(Side::kKey));
+    }
 }
 
 // A run's codes and scales as tiles, behind each other in `out`. Where there is no block the scale is 0.
@@ -38,13 +51,9 @@ TQ_INLINE HeadTiles gather_centers(const Centers& centers, const HeadTiles& keys
     for (int cell = 0; cell < n; ++cell, center += centers.stride) {
         for (int s = 0; s < keys.segments.count; ++s) scales[s][cell] = center[centers.scales + keys.segments.at[s].group];
         const uint8_t* codes = center + centers.first_dim / 2;
-        const int n_words = 2 * keys.n_steps;
-        for (int word = 0; word < n_words; ++word) std::memcpy(out + 64 * word + 4 * cell, codes + 4 * word, 4);
-        const size_t next_run = kCenterRun * centers.stride;
-        for (int word = 0; word < n_words; word += 16) prefetch(codes + 4 * word + next_run);
-        prefetch(codes + 4 * n_words - 1 + next_run);
-        prefetch(center + centers.scales + keys.segments.at[0].group + next_run);
+        for (int word = 0; word < 2 * keys.n_steps; ++word) std::memcpy(out + 64 * word + 4 * cell, codes + 4 * word, 4);
     }
+    prefetch_centers(centers, run + 1);
     HeadTiles tiles;
     tiles.source = kCenterBits;
     tiles.n_steps = keys.n_steps;
