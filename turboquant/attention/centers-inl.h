@@ -9,7 +9,7 @@
 
 namespace tq::attention_impl {
 
-inline constexpr int kCenterRun = 16;                           // blocks
+inline constexpr int kCenterRun = 16;   // blocks
 inline constexpr int kCenterTileBytes = kCenterRun * kStepDims * kCenterBits / 8;   // what such a tile has of 16 cells
 
 // One head's centers of one stream.

@@ -148,15 +148,15 @@ template <class Ops>
 CentroidTable make_centroid_table(int source, int bias) {
     const int8_t* levels = is_trellis(source) ? trellis_book(bits_of(source)).level.data() : codebook(source).centroid.data();
     CentroidTable table{};
-    for (int i = 0; i < kHalfTileUnits * 64; ++i) {
-        const IndexParts parts = index_parts<Ops>(source, i / 64);
-        int number = i & ((1 << index_bits(source)) - 1);
-        if (anywhere<Ops>(source)) number = parts.number_of(i % 64);
-        if (split<Ops>(source)) {
-            const CodePlanes planes = code_planes(bits_of(source), is_trellis(source));
-            number = parts.number_of(i % 16) | (i / 16 % 2) << planes.plane[parts.selector].shift;
+    const CodePlanes planes = code_planes(bits_of(source), is_trellis(source));
+    for (int unit = 0; unit < kHalfTileUnits; ++unit) {
+        const IndexParts parts = index_parts<Ops>(source, unit);
+        for (int i = 0; i < 64; ++i) {
+            int number = (64 * unit + i) & ((1 << index_bits(source)) - 1);
+            if (anywhere<Ops>(source)) number = parts.number_of(i);
+            if (split<Ops>(source)) number = parts.number_of(i % 16) | (i / 16 % 2) << planes.plane[parts.selector].shift;
+            table.bytes[unit][i] = static_cast<uint8_t>(levels[number] + bias);
         }
-        table.bytes[i / 64][i % 64] = static_cast<uint8_t>(levels[number] + bias);
     }
     return table;
 }

@@ -231,7 +231,6 @@ private:
     }
     template <int bits> static TQ_INLINE uint8x16_t lookup(const uint8_t* table, uint8x16_t codes) {
         if constexpr (bits <= 4) return vqtbl1q_u8(vld1q_u8(table), codes);
-        else if constexpr (bits == 5) return vqtbl2q_u8(vld1q_u8_x2(table), codes);
         else if constexpr (bits == 6) return vqtbl4q_u8(vld1q_u8_x4(table), codes);
         else return lookup128(table, codes);
     }
