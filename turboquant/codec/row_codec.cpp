@@ -177,6 +177,8 @@ RowCodec::RowCodec(const PackedLayout& layout, std::vector<Rotation> rotations, 
     n_slices_ = static_cast<int>((layout.n_embd + slice_dims_ - 1) / slice_dims_);
 }
 
+const Rotation& RowCodec::rotation(int head) const { return rotations_[rotations_.size() > 1 ? static_cast<size_t>(head) : 0]; }
+
 void RowCodec::encode_slice(const float* row, uint8_t* packed, int64_t stream, int64_t cell, int slice) const {
     const int64_t begin = int64_t{slice} * slice_dims_;
     const int64_t end = std::min<int64_t>(begin + slice_dims_, layout_.n_embd);

@@ -14,13 +14,13 @@ inline constexpr float kScaleExponentShift = 0x1p106f;  // 2^(127 - 21): re-bias
 inline constexpr int kMaxScaleCode = 255;
 
 TQ_INLINE float scale_from_code(uint8_t code) {
-    return std::bit_cast<float>(static_cast<uint32_t>(code) << 20) * kScaleExponentShift;
+    return __builtin_bit_cast(float, static_cast<uint32_t>(code) << 20) * kScaleExponentShift;
 }
 
 // Largest code whose scale is <= `scale` (scale >= 0; saturates at the largest code).
 TQ_INLINE int scale_code_floor(float scale) {
     if (!(scale < 1920.0f)) return kMaxScaleCode;
-    const int code = static_cast<int>(std::bit_cast<uint32_t>(scale * (1.0f / kScaleExponentShift)) >> 20);
+    const int code = static_cast<int>(__builtin_bit_cast(uint32_t, scale * (1.0f / kScaleExponentShift)) >> 20);
     return scale_from_code(static_cast<uint8_t>(code)) > scale ? code - 1 : code;  // the product rounds if subnormal
 }
 
