@@ -89,7 +89,7 @@ std::optional<Side> kv_side(const ggml_tensor* root) {
 }
 
 size_t KvTensor::allocated_bytes(const ggml_tensor* root, Side side, const Config& config) {
-    return layout_of(root, side, config).bytes() + ExactRows::bytes(config.presets.exact(), root->ne[0], root->ne[2]);
+    return layout_of(root, side, config).bytes() + ExactRows::bytes(config.presets.exact(), root->ne[0], root->ne[1], root->ne[2]);
 }
 
 KvTensor::KvTensor(const ggml_tensor* root, Side side, const Config& config, uint8_t* data)
