@@ -48,7 +48,12 @@ size_t KvCache::Plane::bytes() const {
 }
 
 void KvCache::Plane::write(int64_t stream, int64_t cell, int64_t n, const float* rows) {
-    for (int64_t i = 0; i < n; ++i) codec.encode(rows + i * codec.layout().n_embd, data.get(), stream, cell + i);
+    for (int64_t i = 0; i < n; ++i) {
+        // The cells of this block that are still to come.
+        const int64_t at = (cell + i) % kBlockCells, rest = std::min(n - i, kBlockCells - at);
+        const uint64_t rewritten = ~uint64_t{0} >> (kBlockCells - rest) << at;
+        codec.encode(rows + i * codec.layout().n_embd, data.get(), stream, cell + i, rewritten);
+    }
     if (exact) keep_exact(stream, cell, n, rows);
 }
 
