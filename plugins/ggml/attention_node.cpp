@@ -99,7 +99,7 @@ Result<FusedAttention> fuse_attention(const ggml_tensor* node, Isa isa, int n_th
     if (reason.empty()) reason = check_mask(node);
     if (!reason.empty()) return Status(Error::kUnsupported, reason);
     AttentionShape shape = shape_of(node, n_threads);
-    if (k.kv->exact() && v.kv->exact()) shape.n_exact = k.kv->exact()->cells().n_slots();
+    if (k.kv->exact() && v.kv->exact()) shape.n_exact = k.kv->exact()->cells().n_per_query();
     if (reason = unsupported_reason(shape); !reason.empty()) return Status(Error::kUnsupported, reason);
     Result<AttentionPlan> plan = AttentionPlan::create(shape, k.kv->codec(), v.kv->codec(), isa);
     if (!plan.ok()) return plan.status();

@@ -24,7 +24,7 @@ Result<AttentionMode> parse_attention(std::string_view text) {
 
 std::string Config::description() const {
     const Preset& base = presets.base();
-    const std::string exact = presets.exact().any() ? fmt::format(" and {} cells a stream in f16", presets.exact().n_slots()) : "";
+    const std::string exact = presets.exact().any() ? fmt::format(" and {} cells a stream in f16", presets.exact().n_per_query()) : "";
     return fmt::format("{}, {}{:.2f} bits per value (K {:.3f}, V {:.3f}){}, {}, {} attention{}", presets.name(),
                        presets.is_uniform() ? "" : "most layers ", effective_bits(base), effective_bits(base, Side::kKey),
                        effective_bits(base, Side::kValue), exact, isa_name(isa), attention_name(attention),

@@ -1,5 +1,6 @@
 #include "rewriting.h"
 
+#include <bit>
 #include <cstring>
 #include <utility>
 
@@ -9,14 +10,14 @@
 namespace tq::plugin {
 namespace {
 
-constexpr int64_t kShiftRows = 256;   // rows of a context shift that are dense at the same time
+constexpr int64_t kShiftBlocks = 4;   // of a context shift that are dense at the same time
 
 void run_task(ggml_tensor*, int thread, int n_threads, void* task) { static_cast<Task*>(task)->run(thread, n_threads); }
 
 // Upper bound of the nodes and tensors that add() makes for a node.
 size_t size_bound(const ggml_tensor* node) {
     if (is_view_op(node->op) || !has_kv(node)) return 0;
-    return node->op == GGML_OP_ROPE ? 5 * (node->src[0]->ne[2] / kShiftRows + 1) : 8;
+    return node->op == GGML_OP_ROPE ? 5 * ((node->src[0]->ne[2] / kBlockCells + root_of(node->src[0])->ne[2]) / kShiftBlocks + 1) : 8;
 }
 
 size_t size_bound(ggml_cgraph* graph) {
@@ -172,33 +173,44 @@ ggml_tensor* Rewriting::dense_operand(ggml_tensor* view, Arena& arena, const ggm
     return copy;
 }
 
-// In-place ROPE on keys: a context shift. Only rows whose position changes are decoded, rotated and encoded again.
+// In-place ROPE on keys: a context shift. Only blocks with rows whose position changes are decoded, rotated and encoded again.
 void Rewriting::add_shift(ggml_tensor* node) {
     const ggml_tensor* view = node->src[0];
     KvTensor* kv = kv_tensor_of(view);
     kv->codec();   // made here, before threads share it
     reusable_ = false;   // the rows to move are chosen here
     const auto* shift = static_cast<const int32_t*>(node->src[1]->data);
-    std::vector<int64_t> rows;
-    for (int64_t i = 0; i < view->ne[2]; ++i) {
-        if (shift[i] != 0) rows.push_back(i);
+    std::vector<ShiftedBlock> blocks;
+    for (int64_t row = 0; row < view->ne[2]; ++row) {
+        if (shift[row] == 0) continue;
+        const int64_t block = kv->block_of_row(row);
+        if (blocks.empty() || blocks.back().block != block) blocks.push_back({block, 0});
+        blocks.back().cells |= uint64_t{1} << (row - kv->first_row_of_block(block));
     }
-    for (size_t begin = 0; begin < rows.size(); begin += kShiftRows) {
-        const size_t end = std::min(rows.size(), begin + kShiftRows);
-        add_shift_piece(node, kv, shift, std::vector<int64_t>(rows.begin() + begin, rows.begin() + end));
+    for (size_t begin = 0; begin < blocks.size(); begin += kShiftBlocks) {
+        const size_t end = std::min(blocks.size(), begin + kShiftBlocks);
+        add_shift_piece(node, kv, std::vector<ShiftedBlock>(blocks.begin() + begin, blocks.begin() + end));
     }
 }
 
-void Rewriting::add_shift_piece(ggml_tensor* node, KvTensor* kv, const int32_t* shift, std::vector<int64_t> rows) {
+// Rows that do not move are rotated by nothing and not stored.
+void Rewriting::add_shift_piece(ggml_tensor* node, KvTensor* kv, std::vector<ShiftedBlock> blocks) {
     const ggml_tensor* view = node->src[0];
-    const int64_t n = static_cast<int64_t>(rows.size()), n_embd = kv->layout().n_embd;
+    const auto* shift = static_cast<const int32_t*>(node->src[1]->data);
+    const int64_t n_blocks = std::ssize(blocks), n = n_blocks * kBlockCells, n_embd = kv->layout().n_embd;
     const size_t element = ggml_type_size(view->type);
-    auto* memory = static_cast<float*>(workspace_.dense[0].reserve(sizeof(float) * n_embd * kShiftRows));
-    std::vector<int32_t>& position = positions_.emplace_back();
-    for (int64_t row : rows) position.push_back(shift[row]);
+    auto* memory = static_cast<float*>(workspace_.dense[0].reserve(sizeof(float) * n_embd * kBlockCells * kShiftBlocks));
+    std::vector<int32_t>& position = positions_.emplace_back(n, 0);
+    for (int64_t b = 0; b < n_blocks; ++b) {
+        for (uint64_t left = blocks[b].cells; left != 0; left &= left - 1) {
+            const int64_t i = std::countr_zero(left);
+            position[b * kBlockCells + i] = shift[kv->first_row_of_block(blocks[b].block) + i];
+        }
+    }
 
-    auto owner = [kv, rows](int64_t i) { return kv->block_of_row(rows[i]); };
-    add_task(std::make_unique<RowsTask>(n, owner, [=](int64_t i) { kv->load_row(rows[i], memory + i * n_embd); }), node);
+    const auto rows_of = [=](int64_t b) { return memory + b * kBlockCells * n_embd; };
+    const auto owner = [](int64_t b) { return b; };
+    add_task(std::make_unique<RowsTask>(n_blocks, owner, [=](int64_t b) { kv->load_block(blocks[b].block, rows_of(b)); }), node);
 
     ggml_tensor* dense_view = ggml_new_tensor_3d(context_.get(), GGML_TYPE_F32, view->ne[0], view->ne[1], n);
     dense_view->nb[1] = view->nb[1] / element * sizeof(float);
@@ -216,7 +228,7 @@ void Rewriting::add_shift_piece(ggml_tensor* node, KvTensor* kv, const int32_t* 
     replace(rope, node);
     rope->data = dense_view->data;
 
-    add_task(std::make_unique<RowsTask>(n, owner, [=](int64_t i) { kv->store_row(memory + i * n_embd, rows[i]); }), node);
+    add_task(std::make_unique<RowsTask>(n_blocks, owner, [=](int64_t b) { kv->store_block(rows_of(b), blocks[b].block, blocks[b].cells); }), node);
 }
 
 // False after logging why.

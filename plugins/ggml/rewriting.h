@@ -46,6 +46,11 @@ public:
     bool reusable() const { return reusable_; }
 
 private:
+    // A block of a packed tensor, and its cells whose position changes, a bit each.
+    struct ShiftedBlock {
+        int64_t block;
+        uint64_t cells;
+    };
     void reset(size_t max_tensors, size_t max_nodes);
     bool add(ggml_tensor* node, int n_threads);
     void replace(ggml_tensor* node, const ggml_tensor* original);
@@ -61,7 +66,7 @@ private:
     void add_dense_attention(ggml_tensor* node);
     ggml_tensor* dense_operand(ggml_tensor* view, Arena& arena, const ggml_tensor* node);
     void add_shift(ggml_tensor* node);
-    void add_shift_piece(ggml_tensor* node, KvTensor* kv, const int32_t* shift, std::vector<int64_t> rows);
+    void add_shift_piece(ggml_tensor* node, KvTensor* kv, std::vector<ShiftedBlock> blocks);
 
     const Config& config_;
     Workspace& workspace_;

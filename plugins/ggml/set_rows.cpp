@@ -2,7 +2,7 @@
 
 #include <cstring>
 
-#include "turboquant/base/half.h"
+#include "nominal.h"
 
 namespace tq::plugin {
 namespace {
@@ -45,18 +45,17 @@ SetRowsTask::SetRowsTask(KvTensor& kv, const ggml_tensor* node, int n_threads, s
       codec_(kv.codec()),
       rows_(node->src[0]),
       indices_(node->src[1]),
-      floats_(rows_->type == GGML_TYPE_F32 ? 0 : rows_->ne[0] * n_threads),
+      floats_(rows_->type == GGML_TYPE_F32 && !kv.exact() ? 0 : rows_->ne[0] * n_threads),
       bad_data_(bad_data) {}
 
+// Row i as it is stored: with exact rows, as a saved state would hold it.
 const float* SetRowsTask::float_row(int64_t i, int thread) {
     const char* p = static_cast<const char*>(rows_->data) + i * rows_->nb[1];
-    if (rows_->type == GGML_TYPE_F32) return reinterpret_cast<const float*>(p);
+    if (floats_.empty()) return reinterpret_cast<const float*>(p);
     float* row = floats_.data() + rows_->ne[0] * thread;
-    for (int64_t d = 0; d < rows_->ne[0]; ++d) {
-        uint16_t half;
-        std::memcpy(&half, p + 2 * d, 2);
-        row[d] = half_to_float(half);
-    }
+    if (rows_->type == GGML_TYPE_F32) std::memcpy(row, p, sizeof(float) * rows_->ne[0]);
+    else from_nominal(GGML_TYPE_F16, reinterpret_cast<const uint8_t*>(p), rows_->ne[0], row);
+    kv_.round_to_state(row);
     return row;
 }
 
@@ -71,12 +70,12 @@ void SetRowsTask::run(int thread, int n_threads) {
             bad_data_ = true;
             continue;
         }
-        if (exact && i % n_threads == thread) exact->store(i, float_row(i, thread));
+        const int64_t block = kv_.layout().centered ? 0 : kv_.block_of_row(index);
+        const float* row = nullptr;
+        const auto row_once = [&] { return row ? row : row = float_row(i, thread); };
+        if (exact && i % n_threads == thread) exact->store(i, row_once());
         for (int slice = 0; slice < n_slices; ++slice) {
-            const int64_t block = kv_.layout().centered ? 0 : kv_.block_of_row(index);
-            if ((block * n_slices + slice) % n_threads == thread) {
-                kv_.encode_slice(float_row(i, thread), index, slice);
-            }
+            if ((block * n_slices + slice) % n_threads == thread) kv_.encode_slice(row_once(), index, slice);
         }
     }
 }

@@ -54,7 +54,7 @@ class ExactSide {
     ExactSide(const ExactCells& exact, const PackedLayout& layout, const std::vector<float>& dense)
         : layout_(layout),
           dense_(dense),
-          slots_(ExactRows::bytes(exact, layout.n_embd, layout.n_stream) / sizeof(uint16_t)),
+          slots_(ExactRows::bytes(exact, layout.n_embd, layout.n_cells, layout.n_stream) / sizeof(uint16_t)),
           rows(exact, layout.n_embd, layout.n_cells, layout.n_stream, slots_.data()) {}
 
     // Cells [first, first + n) of every stream.
@@ -137,7 +137,7 @@ class AttentionProblem {
         const float scale = 1 / std::sqrt(static_cast<float>(case_.head_dim_k));
         return {case_.head_dim_k, case_.head_dim_v, case_.n_head(), case_.n_head_kv,
                 case_.n_tokens,   case_.n_kv,       case_.n_stream, scale,
-                case_.softcap,    case_.max_bias,   n_threads, case_.exact.n_slots()};
+                case_.softcap,    case_.max_bias,   n_threads, case_.exact.n_per_query()};
     }
 
     AttentionInputs inputs(const RowCodec& key_codec, const RowCodec& value_codec, std::vector<float>& out) const {

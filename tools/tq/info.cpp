@@ -98,7 +98,7 @@ Json to_json(const Report& r, const InfoOptions& options) {
                            {"key_bits", effective_bits(p.base(), Side::kKey)},
                            {"value_bits", effective_bits(p.base(), Side::kValue)},
                            {"mean_bits", effective_bits(p.base())},
-                           {"exact_cells", p.exact().n_slots()},
+                           {"exact_cells", p.exact().n_per_query()},
                            {"default", std::string_view(alias) == kDefaultPresets}});
     }
     Json json = {{"version", TQ_VERSION},
@@ -144,7 +144,7 @@ void print_text(const Report& r, const InfoOptions& options) {
                "preset", width, "K", "V", "mean", "f16");
     for (const auto& [p, alias] : r.presets) {
         fmt::print("  {:{}} {:>7.3f} {:>7.3f} {:>7.3f} {:>6}{}\n", p.name(), width, effective_bits(p.base(), Side::kKey),
-                   effective_bits(p.base(), Side::kValue), effective_bits(p.base()), p.exact().n_slots(),
+                   effective_bits(p.base(), Side::kValue), effective_bits(p.base()), p.exact().n_per_query(),
                    remark(p, alias));
     }
     if (options.preset.empty()) {

@@ -70,7 +70,7 @@ KvCost packed_kv_cost(const GgufModel& model, int64_t n_cells, const LayerPreset
     const size_t bytes = sum_rows(model, [&](int layer, Side side, int64_t n_embd) {
         const Result<PackedLayout> layout = PackedLayout::create(presets.of(layer), side, n_embd, n_cells, 1);
         if (!layout.ok()) return ggml().row_size(GGML_TYPE_F16, n_embd) * static_cast<size_t>(n_cells);
-        return layout->bytes() + ExactRows::bytes(presets.exact(), n_embd, 1);
+        return layout->bytes() + ExactRows::bytes(presets.exact(), n_embd, layout->n_cells, 1);
     });
     return make_cost(presets.name(), bytes, kv_values(model, n_cells));
 }

@@ -111,8 +111,8 @@ void AttentionPlan::prepare_exact(int64_t item, const AttentionInputs& in, char*
 
     ExactList& list = *attention_impl::exact_list(geometry_, workspace, row);
     list.count = 0;
-    for_exact_rows(*in.exact_k, *in.exact_v, in.k_first_stream + stream, in.v_first_stream + stream, token, s.n_tokens, [&](const ExactRow& exact) {
-        if (exact.cell >= s.n_kv || (mask && mask[exact.cell] == attention_impl::kHalfMinusInfinity)) return;
+    const auto visible = [&](int64_t cell) { return cell < s.n_kv && (!mask || mask[cell] != attention_impl::kHalfMinusInfinity); };
+    for_exact_rows(*in.exact_k, *in.exact_v, in.k_first_stream + stream, in.v_first_stream + stream, token, s.n_tokens, visible, [&](const ExactRow& exact) {
         list.rows[list.count++] = {exact.k, exact.v, mask ? half_to_float(mask[exact.cell]) : 0.0f};
         hiding[exact.cell] = attention_impl::kHalfMinusInfinity;
     });

@@ -16,7 +16,7 @@ Result<KvCache::Plane> KvCache::create_plane(const KvCacheParams& params, Side s
     if (!layout.ok()) return layout.status();
     auto codec = RowCodec::create(layout.value(), head_dim, isa, side == Side::kKey ? params.key_scales : params.value_scales);
     if (!codec.ok()) return codec.status();
-    const size_t bytes = layout->bytes() + ExactRows::bytes(params.exact, layout->n_embd, layout->n_stream);
+    const size_t bytes = layout->bytes() + ExactRows::bytes(params.exact, layout->n_embd, layout->n_cells, layout->n_stream);
     auto* data = static_cast<uint8_t*>(::operator new[](bytes, std::align_val_t{kPlaneAlignment}, std::nothrow));
     if (data == nullptr) return Status(Error::kOutOfMemory, "no memory for " + std::to_string(bytes) + " bytes of packed cache");
     std::memset(data, 0, bytes);
@@ -30,7 +30,8 @@ Result<KvCache::Plane> KvCache::create_plane(const KvCacheParams& params, Side s
 }
 
 Result<KvCache> KvCache::create(const KvCacheParams& params, Isa isa) {
-    for (int n : {params.exact.n_sink, params.exact.n_recent}) {
+    const int reserve = params.exact.n_reserve == kReserveByLength ? 0 : params.exact.n_reserve;
+    for (int n : {params.exact.n_sink, params.exact.n_recent, reserve}) {
         if (n >= 0 && n <= kMaxExactCells) continue;
         return Status(Error::kInvalidArgument, "exact cells: " + std::to_string(n) + "; allowed: 0 to " + std::to_string(kMaxExactCells));
     }
@@ -43,7 +44,7 @@ Result<KvCache> KvCache::create(const KvCacheParams& params, Isa isa) {
 
 size_t KvCache::Plane::bytes() const {
     const PackedLayout& layout = codec.layout();
-    return layout.bytes() + (exact ? ExactRows::bytes(exact->cells(), layout.n_embd, layout.n_stream) : 0);
+    return layout.bytes() + (exact ? ExactRows::bytes(exact->cells(), layout.n_embd, layout.n_cells, layout.n_stream) : 0);
 }
 
 void KvCache::Plane::write(int64_t stream, int64_t cell, int64_t n, const float* rows) {

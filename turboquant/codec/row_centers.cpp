@@ -70,6 +70,12 @@ uint64_t RowCodec::live_cells(const uint8_t* packed, int64_t stream, int64_t blo
     return live;
 }
 
+uint64_t RowCodec::cells_in_use(const uint8_t* packed, int64_t stream, int64_t block) const {
+    uint64_t in_use = 0;
+    for (int slice = 0; slice < n_slices_; ++slice) in_use |= live_cells(packed, stream, block, slice_at(slice));
+    return in_use;
+}
+
 // Before a store to the cell; rewritten: cells of its block that need not keep what they hold.
 void RowCodec::prepare_center(uint8_t* packed, int64_t stream, int64_t cell, Slice slice, uint64_t rewritten) const {
     const int64_t block = cell / kBlockCells;

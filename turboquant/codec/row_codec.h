@@ -35,6 +35,13 @@ class RowCodec {
     // Two threads may encode different (slice, block) pairs at once; cells of one block and slice share bytes.
     int n_slices() const { return n_slices_; }
 
+    // Dims [first, first + n) of a row.
+    struct Slice {
+        int64_t first;
+        int n;
+    };
+    Slice slice_at(int slice) const;
+
     // row: n_embd floats (only the slice's are read). packed: layout().bytes() bytes.
     // Centered keys: a store to the first centered cell of a block (cell 0; in block 0 the one behind the uncentered
     // cells) chooses the block's center anew: the mean of what the block before holds, in block 0 what its first two
@@ -66,6 +73,9 @@ class RowCodec {
     // As decode, but without the inverse rotation (what attention works on).
     void decode_rotated(const uint8_t* packed, int64_t stream, int64_t cell, float* row) const;
 
+    // Cells of a block that hold something, a bit each: some scale of theirs is not 0.
+    uint64_t cells_in_use(const uint8_t* packed, int64_t stream, int64_t block) const;
+
     // Copies one packed row's codes and scales. A block takes over the other block's center with its first centered
     // cell, or if it has none; keys around another center are encoded again.
     void copy(uint8_t* packed, int64_t from_stream, int64_t from_cell, int64_t to_stream, int64_t to_cell) const;
@@ -81,12 +91,6 @@ class RowCodec {
 
   private:
     RowCodec(const PackedLayout& layout, std::vector<Rotation> rotations, Isa isa);
-    // Dims [first, first + n) of a row.
-    struct Slice {
-        int64_t first;
-        int n;
-    };
-    Slice slice_at(int slice) const;
     void encode_around_center(const float* row, uint8_t* packed, int64_t stream, int64_t cell, Slice slice) const;
     void encode_window(const float* window, int n, uint8_t* codes, uint8_t* scales) const;
     void store_groups(int64_t begin, int n, const uint8_t* codes, const uint8_t* scales, uint8_t* packed,
