@@ -161,6 +161,8 @@ class AttentionProblem {
         return in;
     }
 
+    // In the first stream; dense_k and dense_v keep what was there.
+    void set_key(int64_t cell, const std::vector<float>& row) { keys_.encode(row, cell); }
     void set_value(int64_t cell, const std::vector<float>& row) { values_.encode(row, cell); }
 
     std::vector<float> empty_output() const {
