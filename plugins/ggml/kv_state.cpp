@@ -15,7 +15,7 @@ constexpr int64_t kMinRowsPerThread = 2 * kBlockCells;   // fewer are done befor
 
 int64_t useful_threads(int64_t n_rows) { return std::max<int64_t>(1, n_rows / kMinRowsPerThread); }
 
-bool is_contained(uint64_t part, uint64_t whole) { return (part & ~whole) == 0; }
+bool are_most_of(uint64_t cells, uint64_t all) { return 2 * std::popcount(cells) > std::popcount(all | cells); }
 
 }  // namespace
 
@@ -60,7 +60,7 @@ void KvTensor::store_block(float* rows, int64_t block, uint64_t cells) {
         round_to_state(row);
         if (uint16_t* exact = exact_ ? exact_->find(first + i) : nullptr) ExactRows::convert(row, layout_.n_embd, exact);
     }
-    if (is_contained(codec().cells_in_use(data_, stream, block % layout_.n_blocks()), cells)) {
+    if (are_most_of(cells, codec().cells_in_use(data_, stream, block % layout_.n_blocks()))) {
         return codec().encode_block(rows, cells, data_, stream, block % layout_.n_blocks());
     }
     for (uint64_t left = cells; left != 0; left &= left - 1) {

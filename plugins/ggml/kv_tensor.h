@@ -74,7 +74,8 @@ public:
     // For what is computed from the rows of a block and goes back to their cells (context shifts): exact rows where there are
     // some. rows: kBlockCells rows, some unused where the stream ends in the block. Different threads may do different blocks.
     void load_block(int64_t block, float* rows);
-    // Stores the cells of the bits that are set. Where the block holds nothing else, centered keys get a new center.
+    // Stores the cells of the bits that are set. Where these are most of what the block holds, centered keys get their mean as
+    // the center, and what else it holds is coded again around it.
     void store_block(float* rows, int64_t block, uint64_t cells);
 
     // Nominal bytes [offset, offset + size) of the tensor; exact rows where there are some. What is written is as if it had
