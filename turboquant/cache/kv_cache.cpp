@@ -67,7 +67,12 @@ void KvCache::Plane::keep_exact(int64_t stream, int64_t cell, int64_t n, const f
 }
 
 void KvCache::Plane::read(int64_t stream, int64_t cell, int64_t n, float* rows) const {
-    for (int64_t i = 0; i < n; ++i) codec.decode(data.get(), stream, cell + i, rows + i * codec.layout().n_embd);
+    for (int64_t done = 0; done < n;) {
+        const int64_t first = (cell + done) % kBlockCells, count = std::min(n - done, kBlockCells - first);
+        codec.decode_block(data.get(), stream, (cell + done) / kBlockCells, static_cast<int>(first), static_cast<int>(count),
+                           rows + done * codec.layout().n_embd);
+        done += count;
+    }
 }
 
 void KvCache::Plane::copy(int64_t from_stream, int64_t from_cell, int64_t to_stream, int64_t to_cell, int64_t n) {

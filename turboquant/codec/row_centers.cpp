@@ -24,6 +24,17 @@ void for_pieces(int n, Fn fn) {
     for (int first = 0; first < n; first += kMaxHeadDim) fn(first, std::min(n - first, kMaxHeadDim));
 }
 
+// The levels of 16 dims: of each 8, the first four are in the low bits of 4 bytes, the others in the high bits.
+void unpack_center(const Codebook& book, const uint8_t* codes, int8_t* levels) {
+    static_assert(kCenterBits == 4);
+    for (int half = 0; half < 2; ++half) {
+        for (int i = 0; i < 4; ++i) {
+            levels[8 * half + i] = book.centroid[codes[4 * half + i] & 15];
+            levels[8 * half + 4 + i] = book.centroid[codes[4 * half + i] >> 4];
+        }
+    }
+}
+
 }  // namespace
 
 // The slice of a block's center; zeros if none is chosen.
@@ -34,9 +45,9 @@ void RowCodec::read_center(const uint8_t* packed, int64_t stream, int64_t block,
     for (int i = 0; i < slice.n; i += kStepDims) {
         const int64_t dim = slice.first + i;
         const float scale = scale_from_code(scales[dim / group_dims(Side::kKey)]);
-        for (int d = 0; d < kStepDims; ++d) {
-            center[i + d] = scale * static_cast<float>(book.centroid[center_code(codes, dim + d)]);
-        }
+        int8_t levels[kStepDims];
+        unpack_center(book, codes + dim / 2, levels);
+        for (int d = 0; d < kStepDims; ++d) center[i + d] = scale * static_cast<float>(levels[d]);
     }
 }
 
@@ -75,21 +86,6 @@ void RowCodec::prepare_center(uint8_t* packed, int64_t stream, int64_t cell, Sli
     else
         mean_of_block_before(packed, stream, block, slice, center);
     set_center(packed, stream, block, slice, center, rewritten | cell_bit(cell));
-}
-
-// The mean of the cells of the block before that hold anything. Not of cell 0: a text's first token is a sink for
-// attention and its key unlike any other.
-void RowCodec::mean_of_block_before(const uint8_t* packed, int64_t stream, int64_t block, Slice slice,
-                                    float* mean) const {
-    alignas(64) float values[kMaxKeySlice];
-    uint64_t live = live_cells(packed, stream, block - 1, slice);
-    if (block == 1) live &= ~uint64_t{1};
-    const auto n_live = static_cast<float>(std::max(std::popcount(live), 1));
-    for (; live != 0; live &= live - 1) {
-        decode_dims(packed, stream, (block - 1) * kBlockCells + std::countr_zero(live), slice, values);
-        for (int i = 0; i < slice.n; ++i) mean[i] += values[i];
-    }
-    for (int i = 0; i < slice.n; ++i) mean[i] /= n_live;
 }
 
 // Of the center of block 0 all that is known is a key or two. One key is a half likely to be common: with an equal

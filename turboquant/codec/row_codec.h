@@ -67,6 +67,9 @@ class RowCodec {
     // tests/codec_test.cpp states the few exceptions: rows of a few distinct values, single codes of 6-8 bits in bf16.
     void decode(const uint8_t* packed, int64_t stream, int64_t cell, float* row) const;
 
+    // The same of cells [first_cell, first_cell + n) of a block, to rows of n_embd: tile by tile, which is much faster.
+    void decode_block(const uint8_t* packed, int64_t stream, int64_t block, int first_cell, int n, float* rows) const;
+
     // As decode, but without the inverse rotation (what attention works on).
     void decode_rotated(const uint8_t* packed, int64_t stream, int64_t cell, float* row) const;
 
@@ -94,6 +97,9 @@ class RowCodec {
                       int64_t stream, int64_t cell) const;
     void decode_differences(const uint8_t* packed, int64_t stream, int64_t cell, Slice slice, float* values) const;
     void decode_dims(const uint8_t* packed, int64_t stream, int64_t cell, Slice slice, float* values) const;
+    struct StepCodes;
+    void decode_step(const uint8_t* packed, int64_t stream, int64_t block, int64_t step, int first_cell, int n,
+                     StepCodes& codes, float* values, int64_t stride) const;
     uint64_t live_cells(const uint8_t* packed, int64_t stream, int64_t block, Slice slice) const;
 
     void read_center(const uint8_t* packed, int64_t stream, int64_t block, Slice slice, float* center) const;
@@ -123,11 +129,6 @@ class RowCodec {
     int slice_dims_;
     int n_slices_;
 };
-
-// Of a center at `center`, the code of one dim of the row.
-inline int center_code(const uint8_t* center, int64_t dim) {
-    return center[dim / 8 * 4 + dim % 4] >> (dim / 4 % 2 * kCenterBits) & ((1 << kCenterBits) - 1);
-}
 
 // The 16 codes (one byte each) of dims step*16.. of one cell, in the tile at `tile`.
 void insert_codes(const PackedLayout& layout, int cell_in_block, const uint8_t* codes, uint8_t* tile);
