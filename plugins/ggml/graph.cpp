@@ -12,7 +12,7 @@ namespace {
 bool computes_on_kv(ggml_cgraph* graph) {
     for (int i = 0; i < ggml_graph_n_nodes(graph); ++i) {
         const ggml_tensor* node = ggml_graph_node(graph, i);
-        if (!is_view_op(node->op) && touches_kv(node)) return true;
+        if (!is_view_op(node->op) && has_kv(node)) return true;
     }
     return false;
 }

@@ -17,11 +17,12 @@ namespace tq::plugin {
 // The tensor that a view (of a view ...) looks into.
 const ggml_tensor* root_of(const ggml_tensor* tensor);
 
-// Whether a root tensor is one that we pack, by name (cache_k_l<i>, cache_<tag>_v_l<i>), shape and type; and which side.
+// Whether a root tensor in one of our buffers is one that we pack, by name (cache_k_l<i>, cache_v_l<i>), shape and type; and
+// which side. Only before memory is allocated does this decide: afterwards the buffer knows (kv_tensor_of).
 std::optional<Side> kv_side(const ggml_tensor* root);
 
-// A quick look first: if false, kv_side has no answer either.
-inline bool may_be_kv(const ggml_tensor* root) { return std::memcmp(root->name, "cache_", 6) == 0; }
+// llama.cpp names the tensors of all its caches so, and no weight.
+inline bool has_cache_name(const ggml_tensor* root) { return std::memcmp(root->name, "cache_", 6) == 0; }
 
 class KvTensor {
 public:
