@@ -281,11 +281,34 @@ struct Host {
 
 }  // namespace
 
+namespace {
+
+// Whether a graph's use counts are where abi.h says: of a graph in which one tensor is used twice.
+bool knows_graphs() {
+    const ggml_context_ptr context(ggml_init({ggml_tensor_overhead() * 4 + ggml_graph_overhead(), nullptr, /*no_alloc=*/true}));
+    if (!context) return false;
+    ggml_tensor* used = ggml_new_tensor_1d(context.get(), GGML_TYPE_F32, 1);
+    ggml_cgraph* graph = ggml_new_graph(context.get());
+    ggml_build_forward_expand(graph, ggml_add(context.get(), used, used));
+    const auto* known = reinterpret_cast<const abi::Graph*>(graph);
+    if (known->n_nodes != 1 || known->n_leafs != 1 || known->nodes != ggml_graph_nodes(graph) || known->leafs[0] != used) return false;
+    const auto* key = std::find(known->visited.keys, known->visited.keys + known->visited.size, used);
+    const size_t at = static_cast<size_t>(key - known->visited.keys);
+    return at < known->visited.size && (known->visited.used[at / 32] >> at % 32 & 1) == 1 && known->use_counts[at] == 2;
+}
+
+}  // namespace
+
+int host_api_version() {
+    const ggml_backend_dev_t cpu = cpu_device();
+    return cpu ? reinterpret_cast<const abi::Registry*>(ggml_backend_dev_backend_reg(cpu))->api_version : 0;
+}
+
 bool host_is_compatible() {
     return std::strcmp(ggml_op_name(GGML_OP_FLASH_ATTN_EXT), "FLASH_ATTN_EXT") == 0 && std::strcmp(ggml_op_name(GGML_OP_SET_ROWS), "SET_ROWS") == 0 &&
            std::strcmp(ggml_op_name(GGML_OP_ROPE), "ROPE") == 0 && std::strcmp(ggml_op_name(GGML_OP_PERMUTE), "PERMUTE") == 0 &&
            std::strcmp(ggml_op_name(GGML_OP_CUSTOM), "CUSTOM") == 0 && std::strcmp(ggml_type_name(GGML_TYPE_BF16), "bf16") == 0 &&
-           ggml_tensor_overhead() >= sizeof(ggml_tensor);
+           ggml_tensor_overhead() == sizeof(ggml_tensor) + abi::kObjectBytes && knows_graphs();
 }
 
 ggml_backend_reg_t make_registry(int api_version, const Config& config) {

@@ -28,7 +28,7 @@ ggml_cgraph* GraphRewriter::rewrite(ggml_cgraph* graph, int n_threads) {
         if (!slot) return nullptr;
     }
     slot->used = calls_;
-    slot->rewriting->start();
+    slot->rewriting->start(graph);
     return slot->rewriting->graph();
 }
 

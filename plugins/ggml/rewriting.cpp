@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include "abi.h"
 #include "dense_view.h"
 #include "kv_nodes.h"
 #include "log.h"
@@ -66,7 +67,12 @@ bool Rewriting::build(ggml_cgraph* graph, int n_threads) {
     }
 }
 
-void Rewriting::start() {
+// ggml fuses ops (RMS_NORM and MUL) whose intermediate result has one use. How many there are the original graph knows.
+void Rewriting::start(const ggml_cgraph* original) {
+    const auto* from = reinterpret_cast<const abi::Graph*>(original);
+    auto* to = reinterpret_cast<abi::Graph*>(graph_);
+    to->use_counts = from->use_counts;
+    to->visited = from->visited;
     workspace_.bad_data = false;
     for (ItemDealer& dealer : dealers_) dealer.restart();
 }

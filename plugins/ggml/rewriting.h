@@ -41,8 +41,8 @@ public:
     // False after logging why the graph can't be computed.
     bool build(ggml_cgraph* graph, int n_threads);
 
-    // To be called before each run of the graph.
-    void start();
+    // To be called before each run, with the graph that this is the rewriting of.
+    void start(const ggml_cgraph* original);
 
     ggml_cgraph* graph() { return graph_; }
 
