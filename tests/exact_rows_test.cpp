@@ -222,8 +222,8 @@ TEST(ExactCells, AreFittedToTheCellsThereAre) {
     };
     using V = std::vector<int>;
     EXPECT_EQ(fitted({65536, 65536}, 512), (V{512, 512, 0}));
-    EXPECT_EQ(fitted({1, 15}, 512), (V{1, 15, 4}));
-    EXPECT_EQ(fitted({1, 15}, 4096), (V{1, 15, 32}));
+    EXPECT_EQ(fitted({1, 15}, 512), (V{1, 15, 0}));
+    EXPECT_EQ(fitted({1, 15}, 4096), (V{1, 15, 28}));
     EXPECT_EQ(fitted({1, 15}, 1 << 20), (V{1, 15, 64}));
     EXPECT_EQ(fitted({1, 15, 500}, 512), (V{1, 15, 497}));
     EXPECT_EQ(fitted({4, 0}, 4096), (V{4, 0, 0}));

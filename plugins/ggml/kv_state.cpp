@@ -15,7 +15,7 @@ constexpr int64_t kMinRowsPerThread = 2 * kBlockCells;   // fewer are done befor
 
 int64_t useful_threads(int64_t n_rows) { return std::max<int64_t>(1, n_rows / kMinRowsPerThread); }
 
-bool is_contained(uint64_t part, uint64_t whole) { return (part & ~whole) == 0; }
+bool are_most_of(uint64_t cells, uint64_t all) { return 2 * std::popcount(cells) > std::popcount(all | cells); }
 
 }  // namespace
 
@@ -26,30 +26,37 @@ void KvTensor::decode_nominal(int64_t index, uint8_t* bytes) {
     to_nominal(type_, row.data(), layout_.n_embd, bytes);
 }
 
-float* KvTensor::load_row(int64_t index, float* row) {
-    if (const uint16_t* exact = exact_ ? exact_->find(index) : nullptr) {
-        for (int64_t i = 0; i < layout_.n_embd; ++i) row[i] = half_to_float(exact[i]);
-    } else {
-        decode_row(index, row);
+// Rows of one block, to rows of n_embd floats: exact ones where there are some.
+void KvTensor::load_rows(int64_t first, int64_t n, float* rows) {
+    const int64_t cell = first % layout_.n_cells;
+    codec().decode_block(data_, first / layout_.n_cells, cell / kBlockCells, static_cast<int>(cell % kBlockCells), static_cast<int>(n), rows);
+    for (int64_t i = 0; exact_ && i < n; ++i) {
+        if (const uint16_t* exact = exact_->find(first + i)) halves_to_floats(exact, layout_.n_embd, rows + i * layout_.n_embd);
     }
-    return row;
 }
 
 void KvTensor::round_to_state(float* row) const {
     if (!exact_) return;
-    for (int64_t i = 0; i < layout_.n_embd; ++i) {
-        uint16_t half;
-        if (type_ == GGML_TYPE_BF16) row[i] = bfloat16_to_float(float_to_bfloat16(row[i]));
-        ExactRows::convert(row + i, 1, &half);
-        row[i] = half_to_float(half);
+    constexpr int64_t kPiece = 256;
+    uint16_t halves[kPiece];
+    for (int64_t begin = 0; begin < layout_.n_embd; begin += kPiece) {
+        const int64_t n = std::min(kPiece, layout_.n_embd - begin);
+        float* piece = row + begin;
+        for (int64_t i = 0; type_ == GGML_TYPE_BF16 && i < n; ++i) piece[i] = bfloat16_to_float(float_to_bfloat16(piece[i]));
+        ExactRows::convert(piece, n, halves);
+        halves_to_floats(halves, n, piece);
     }
+}
+
+KvTensor::RowRange KvTensor::rows_in_block(int64_t block, int64_t begin, int64_t end) const {
+    const int64_t first = first_row_of_block(block);
+    return {std::max(begin, first), std::min(end, first + rows_of_block(block))};
 }
 
 // ---- context shifts
 
 void KvTensor::load_block(int64_t block, float* rows) {
-    const int64_t first = first_row_of_block(block), n = rows_of_block(block);
-    for (int64_t i = 0; i < n; ++i) load_row(first + i, rows + i * layout_.n_embd);
+    load_rows(first_row_of_block(block), rows_of_block(block), rows);
 }
 
 void KvTensor::store_block(float* rows, int64_t block, uint64_t cells) {
@@ -60,7 +67,7 @@ void KvTensor::store_block(float* rows, int64_t block, uint64_t cells) {
         round_to_state(row);
         if (uint16_t* exact = exact_ ? exact_->find(first + i) : nullptr) ExactRows::convert(row, layout_.n_embd, exact);
     }
-    if (is_contained(codec().cells_in_use(data_, stream, block % layout_.n_blocks()), cells)) {
+    if (are_most_of(cells, codec().cells_in_use(data_, stream, block % layout_.n_blocks()))) {
         return codec().encode_block(rows, cells, data_, stream, block % layout_.n_blocks());
     }
     for (uint64_t left = cells; left != 0; left &= left - 1) {
@@ -91,13 +98,13 @@ void KvTensor::read(void* bytes, size_t offset, size_t size) {
 }
 
 void KvTensor::read_rows(uint8_t* bytes, int64_t first, int64_t n) {
-    const int64_t n_pieces = (n + kBlockCells - 1) / kBlockCells;
-    parallel_for(n_pieces, useful_threads(n), [&](int64_t piece) {
-        thread_local std::vector<float> row;
-        row.resize(layout_.n_embd);
-        for (int64_t i = piece * kBlockCells; i < std::min((piece + 1) * kBlockCells, n); ++i) {
-            to_nominal(type_, load_row(first + i, row.data()), layout_.n_embd, bytes + i * row_bytes_);
-        }
+    const int64_t first_block = block_of_row(first), last_block = block_of_row(first + n - 1);
+    std::vector<float> scratch(useful_threads(n) * kBlockCells * layout_.n_embd);
+    parallel_for(last_block - first_block + 1, useful_threads(n), [&](int64_t item, int64_t thread) {
+        float* rows = scratch.data() + thread * kBlockCells * layout_.n_embd;
+        const auto [begin, end] = rows_in_block(first_block + item, first, first + n);
+        load_rows(begin, end - begin, rows);
+        to_nominal(type_, rows, (end - begin) * layout_.n_embd, bytes + (begin - first) * row_bytes_);
     });
 }
 
@@ -140,23 +147,23 @@ void KvTensor::update_part(int64_t index, size_t begin, size_t size, const uint8
 void KvTensor::write_rows(const uint8_t* bytes, int64_t first, int64_t n) {
     const int n_slices = codec().n_slices();
     const int64_t first_block = block_of_row(first), n_blocks = layout_.centered ? 1 : block_of_row(first + n - 1) - first_block + 1;
-    parallel_for(n_blocks * n_slices, useful_threads(n), [&](int64_t item) {
+    std::vector<float> scratch(useful_threads(n) * layout_.n_embd);
+    parallel_for(n_blocks * n_slices, useful_threads(n), [&](int64_t item, int64_t thread) {
+        float* row = scratch.data() + thread * layout_.n_embd;
         const int slice = static_cast<int>(item % n_slices);
-        if (layout_.centered) return write_slice(bytes, first, n, slice);
-        const int64_t block = first_block + item / n_slices, begin = std::max(first, first_row_of_block(block));
-        const int64_t end = std::min(first + n, first_row_of_block(block) + rows_of_block(block));
-        write_slice(bytes + (begin - first) * row_bytes_, begin, end - begin, slice);
+        if (layout_.centered) return write_slice(bytes, first, n, slice, row);
+        const auto [begin, end] = rows_in_block(first_block + item / n_slices, first, first + n);
+        write_slice(bytes + (begin - first) * row_bytes_, begin, end - begin, slice, row);
     });
     if (exact_) adopt_exact(bytes, first, n);
 }
 
-void KvTensor::write_slice(const uint8_t* bytes, int64_t first, int64_t n, int slice) {
-    thread_local std::vector<float> row;
-    row.resize(layout_.n_embd);
+// row: n_embd floats to work in.
+void KvTensor::write_slice(const uint8_t* bytes, int64_t first, int64_t n, int slice, float* row) {
     const auto [begin, width] = codec_->slice_at(slice);
     for (int64_t i = 0; i < n; ++i) {
-        from_nominal(type_, bytes + i * row_bytes_ + static_cast<size_t>(begin) * ggml_type_size(type_), width, row.data() + begin);
-        encode_slice(row.data(), first + i, slice);
+        from_nominal(type_, bytes + i * row_bytes_ + static_cast<size_t>(begin) * ggml_type_size(type_), width, row + begin);
+        encode_slice(row, first + i, slice);
     }
 }
 

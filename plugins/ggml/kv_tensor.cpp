@@ -10,19 +10,15 @@
 namespace tq::plugin {
 namespace {
 
-// "k" or "v" in cache_k_l12, cache_swa_v_l3; nothing else matches.
+// "k" or "v" in cache_k_l12; nothing else matches. Caches with a tag (cache_idx_k_l3) are no attention's keys and values.
 std::optional<Side> side_of_name(std::string_view name) {
-    constexpr std::string_view kPrefix = "cache_";
-    if (!name.starts_with(kPrefix)) return std::nullopt;
-    size_t digits = 0;
-    while (digits < name.size() && std::isdigit(static_cast<unsigned char>(name[name.size() - 1 - digits]))) ++digits;
-    if (digits == 0) return std::nullopt;
-    const std::string_view head = name.substr(0, name.size() - digits);
-    for (Side side : {Side::kKey, Side::kValue}) {
-        const std::string_view tail = side == Side::kKey ? "_k_l" : "_v_l";
-        if (head.size() + 1 >= kPrefix.size() + tail.size() && head.ends_with(tail)) return side;  // they share a '_'
-    }
-    return std::nullopt;
+    constexpr std::string_view kKeys = "cache_k_l", kValues = "cache_v_l";
+    const bool key = name.starts_with(kKeys);
+    if (!key && !name.starts_with(kValues)) return std::nullopt;
+    const std::string_view layer = name.substr(kKeys.size());
+    const bool number = !layer.empty() && std::all_of(layer.begin(), layer.end(), [](unsigned char c) { return std::isdigit(c); });
+    if (!number) return std::nullopt;
+    return key ? Side::kKey : Side::kValue;
 }
 
 // Of a name that side_of_name knows.
@@ -56,9 +52,8 @@ const ggml_tensor* root_of(const ggml_tensor* tensor) {
 }
 
 std::optional<Side> kv_side(const ggml_tensor* root) {
-    if (!may_be_kv(root)) return std::nullopt;
     if (root->view_src || root->op != GGML_OP_NONE) return std::nullopt;
-    if (root->type != GGML_TYPE_F16 && root->type != GGML_TYPE_BF16 && root->type != GGML_TYPE_F32) return std::nullopt;
+    if (root->type != GGML_TYPE_F16 && root->type != GGML_TYPE_BF16) return std::nullopt;
     const std::optional<Side> side = side_of_name(root->name);
     if (!side || root->ne[3] != 1 || !ggml_is_contiguous(root)) return std::nullopt;
     return PackedLayout::create(*side, kMinBits, root->ne[0], root->ne[1], root->ne[2]).ok() ? side : std::nullopt;

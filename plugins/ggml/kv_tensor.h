@@ -18,11 +18,12 @@ namespace tq::plugin {
 // The tensor that a view (of a view ...) looks into.
 const ggml_tensor* root_of(const ggml_tensor* tensor);
 
-// Whether a root tensor is one that we pack, by name (cache_k_l<i>, cache_<tag>_v_l<i>), shape and type; and which side.
+// Whether a root tensor in one of our buffers is one that we pack, by name (cache_k_l<i>, cache_v_l<i>), shape and type; and
+// which side. Only before memory is allocated does this decide: afterwards the buffer knows (kv_tensor_of).
 std::optional<Side> kv_side(const ggml_tensor* root);
 
-// A quick look first: if false, kv_side has no answer either.
-inline bool may_be_kv(const ggml_tensor* root) { return std::memcmp(root->name, "cache_", 6) == 0; }
+// llama.cpp names the tensors of all its caches so, and no weight.
+inline bool has_cache_name(const ggml_tensor* root) { return std::memcmp(root->name, "cache_", 6) == 0; }
 
 class KvTensor {
 public:
@@ -74,7 +75,8 @@ public:
     // For what is computed from the rows of a block and goes back to their cells (context shifts): exact rows where there are
     // some. rows: kBlockCells rows, some unused where the stream ends in the block. Different threads may do different blocks.
     void load_block(int64_t block, float* rows);
-    // Stores the cells of the bits that are set. Where the block holds nothing else, centered keys get a new center.
+    // Stores the cells of the bits that are set. Where these are most of what the block holds, centered keys get their mean as
+    // the center, and what else it holds is coded again around it.
     void store_block(float* rows, int64_t block, uint64_t cells);
 
     // Nominal bytes [offset, offset + size) of the tensor; exact rows where there are some. What is written is as if it had
@@ -88,10 +90,15 @@ public:
     void forget_exact() { if (exact_) exact_->forget_all(); }
 
 private:
-    float* load_row(int64_t index, float* row);
+    struct RowRange {
+        int64_t begin, end;
+    };
+    // Those of rows [begin, end) that lie in a block.
+    RowRange rows_in_block(int64_t block, int64_t begin, int64_t end) const;
+    void load_rows(int64_t first, int64_t n, float* rows);
     void read_rows(uint8_t* bytes, int64_t first, int64_t n);
     void write_rows(const uint8_t* bytes, int64_t first, int64_t n);
-    void write_slice(const uint8_t* bytes, int64_t first, int64_t n, int slice);
+    void write_slice(const uint8_t* bytes, int64_t first, int64_t n, int slice, float* row);
     void adopt_exact(const uint8_t* bytes, int64_t first, int64_t n);
     void update_part(int64_t index, size_t begin, size_t size, const uint8_t* bytes);
     void copy_centers(int64_t from, int64_t to, int64_t n);

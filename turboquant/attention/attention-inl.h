@@ -200,7 +200,9 @@ struct Kernels {
         while (live) {
             const int first = std::countr_zero(live), span = 32 - std::countl_zero(live) - first;
             const int batches = (span + limit - 1) / limit, n = (span + batches - 1) / batches;   // even shares
-            unrolled<limit>([&](auto i) TQ_LAMBDA { if (n == i + 1) fn(std::integral_constant<int, i + 1>(), first); });
+            [&]<int... i>(std::integer_sequence<int, i...>) TQ_LAMBDA {
+                ((n == i + 1 ? fn(std::integral_constant<int, i + 1>(), first) : void()), ...);
+            }(std::make_integer_sequence<int, limit>());
             live = first + n < 32 ? live >> (first + n) << (first + n) : 0;
         }
     }

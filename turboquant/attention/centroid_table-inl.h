@@ -138,6 +138,61 @@ constexpr int table_of_unit(int source, int unit) {
     return first;
 }
 
+// How one part of an index is read.
+struct PartRead {
+    int offset;        // of the vector that has it, in half tile 0
+    int half_stride;   // from there to that of half tile 1
+    bool first_use;    // of this vector, by this half tile
+    int shift;         // to the right, from where it lies to where it is wanted
+    int before;        // bits of the index that the parts before it fill
+};
+
+// What a kernel does for one unit of a half tile. The units' are values in a table, not template arguments: a loop over it costs
+// the compiler one body, which it unrolls late, when everything else is done.
+struct UnitReads {
+    PartRead part[4];
+    PartRead selector;   // the plane that has the fifth bit of split look-ups
+    int selector_bit;
+    int pair;            // which vector of TrellisPath
+    int table;           // whose table it shares
+};
+
+template <class Ops>
+constexpr PartRead part_read(int source, int unit, int plane_index) {
+    const CodePlane plane = code_planes(bits_of(source), is_trellis(source)).plane[plane_index];
+    return {plane.byte_offset + 64 * plane.vector_of(unit), 64 * (kHalfTileUnits / plane.units),
+            unit % plane.units == 0 && !(shares_vectors(source) && plane_index > 0), 0, 0};
+}
+
+template <class Ops>
+constexpr UnitReads unit_reads(int source, int unit) {
+    UnitReads reads{};
+    const IndexParts parts = index_parts<Ops>(source, unit);
+    for (int i = 0; i < parts.count; ++i) {
+        reads.part[i] = part_read<Ops>(source, unit, i);
+        reads.part[i].shift = parts.part[i].from - parts.part[i].to;
+        reads.part[i].before = parts.bits_before(i);
+    }
+    if (parts.selector >= 0) reads.selector = part_read<Ops>(source, unit, parts.selector);
+    reads.selector_bit = parts.selector_bit;
+    reads.pair = is_trellis(source) ? pair_vector(source, unit) : 0;
+    reads.table = table_of_unit<Ops>(source, unit);
+    return reads;
+}
+
+template <class Ops, int source>
+struct HalfTileReads {
+    static constexpr int n_parts = index_parts<Ops>(source, 0).count;   // the same for all units
+    struct Units {
+        UnitReads unit[kHalfTileUnits];
+    };
+    static constexpr Units units = [] {
+        Units all{};
+        for (int unit = 0; unit < kHalfTileUnits; ++unit) all.unit[unit] = unit_reads<Ops>(source, unit);
+        return all;
+    }();
+};
+
 // Centroids + bias by index: one table of 128 bytes, repeated so that nothing above an index matters; or for each unit of a half
 // tile, if it needs its own, one of 64 (anywhere) or two of 16 (split).
 struct CentroidTable {

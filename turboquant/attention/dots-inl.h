@@ -52,39 +52,53 @@ struct DotKernels {
     static TQ_INLINE void dots_of_cells(const Block& block, const Queries& queries, int row, int half, float* out) {
         constexpr int halves = vectors == 4 ? 2 : 1;
         F sums[n][vectors];
-        unrolled<n * vectors>([&](auto i) TQ_LAMBDA {
-            sums[i / vectors][i % vectors] = Ops::set1(queries.centers[queries.center_stride * (row + i / vectors)]);
-        });
+        TQ_UNROLL
+        for (int r = 0; r < n; ++r) {
+            TQ_UNROLL
+            for (int v = 0; v < vectors; ++v) sums[r][v] = Ops::set1(queries.centers[queries.center_stride * (row + r)]);
+        }
         const HeadTiles& head = *block.head;
         for (int s = 0; s < head.segments.count; ++s) {
             const Segment& segment = head.segments.at[s];
             I acc[n][vectors];
             typename Decoder::template PathReader<source, Side::kKey> readers[halves];
-            unrolled<halves>([&](auto h) TQ_LAMBDA { readers[h] = {block.tiles[segment.first_step].at(block.index), segment, half + h}; });
+            TQ_UNROLL
+            for (int h = 0; h < halves; ++h) readers[h] = {block.tiles[segment.first_step].at(block.index), segment, half + h};
             const int32_t* bias = queries.bias + kMaxTileRows * s + row;
-            unrolled<n * vectors>([&](auto i) TQ_LAMBDA { acc[i / vectors][i % vectors] = Ops::set1_int(bias[i / vectors]); });
+            TQ_UNROLL
+            for (int r = 0; r < n; ++r) {
+                TQ_UNROLL
+                for (int v = 0; v < vectors; ++v) acc[r][v] = Ops::set1_int(bias[r]);
+            }
             for (int step = segment.first_step; step < segment.first_step + segment.n_steps; ++step) {
                 const uint8_t* tile = block.tiles[step].at(block.index);
                 const size_t ahead = block.tiles[step].ahead();
                 const int32_t* q = queries.words + kMaxTileRows * 4 * step + row;
                 typename Decoder::template Path<source> paths[halves];
-                unrolled<halves>([&](auto h) TQ_LAMBDA { paths[h] = readers[h].next(tile, ahead, half + h); });
-                unrolled<4 * vectors>([&](auto i) TQ_LAMBDA {
-                    constexpr int quad = i / vectors, v = i % vectors, unit = 4 * (first + v) + quad;
-                    const B keys = Decoder::template centroids<source, Ops::kKeyBias, unit % kHalfTileUnits>(
-                        tile, paths[unit / kHalfTileUnits], ahead, half + unit / kHalfTileUnits, head.table);
-                    unrolled<n>([&](auto r) TQ_LAMBDA { acc[r][v] = Ops::dot_key(acc[r][v], keys, q[kMaxTileRows * quad + r]); });
-                });
+                TQ_UNROLL
+                for (int h = 0; h < halves; ++h) paths[h] = readers[h].next(tile, ahead, half + h);
+                TQ_UNROLL
+                for (int i = 0; i < 4 * vectors; ++i) {
+                    const int quad = i / vectors, v = i % vectors, unit = 4 * (first + v) + quad, h = unit / kHalfTileUnits;
+                    const B keys = Decoder::template centroids<source, Ops::kKeyBias>(unit % kHalfTileUnits, tile, paths[h], ahead, half + h,
+                                                                                      head.table);
+                    TQ_UNROLL
+                    for (int r = 0; r < n; ++r) acc[r][v] = Ops::dot_key(acc[r][v], keys, q[kMaxTileRows * quad + r]);
+                }
             }
             const uint8_t* scales = head.scales[s].at(block.index) + 32 * half + 16 * first;
-            unrolled<vectors>([&](auto v) TQ_LAMBDA {
+            TQ_UNROLL
+            for (int v = 0; v < vectors; ++v) {
                 const F scale = Ops::load_scale(scales + 16 * v);
-                unrolled<n>([&](auto r) TQ_LAMBDA { sums[r][v] = Ops::fma(Ops::to_float(acc[r][v]), scale, sums[r][v]); });
-            });
+                TQ_UNROLL
+                for (int r = 0; r < n; ++r) sums[r][v] = Ops::fma(Ops::to_float(acc[r][v]), scale, sums[r][v]);
+            }
         }
-        unrolled<n * vectors>([&](auto i) TQ_LAMBDA {
-            Ops::store(out + kSpanCells * (i / vectors) + 32 * half + 16 * (first + i % vectors), sums[i / vectors][i % vectors]);
-        });
+        TQ_UNROLL
+        for (int r = 0; r < n; ++r) {
+            TQ_UNROLL
+            for (int v = 0; v < vectors; ++v) Ops::store(out + kSpanCells * r + 32 * half + 16 * (first + v), sums[r][v]);
+        }
     }
 
     template <int source, int n>
@@ -114,32 +128,40 @@ struct DotKernels {
     static TQ_INLINE void sums_of_steps(const Block& block, int step, ValuePaths<source>& readers, const uint8_t* weights, const float* unit,
                                         float* out, size_t stride) {
         I acc[n][digits][steps];
-        unrolled<n * digits * steps>([&](auto i) TQ_LAMBDA { acc[i / (digits * steps)][i / steps % digits][i % steps] = Ops::set1_int(0); });
+        TQ_UNROLL
+        for (int i = 0; i < n * digits * steps; ++i) acc[i / (digits * steps)][i / steps % digits][i % steps] = Ops::set1_int(0);
         const uint8_t* tiles[steps];
         const size_t ahead = block.tiles[step].ahead();   // the same in the whole segment
-        unrolled<steps>([&](auto s) TQ_LAMBDA { tiles[s] = block.tiles[step + s].at(block.index); });
+        TQ_UNROLL
+        for (int s = 0; s < steps; ++s) tiles[s] = block.tiles[step + s].at(block.index);
         for (int half = 0; half < 2; ++half, weights += 4 * kHalfTileUnits) {
             typename Decoder::template Path<source> paths[steps];
-            unrolled<steps>([&](auto s) TQ_LAMBDA { paths[s] = readers[half].next(tiles[s], ahead, half); });
-            unrolled<kHalfTileUnits>([&](auto quad) TQ_LAMBDA {
+            TQ_UNROLL
+            for (int s = 0; s < steps; ++s) paths[s] = readers[half].next(tiles[s], ahead, half);
+            TQ_UNROLL
+            for (int quad = 0; quad < kHalfTileUnits; ++quad) {
                 B values[steps];
-                unrolled<steps>([&](auto s) TQ_LAMBDA {
-                    values[s] = Decoder::template centroids<source, 0, quad>(tiles[s], paths[s], ahead, half, block.head->table);
-                });
-                unrolled<n * digits * steps>([&](auto i) TQ_LAMBDA {
-                    constexpr int r = i / (digits * steps), d = i / steps % digits, s = i % steps;
+                TQ_UNROLL
+                for (int s = 0; s < steps; ++s) {
+                    values[s] = Decoder::template centroids<source, 0>(quad, tiles[s], paths[s], ahead, half, block.head->table);
+                }
+                TQ_UNROLL
+                for (int i = 0; i < n * digits * steps; ++i) {
+                    const int r = i / (digits * steps), d = i / steps % digits, s = i % steps;
                     acc[r][d][s] = Ops::dot_value(acc[r][d][s], four_bytes(weights + kRowWeights * r + kBlockCells * d + 4 * quad), values[s]);
-                });
-            });
+                }
+            }
         }
-        unrolled<n>([&](auto r) TQ_LAMBDA {
+        TQ_UNROLL
+        for (int r = 0; r < n; ++r) {
             float* target = out + stride * r + kStepDims * step;
-            unrolled<steps>([&](auto s) TQ_LAMBDA {
+            TQ_UNROLL
+            for (int s = 0; s < steps; ++s) {
                 F sum = Ops::to_float(acc[r][0][s]);
                 if constexpr (digits == 2) sum = Ops::fma(sum, Ops::set1(128.0f), Ops::to_float(acc[r][1][s]));
                 Ops::store(target + 16 * s, Ops::fma(sum, Ops::set1(unit[r]), Ops::load(target + 16 * s)));
-            });
-        });
+            }
+        }
     }
 
     // One segment of the head. out: row 0 of the batch, rows `stride` floats apart.

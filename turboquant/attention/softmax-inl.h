@@ -152,20 +152,23 @@ private:
     template <int n>
     static TQ_INLINE F logits(float softcap, float* x, const float* logit_scale, const SpanMasks& masks, int row) {
         F largest[kSoftmaxRows];
-        unrolled<kSoftmaxRows>([&](auto r) TQ_LAMBDA { largest[r] = Ops::set1(-kInfinity); });
+        TQ_UNROLL
+        for (int r = 0; r < kSoftmaxRows; ++r) largest[r] = Ops::set1(-kInfinity);
         for (int b = 0; b < masks.n_blocks; ++b, x += kBlockCells) {
-            unrolled<n>([&](auto r) TQ_LAMBDA {
+            TQ_UNROLL
+            for (int r = 0; r < n; ++r) {
                 const float* mask = masks.of_block[b][row + r];
                 F logits[4];
-                unrolled<4>([&](auto v) TQ_LAMBDA {
+                TQ_UNROLL
+                for (int v = 0; v < 4; ++v) {
                     float* target = x + kSpanCells * r + 16 * v;
                     // What was not computed for a row that attends to nothing here may be anything.
                     logits[v] = mask == kFullyMasked.logits ? Ops::set1(-kInfinity)
                                                             : finish_logit(softcap, Ops::load(target), logit_scale[r], Ops::load(mask + 16 * v));
                     Ops::store(target, logits[v]);
-                });
+                }
                 largest[r] = Ops::max(largest[r], max4(logits));
-            });
+            }
         }
         return one_lane_a_row<n>(largest, -kInfinity, Ops::reduce_max_4);
     }
@@ -174,17 +177,20 @@ private:
     template <int n>
     static TQ_INLINE F exponentials(float* x, const float* tops, int n_blocks) {
         F sums[kSoftmaxRows];
-        unrolled<kSoftmaxRows>([&](auto r) TQ_LAMBDA { sums[r] = Ops::set1(0); });
+        TQ_UNROLL
+        for (int r = 0; r < kSoftmaxRows; ++r) sums[r] = Ops::set1(0);
         for (int b = 0; b < n_blocks; ++b, x += kBlockCells) {
-            unrolled<n>([&](auto r) TQ_LAMBDA {
+            TQ_UNROLL
+            for (int r = 0; r < n; ++r) {
                 F p[4];
-                unrolled<4>([&](auto v) TQ_LAMBDA {
+                TQ_UNROLL
+                for (int v = 0; v < 4; ++v) {
                     float* target = x + kSpanCells * r + 16 * v;
                     p[v] = exp2(Ops::sub(Ops::load(target), Ops::set1(tops[r])));
                     Ops::store(target, p[v]);
-                });
+                }
                 sums[r] = Ops::add(sums[r], Ops::add(Ops::add(p[0], p[1]), Ops::add(p[2], p[3])));
-            });
+            }
         }
         return one_lane_a_row<n>(sums, 0.0f, Ops::reduce_add_4);
     }
@@ -193,42 +199,49 @@ private:
     template <int n>
     static TQ_INLINE F largest_weights(const float* p, const uint8_t* value_scales) {
         F largest[kSoftmaxRows], scales[4];
-        unrolled<4>([&](auto v) TQ_LAMBDA { scales[v] = Ops::load_scale(value_scales + 16 * v); });
-        unrolled<kSoftmaxRows>([&](auto r) TQ_LAMBDA {
-            if constexpr (r >= n) {
+        TQ_UNROLL
+        for (int v = 0; v < 4; ++v) scales[v] = Ops::load_scale(value_scales + 16 * v);
+        TQ_UNROLL
+        for (int r = 0; r < kSoftmaxRows; ++r) {
+            if (r >= n) {
                 largest[r] = largest[0];
             } else {
                 F w[4];
-                unrolled<4>([&](auto v) TQ_LAMBDA { w[v] = Ops::mul(Ops::load(p + kSpanCells * r + 16 * v), scales[v]); });
+                TQ_UNROLL
+                for (int v = 0; v < 4; ++v) w[v] = Ops::mul(Ops::load(p + kSpanCells * r + 16 * v), scales[v]);
                 largest[r] = max4(w);
             }
-        });
+        }
         return one_lane_a_row<n>(largest, 0.0f, Ops::reduce_max_4);
     }
 
     template <int n, int digits>
     static TQ_INLINE void round_weights(const float* p, const uint8_t* value_scales, const float* inverse, uint8_t* weights) {
         F scales[4];
-        unrolled<4>([&](auto v) TQ_LAMBDA { scales[v] = Ops::load_scale(value_scales + 16 * v); });
-        unrolled<n>([&](auto r) TQ_LAMBDA {
+        TQ_UNROLL
+        for (int v = 0; v < 4; ++v) scales[v] = Ops::load_scale(value_scales + 16 * v);
+        TQ_UNROLL
+        for (int r = 0; r < n; ++r) {
             I integer[4];
-            unrolled<4>([&](auto v) TQ_LAMBDA {
+            TQ_UNROLL
+            for (int v = 0; v < 4; ++v) {
                 const F w = Ops::mul(Ops::load(p + kSpanCells * r + 16 * v), scales[v]);
                 integer[v] = Ops::round_to_int(Ops::fma(w, Ops::set1(inverse[r]), Ops::load(kDither.offset + 16 * v)));
-            });
+            }
             uint8_t* out = weights + kRowWeights * r;
             if constexpr (digits == 1) {
                 Ops::store_bytes_4(out, integer);
             } else {
                 I high[4], low[4];
-                unrolled<4>([&](auto v) TQ_LAMBDA {
+                TQ_UNROLL
+                for (int v = 0; v < 4; ++v) {
                     high[v] = Ops::template shift_right_int<7>(integer[v]);
                     low[v] = Ops::and_int(integer[v], 127);
-                });
+                }
                 Ops::store_bytes_4(out, high);
                 Ops::store_bytes_4(out + kBlockCells, low);
             }
-        });
+        }
     }
 };
 

@@ -15,14 +15,6 @@ inline constexpr int kMaxSegments = 40;   // (head, group) intersections of one 
 inline constexpr int kMaxSteps = kMaxHeadDim / kStepDims;
 inline constexpr int kPrefetchBlocks = 2; // ahead of the block at hand
 
-// fn(0), fn(1), ... with constants, so that arrays indexed by them live in registers.
-template <int n, class Fn>
-TQ_INLINE void unrolled(Fn fn) {
-    [&]<int... i>(std::integer_sequence<int, i...>) TQ_LAMBDA {
-        (fn(std::integral_constant<int, i>()), ...);
-    }(std::make_integer_sequence<int, n>());
-}
-
 // The part of one head that shares a scale: whole steps. Heads and groups need not be aligned to each other.
 struct Segment {
     int first_step;   // in the head
@@ -102,14 +94,11 @@ struct TileDecoder {
 
     // Half tiles of 8 units are what kernels loop over: every plane's half is a whole number of vectors.
 
-    // The vector of a plane that has the unit's bits. Every line of the tile is prefetched `ahead` bytes further when it is
-    // first used: evenly spread over the arithmetic, in as many streams as there are.
-    template <int source, int unit, int plane_index>
-    static TQ_INLINE B plane_vector(const uint8_t* tile, size_t ahead, int half) {
-        constexpr CodePlane plane = code_planes(bits_of(source), is_trellis(source)).plane[plane_index];
-        constexpr bool first_use = unit % plane.units == 0 && !(shares_vectors(source) && plane_index > 0);
-        const uint8_t* line = tile + plane.byte_offset + 64 * (kHalfTileUnits / plane.units * half + plane.vector_of(unit));
-        if constexpr (first_use) prefetch(line + ahead);
+    // The vector that has a part's bits. Every line of the tile is prefetched `ahead` bytes further when it is first used: evenly
+    // spread over the arithmetic, in as many streams as there are.
+    static TQ_INLINE B part_vector(const PartRead& part, const uint8_t* tile, size_t ahead, int half) {
+        const uint8_t* line = tile + part.offset + part.half_stride * half;
+        if (part.first_use) prefetch(line + ahead);
         return Ops::load_bytes(line);
     }
 
@@ -128,12 +117,12 @@ struct TileDecoder {
         constexpr CodePlane plane = path_plane(source);
         constexpr int vectors = kHalfTileUnits / plane.units;
         const uint8_t* line = tile + plane.byte_offset + 64 * vectors * half;
-        B bits = Ops::template shift_bits<plane.first_bit>(Ops::load_bytes(line));
-        unrolled<vectors - 1>([&](auto i) TQ_LAMBDA {
-            constexpr int first_unit = plane.units * (i + 1);
-            const B next = Ops::template shift_bits<plane.first_bit - first_unit>(Ops::load_bytes(line + 64 * (i + 1)));
-            bits = Ops::template select_bits<(1 << first_unit) - 1>(bits, next);
-        });
+        B bits = Ops::shift_bits(Ops::load_bytes(line), plane.first_bit);
+        TQ_UNROLL
+        for (int i = 1; i < vectors; ++i) {
+            const B next = Ops::shift_bits(Ops::load_bytes(line + 64 * i), plane.first_bit - plane.units * i);
+            bits = Ops::select_bits((1 << plane.units * i) - 1, bits, next);
+        }
         return bits;
     }
 
@@ -168,7 +157,7 @@ struct TileDecoder {
                 return pairs_of(Ops::xor_bytes(u, Ops::template next_lanes<1>(u, before), Ops::template next_lanes<3>(u, before)),
                                 Ops::template next_lanes<2>(u, before));
             } else {   // a lane's bytes are; before the first come those of the unit before, of the step before for units 0 and 4
-                const B unit_before = Ops::template select_bits<0xee>(Ops::template shift_bits<-1>(u), Ops::template shift_bits<3>(before));
+                const B unit_before = Ops::select_bits(0xee, Ops::shift_bits(u, -1), Ops::shift_bits(before, 3));
                 return pairs_of(Ops::xor_bytes(u, Ops::template next_bytes<1>(u, unit_before), Ops::template next_bytes<3>(u, unit_before)),
                                 Ops::template next_bytes<2>(u, unit_before));
             }
@@ -176,8 +165,7 @@ struct TileDecoder {
 
         static TQ_INLINE TrellisPath pairs_of(B w, B s) {
             constexpr int gap = pair_gap(source), mask = gap == 1 ? 0x55 : 0x33;
-            return {{Ops::template select_bits<mask>(w, Ops::template shift_bits<-gap>(s)),
-                     Ops::template select_bits<mask>(Ops::template shift_bits<gap>(w), s)}};
+            return {{Ops::select_bits(mask, w, Ops::shift_bits(s, -gap)), Ops::select_bits(mask, Ops::shift_bits(w, gap), s)}};
         }
 
         [[no_unique_address]] std::conditional_t<is_trellis(source), B, NoPath> before_;
@@ -186,44 +174,42 @@ struct TileDecoder {
     // ---- centroids
 
     // One part of the indices, where it is wanted, with anything around it.
-    template <int source, int unit, int i>
-    static TQ_INLINE B index_part(const uint8_t* tile, const Path<source>& path, size_t ahead, int half) {
-        constexpr IndexParts parts = index_parts<Ops>(source, unit);
-        constexpr IndexPart part = parts.part[i];
-        if constexpr (is_trellis(source) && i == parts.count - 1) {
-            return Ops::template shift_bits<part.from - part.to>(path.pairs[pair_vector(source, unit)]);
-        } else {
-            return Ops::template shift_bits<part.from - part.to>(plane_vector<source, unit, i>(tile, ahead, half));
+    template <int source>
+    static TQ_INLINE B index_part(const UnitReads& unit, int i, const uint8_t* tile, const Path<source>& path, size_t ahead, int half) {
+        if constexpr (is_trellis(source)) {
+            if (i == HalfTileReads<Ops, source>::n_parts - 1) return Ops::shift_bits(path.pairs[unit.pair], unit.part[i].shift);
         }
+        return Ops::shift_bits(part_vector(unit.part[i], tile, ahead, half), unit.part[i].shift);
     }
 
-    template <int source, int unit>
-    static TQ_INLINE B indices(const uint8_t* tile, const Path<source>& path, size_t ahead, int half) {
-        constexpr IndexParts parts = index_parts<Ops>(source, unit);
-        B index = index_part<source, unit, 0>(tile, path, ahead, half);
-        unrolled<parts.count - 1>([&](auto i) TQ_LAMBDA {
-            index = Ops::template select_bits<parts.bits_before(i + 1)>(index, index_part<source, unit, i + 1>(tile, path, ahead, half));
-        });
+    template <int source>
+    static TQ_INLINE B indices(const UnitReads& unit, const uint8_t* tile, const Path<source>& path, size_t ahead, int half) {
+        B index = index_part<source>(unit, 0, tile, path, ahead, half);
+        TQ_UNROLL
+        for (int i = 1; i < HalfTileReads<Ops, source>::n_parts; ++i) {
+            index = Ops::select_bits(unit.part[i].before, index, index_part<source>(unit, i, tile, path, ahead, half));
+        }
         return index;
     }
 
-    // 64 centroids + bias (0 or 128) of unit 0..7 of a half tile.
-    template <int source, int bias, int unit>
-    static TQ_INLINE B centroids(const uint8_t* tile, const Path<source>& path, size_t ahead, int half, const CentroidTable* table) {
+    // 64 centroids + bias (0 or 128) of unit 0..7 of a half tile: a constant once the loop around it is unrolled.
+    template <int source, int bias>
+    static TQ_INLINE B centroids(int unit, const uint8_t* tile, const Path<source>& path, size_t ahead, int half, const CentroidTable* table) {
         if constexpr (source == kDecoded) {
             return Ops::load_bytes(tile + 64 * (kHalfTileUnits * half + unit));
-        } else if constexpr (source == kMaxBits) {   // the code is 128 + value
-            const B value = plane_vector<source, unit, 0>(tile, ahead, half);
-            return bias == 128 ? value : Ops::xor_bytes(value, 0x80);
-        } else if constexpr (anywhere<Ops>(source)) {
-            return Ops::template lookup_bytes<kAnywhereBits>(table->bytes[table_of_unit<Ops>(source, unit)],
-                                                             indices<source, unit>(tile, path, ahead, half));
-        } else if constexpr (split<Ops>(source)) {
-            constexpr IndexParts parts = index_parts<Ops>(source, unit);
-            const B index = indices<source, unit>(tile, path, ahead, half), selector = plane_vector<source, unit, parts.selector>(tile, ahead, half);
-            return Ops::template lookup_split<parts.selector_bit>(table->bytes[table_of_unit<Ops>(source, unit)], index, selector);
         } else {
-            return Ops::template lookup_bytes<index_bits(source)>(table->bytes[0], indices<source, unit>(tile, path, ahead, half));
+            const UnitReads& reads = HalfTileReads<Ops, source>::units.unit[unit];
+            if constexpr (source == kMaxBits) {   // the code is 128 + value
+                const B value = part_vector(reads.part[0], tile, ahead, half);
+                return bias == 128 ? value : Ops::xor_bytes(value, 0x80);
+            } else if constexpr (anywhere<Ops>(source)) {
+                return Ops::template lookup_bytes<kAnywhereBits>(table->bytes[reads.table], indices<source>(reads, tile, path, ahead, half));
+            } else if constexpr (split<Ops>(source)) {
+                const B index = indices<source>(reads, tile, path, ahead, half), selector = part_vector(reads.selector, tile, ahead, half);
+                return Ops::lookup_split(table->bytes[reads.table], index, selector, reads.selector_bit);
+            } else {
+                return Ops::template lookup_bytes<index_bits(source)>(table->bytes[0], indices<source>(reads, tile, path, ahead, half));
+            }
         }
     }
 
@@ -236,10 +222,11 @@ struct TileDecoder {
                 const uint8_t* tile = tiles[step].at(block);
                 const size_t ahead = tiles[step].ahead();
                 const Path<source> path = reader.next(tile, ahead, half);
-                unrolled<kHalfTileUnits>([&](auto unit) TQ_LAMBDA {
+                TQ_UNROLL
+                for (int unit = 0; unit < kHalfTileUnits; ++unit) {
                     Ops::store_bytes(static_cast<void*>(out + kTileValues * step + 64 * unit),
-                                     centroids<source, bias, unit>(tile, path, ahead, half, head.table));
-                });
+                                     centroids<source, bias>(unit, tile, path, ahead, half, head.table));
+                }
             }
         }
     }

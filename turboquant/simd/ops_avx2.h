@@ -155,12 +155,8 @@ struct OpsAvx2 {
         _mm256_storeu_si256(v, a.lo);
         _mm256_storeu_si256(v + 1, a.hi);
     }
-    template <int n> static TQ_INLINE B shift_bits(B a) {
-        if constexpr (n == 0) return a;
-        else if constexpr (n > 0) return {_mm256_srli_epi16(a.lo, n), _mm256_srli_epi16(a.hi, n)};
-        else return {_mm256_slli_epi16(a.lo, -n), _mm256_slli_epi16(a.hi, -n)};
-    }
-    template <int bits> static TQ_INLINE B select_bits(B a, B b) {
+    static TQ_INLINE B shift_bits(B a, int n) { return {shift_words(a.lo, n), shift_words(a.hi, n)}; }
+    static TQ_INLINE B select_bits(int bits, B a, B b) {
         const __m256i mask = _mm256_set1_epi8(static_cast<char>(bits));
         return {_mm256_or_si256(_mm256_and_si256(mask, a.lo), _mm256_andnot_si256(mask, b.lo)),
                 _mm256_or_si256(_mm256_and_si256(mask, a.hi), _mm256_andnot_si256(mask, b.hi))};
@@ -199,9 +195,9 @@ struct OpsAvx2 {
         }
     }
 
-    template <int bit> static TQ_INLINE B lookup_split(const uint8_t* table, B indices, B selector) {
+    static TQ_INLINE B lookup_split(const uint8_t* table, B indices, B selector, int bit) {
         const __m256i first = load_table(table), second = load_table(table + 16), mask = _mm256_set1_epi8(15);
-        const B top = shift_bits<bit - 7>(selector);
+        const B top = shift_bits(selector, bit - 7);
         const __m256i lo = _mm256_and_si256(indices.lo, mask), hi = _mm256_and_si256(indices.hi, mask);
         return {_mm256_blendv_epi8(_mm256_shuffle_epi8(first, lo), _mm256_shuffle_epi8(second, lo), top.lo),
                 _mm256_blendv_epi8(_mm256_shuffle_epi8(first, hi), _mm256_shuffle_epi8(second, hi), top.hi)};
@@ -219,6 +215,12 @@ struct OpsAvx2 {
     }
 
 private:
+    using Words = uint16_t __attribute__((vector_size(32)));
+    // The intrinsics want constants where this is compiled, operators only where it runs fast.
+    static TQ_INLINE __m256i shift_words(__m256i a, int n) {
+        const auto words = reinterpret_cast<Words>(a);
+        return n == 0 ? a : reinterpret_cast<__m256i>(n > 0 ? words >> n : words << -n);
+    }
     template <int n> static TQ_INLINE __m256i next_lanes(__m256i a, __m256i b) {
         return _mm256_alignr_epi8(a, _mm256_permute2x128_si256(b, a, 0x21), 16 - 4 * n);
     }

@@ -119,12 +119,11 @@ struct OpsAvx512 {
 
     static TQ_INLINE B load_bytes(const void* p) { return {_mm512_loadu_si512(p)}; }
     static TQ_INLINE void store_bytes(void* p, B a) { _mm512_storeu_si512(p, a.v); }
-    template <int n> static TQ_INLINE B shift_bits(B a) {
-        if constexpr (n == 0) return a;
-        else if constexpr (n > 0) return {_mm512_srli_epi16(a.v, n)};
-        else return {_mm512_slli_epi16(a.v, -n)};
+    static TQ_INLINE B shift_bits(B a, int n) {   // as in ops_avx2.h
+        const auto words = reinterpret_cast<Words>(a.v);
+        return n == 0 ? a : B{reinterpret_cast<__m512i>(n > 0 ? words >> n : words << -n)};
     }
-    template <int mask> static TQ_INLINE B select_bits(B a, B b) {
+    static TQ_INLINE B select_bits(int mask, B a, B b) {
         // b, mostly a temporary, is what the instruction overwrites: the mask would have to be copied first.
         return {_mm512_ternarylogic_epi32(b.v, a.v, _mm512_set1_epi8(static_cast<char>(mask)), 0xd8)};
     }
@@ -137,7 +136,7 @@ struct OpsAvx512 {
     template <int bits> static TQ_INLINE B lookup_bytes(const uint8_t* table, B indices) {
         return {lookup<bits>(table, _mm512_and_si512(indices.v, _mm512_set1_epi8((1 << bits) - 1)))};
     }
-    template <int bit> static TQ_INLINE B lookup_split(const uint8_t* table, B indices, B selector) {
+    static TQ_INLINE B lookup_split(const uint8_t* table, B indices, B selector, int bit) {
         const __mmask64 second = _mm512_test_epi8_mask(selector.v, _mm512_set1_epi8(static_cast<char>(1 << bit)));
         const __m512i low = _mm512_and_si512(indices.v, _mm512_set1_epi8(15));
         return {_mm512_mask_shuffle_epi8(lookup<4>(table, low), second, load_table(table + 16), low)};
@@ -152,6 +151,7 @@ struct OpsAvx512 {
     static TQ_INLINE I dot_value(I acc, int32_t weight, B value) { return dot(acc, _mm512_set1_epi32(weight), value.v); }
 
 private:
+    using Words = uint16_t __attribute__((vector_size(64)));
     // The tree of reduce_add for four vectors at once: lanes 8 apart, then 4, 2, 1.
     template <class Combine>
     static TQ_INLINE void reduce_4(const F (&rows)[4], float* out, Combine combine) {

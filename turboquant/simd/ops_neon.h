@@ -131,13 +131,14 @@ struct OpsNeon {
         vst1q_u8(v + 32, x.c);
         vst1q_u8(v + 48, x.d);
     }
-    template <int n> static TQ_INLINE B shift_bits(B x) {
-        if constexpr (n == 0) return x;
-        else if constexpr (n > 0) return {vshrq_n_u8(x.a, n), vshrq_n_u8(x.b, n), vshrq_n_u8(x.c, n), vshrq_n_u8(x.d, n)};
-        else return {vshlq_n_u8(x.a, -n), vshlq_n_u8(x.b, -n), vshlq_n_u8(x.c, -n), vshlq_n_u8(x.d, -n)};
+    // The intrinsics want constants where this is compiled, operators only where it runs fast.
+    static TQ_INLINE B shift_bits(B x, int n) {
+        if (n == 0) return x;
+        if (n > 0) return {x.a >> n, x.b >> n, x.c >> n, x.d >> n};
+        return {x.a << -n, x.b << -n, x.c << -n, x.d << -n};
     }
-    template <int bits> static TQ_INLINE B select_bits(B x, B y) {
-        const uint8x16_t mask = vdupq_n_u8(bits);
+    static TQ_INLINE B select_bits(int bits, B x, B y) {
+        const uint8x16_t mask = vdupq_n_u8(static_cast<uint8_t>(bits));
         return {vbslq_u8(mask, x.a, y.a), vbslq_u8(mask, x.b, y.b), vbslq_u8(mask, x.c, y.c), vbslq_u8(mask, x.d, y.d)};
     }
     static TQ_INLINE B xor_bytes(B x, B y, B z) {
@@ -161,9 +162,9 @@ struct OpsNeon {
                 lookup<bits>(table, vandq_u8(codes.c, mask)), lookup<bits>(table, vandq_u8(codes.d, mask))};
     }
 
-    template <int bit> static TQ_INLINE B lookup_split(const uint8_t* table, B indices, B selector) {
-        return {lookup_split<bit>(table, indices.a, selector.a), lookup_split<bit>(table, indices.b, selector.b),
-                lookup_split<bit>(table, indices.c, selector.c), lookup_split<bit>(table, indices.d, selector.d)};
+    static TQ_INLINE B lookup_split(const uint8_t* table, B indices, B selector, int bit) {
+        return {lookup_split(table, indices.a, selector.a, bit), lookup_split(table, indices.b, selector.b, bit),
+                lookup_split(table, indices.c, selector.c, bit), lookup_split(table, indices.d, selector.d, bit)};
     }
 
     static TQ_INLINE I dot_key(I acc, B key, int32_t query) { return dot(acc, key, vreinterpretq_s8_s32(vdupq_n_s32(query))); }
@@ -171,8 +172,8 @@ struct OpsNeon {
     static TQ_INLINE I dot_value(I acc, int32_t weight, B value) { return dot(acc, value, vreinterpretq_s8_s32(vdupq_n_s32(weight))); }
 
 private:
-    template <int bit> static TQ_INLINE uint8x16_t lookup_split(const uint8_t* table, uint8x16_t indices, uint8x16_t selector) {
-        const uint8x16_t low = vandq_u8(indices, vdupq_n_u8(15)), second = vtstq_u8(selector, vdupq_n_u8(1 << bit));
+    static TQ_INLINE uint8x16_t lookup_split(const uint8_t* table, uint8x16_t indices, uint8x16_t selector, int bit) {
+        const uint8x16_t low = vandq_u8(indices, vdupq_n_u8(15)), second = vtstq_u8(selector, vdupq_n_u8(static_cast<uint8_t>(1 << bit)));
         return vbslq_u8(second, vqtbl1q_u8(vld1q_u8(table + 16), low), vqtbl1q_u8(vld1q_u8(table), low));
     }
     template <int n> static TQ_INLINE uint8x16_t next_bytes(uint8x16_t x, uint8x16_t y) {

@@ -104,9 +104,9 @@ struct OpsScalar {
     static B load_bytes(const void* p) { B r; std::memcpy(&r, p, sizeof r); return r; }
     static void store_bytes(void* p, B a) { std::memcpy(p, &a, sizeof a); }
     // Each byte's bits moved right by n (left for negative n); what enters at the other end is unspecified.
-    template <int n> static B shift_bits(B a) { return map_bytes([&](int i) { return n >= 0 ? a.v[i] >> n : a.v[i] << -n; }); }
+    static B shift_bits(B a, int n) { return map_bytes([&](int i) { return n >= 0 ? a.v[i] >> n : a.v[i] << -n; }); }
     // Of each byte the bits of the mask from a, the others from b.
-    template <int mask> static B select_bits(B a, B b) {
+    static B select_bits(int mask, B a, B b) {
         return map_bytes([&](int i) { return (a.v[i] & mask) | (b.v[i] & ~mask); });
     }
     static B xor_bytes(B a, uint8_t x) { return map_bytes([&](int i) { return a.v[i] ^ x; }); }
@@ -123,7 +123,7 @@ struct OpsScalar {
     // 6 bits (with kIndexAnywhere, for fewer too) not.
     template <int bits> static B lookup_bytes(const uint8_t* table, B indices) { return map_bytes([&](int i) { return table[indices.v[i] & 127]; }); }
     // table[low 4 bits of the index] of the first 16 entries, or, where the selector's bit is set, of the second 16.
-    template <int bit> static B lookup_split(const uint8_t* table, B indices, B selector) {
+    static B lookup_split(const uint8_t* table, B indices, B selector, int bit) {
         return map_bytes([&](int i) { return table[16 * (selector.v[i] >> bit & 1) + (indices.v[i] & 15)]; });
     }
 
