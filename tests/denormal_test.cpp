@@ -1,5 +1,5 @@
-// Some hosts let their threads flush denormal floats to zero (-ffast-math sets it for a whole process). The bytes of a cache,
-// and what they decode to, must be the same there.
+// Some hosts let their threads flush denormal floats to zero (-ffast-math sets it for a whole process). The bytes of a
+// cache, and what they decode to, must be the same there.
 #include <gtest/gtest.h>
 
 #include "tests/support/packed_rows.h"
@@ -22,8 +22,12 @@ class FlushDenormals {
   private:
 #if defined(__SSE2__)
     static constexpr uint64_t kBits = 0x8040;  // FTZ and DAZ
-    static uint64_t get() { return _mm_getcsr(); }
-    static void set(uint64_t bits) { _mm_setcsr(static_cast<unsigned>(bits)); }
+    static uint64_t get() {
+        return _mm_getcsr();
+    }
+    static void set(uint64_t bits) {
+        _mm_setcsr(static_cast<unsigned>(bits));
+    }
 #elif defined(__aarch64__)
     static constexpr uint64_t kBits = uint64_t{1} << 24;  // FZ
     static uint64_t get() {
@@ -31,7 +35,9 @@ class FlushDenormals {
         asm volatile("mrs %0, fpcr" : "=r"(bits));
         return bits;
     }
-    static void set(uint64_t bits) { asm volatile("msr fpcr, %0" : : "r"(bits)); }
+    static void set(uint64_t bits) {
+        asm volatile("msr fpcr, %0" : : "r"(bits));
+    }
 #endif
     uint64_t before_;
 };
@@ -78,7 +84,8 @@ TEST(Denormals, FlushingThemChangesNoHalves) {
     for (int half = 0; half < 65536; ++half) {
         const float value = half_to_float(static_cast<uint16_t>(half));
         const FlushDenormals flush;
-        ASSERT_EQ(std::bit_cast<uint32_t>(half_to_float(static_cast<uint16_t>(half))), std::bit_cast<uint32_t>(value)) << half;
+        ASSERT_EQ(std::bit_cast<uint32_t>(half_to_float(static_cast<uint16_t>(half))), std::bit_cast<uint32_t>(value))
+            << half;
         if ((half & 0x7fff) <= 0x7c00) {
             ASSERT_EQ(float_to_half(value), half);
         }
