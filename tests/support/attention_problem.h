@@ -165,6 +165,12 @@ class AttentionProblem {
     void set_key(int64_t cell, const std::vector<float>& row) { keys_.encode(row, cell); }
     void set_value(int64_t cell, const std::vector<float>& row) { values_.encode(row, cell); }
 
+    void fill_with_any_bytes() {
+        for (Bytes* bytes : {&keys_.bytes, &values_.bytes}) {
+            for (uint8_t& byte : *bytes) byte = static_cast<uint8_t>(random_.next());
+        }
+    }
+
     std::vector<float> empty_output() const {
         return std::vector<float>(out_token_ * case_.n_tokens * case_.n_stream, kUntouched);
     }
