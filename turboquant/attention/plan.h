@@ -63,10 +63,15 @@ public:
     // Errors: kUnsupported with the reason (the caller takes another path), kInvalidArgument.
     static Result<AttentionPlan> create(const AttentionShape& shape, const RowCodec& keys, const RowCodec& values, Isa isa);
 
+    // Whether run() may be given these inputs; to be asked once for each of them. Error: kInvalidArgument naming what does not
+    // fit the plan: a tensor coded otherwise than the one the plan was made for, streams or cells that it does not have,
+    // exact rows that are missing, not expected, or more than n_exact. run() checks nothing.
+    Status bind(const AttentionInputs& inputs) const;
+
     // Bytes of 64-byte aligned memory that run() needs.
     size_t workspace_bytes() const { return geometry_.workspace_bytes; }
     int64_t n_items(AttentionPhase phase) const;
-    // item in [0, n_items(phase)), thread in [0, shape.n_threads).
+    // item in [0, n_items(phase)), thread in [0, shape.n_threads); inputs that bind() has accepted.
     void run(AttentionPhase phase, int64_t item, int thread, const AttentionInputs& inputs, void* workspace) const;
     // All phases on the calling thread.
     void run_all(const AttentionInputs& inputs, void* workspace) const;
@@ -77,7 +82,16 @@ private:
     AttentionPlan() = default;
     void prepare_exact(int64_t item, const AttentionInputs& inputs, char* workspace) const;
     AttentionInputs with_hidden_cells(const AttentionInputs& inputs, char* workspace) const;
+    Status bind_exact(const AttentionInputs& inputs) const;
+    // The codes that the kernels were chosen for. Cells and streams may be others.
+    struct Format {
+        PackedLayout layout;
+        int head_dim;
+    };
+    static Status check_tensor(const char* name, const Format& format, const PackedTensor& tensor, int64_t first_stream, const AttentionShape& shape);
+
     AttentionGeometry geometry_{};
+    Format keys_{}, values_{};
     const struct AttentionKernels* kernels_ = nullptr;
 };
 

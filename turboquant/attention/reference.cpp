@@ -97,7 +97,7 @@ void attend(const AttentionShape& s, const AttentionInputs& in, const Row& row, 
         for (int d = 0; d < s.head_dim_v; ++d) out[d] += p * v[d];
     }
     std::vector<float> result(s.head_dim_v);
-    for (int d = 0; d < s.head_dim_v; ++d) result[d] = sum > 0 ? static_cast<float>(out[d] / sum) : 0.0f;
+    for (int d = 0; d < s.head_dim_v; ++d) result[d] = sum == 0 ? 0.0f : static_cast<float>(out[d] / sum);
     float* target = offset(in.out, row.token * in.out_token_stride + row.head * in.out_head_stride + row.stream * in.out_stream_stride);
     in.v.codec->kernels().rotate_inverse(in.v.codec->rotation(head_kv), result.data(), target);
 }

@@ -81,7 +81,26 @@ void KvCache::Plane::copy(int64_t from_stream, int64_t from_cell, int64_t to_str
         const int64_t at = backwards ? n - 1 - i : i;
         codec.copy(data.get(), from_stream, from_cell + at, to_stream, to_cell + at);
     }
-    if (exact) exact->forget(to_stream * codec.layout().n_cells + to_cell, n);
+    if (!exact) return;
+    exact->commit(from_stream);
+    copy_exact(from_stream * codec.layout().n_cells + from_cell, to_stream * codec.layout().n_cells + to_cell, n);
+}
+
+// Cells are numbered over all streams. Through a copy, since a slot may be given to another row while rows are adopted.
+void KvCache::Plane::copy_exact(int64_t from, int64_t to, int64_t n) {
+    const int64_t n_embd = codec.layout().n_embd;
+    std::vector<int64_t> cells;
+    std::vector<uint16_t> rows;
+    for (int64_t i = 0; i < n; ++i) {
+        const uint16_t* row = exact->find(from + i);
+        if (!row) continue;
+        cells.push_back(to + i);
+        rows.insert(rows.end(), row, row + n_embd);
+    }
+    exact->forget(to, n);
+    for (size_t i = 0; i < cells.size(); ++i) {
+        if (uint16_t* slot = exact->adopt(cells[i])) std::copy_n(rows.data() + static_cast<int64_t>(i) * n_embd, n_embd, slot);
+    }
 }
 
 void KvCache::Plane::truncate(int64_t stream, int64_t length, int64_t old_length) {

@@ -14,7 +14,8 @@ struct ExactCells {
     int n_sink = 0;     // the first cells of a stream, whose keys much attention rests on
     int n_recent = 0;   // the rows written last among those that a query sees, its own among them
     // Rows kept beyond the window: so many of the newest rows can be taken back (rejected drafts, an edited message) and the
-    // window before them is still whole. kReserveByLength: a 128th of the cells, at most 64; 1/8 of a bit per value or less.
+    // window before them is still whole. kReserveByLength: a 128th of the cells beyond 512, at most 64; that is less than 1/8 of
+    // a bit per value.
     int n_reserve = kReserveByLength;
 
     bool any() const { return n_sink > 0 || n_recent > 0; }
@@ -27,7 +28,7 @@ struct ExactCells {
     ExactCells fitted(int64_t n_cells) const {
         const auto at_most = [](int64_t n, int64_t limit) { return static_cast<int>(std::min(n, limit)); };
         ExactCells fitted{at_most(n_sink, n_cells), at_most(n_recent, n_cells), 0};
-        const int64_t reserve = n_reserve == kReserveByLength ? std::min<int64_t>(64, n_cells / 128) : n_reserve;
+        const int64_t reserve = n_reserve == kReserveByLength ? std::clamp<int64_t>((n_cells - 512) / 128, 0, 64) : n_reserve;
         if (n_recent > 0) fitted.n_reserve = at_most(reserve, n_cells - fitted.n_recent);
         return fitted;
     }
