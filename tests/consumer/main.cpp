@@ -1,4 +1,4 @@
-// The library as another project uses it: encode rows, attend over them. Also the example of the README.
+// The library as another project uses it: encode rows, attend over them. docs/library.md shows its main lines.
 #include <cmath>
 #include <cstdio>
 #include <vector>

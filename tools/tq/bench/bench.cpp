@@ -36,7 +36,7 @@ class Case {
     Result<CaseResult> run(ThreadTeam& team, ReadBandwidth& read, GgmlThreads* ggml) {
         result_.threads = team.size();
         std::vector<std::unique_ptr<Contestant>> contestants;
-        for (const Preset& preset : plan_.presets) {
+        for (const BenchPreset& preset : plan_.presets) {
             for (Isa isa : plan_.isas) {
                 auto ours = header_.kind == BenchKind::kAttention ? packed_attention(task_, preset, isa, team)
                                                                   : packed_encode(task_, preset, isa, team);
@@ -70,7 +70,7 @@ class Case {
     // In a model a layer's cache has left the CPU's caches when its turn comes again; here as well.
     int64_t automatic_layers() {
         std::vector<size_t> bytes;
-        for (const Preset& preset : plan_.presets) {
+        for (const BenchPreset& preset : plan_.presets) {
             for (size_t i = 0; i < plan_.isas.size(); ++i) bytes.push_back(packed_layer_bytes(task_, preset));
         }
         for (ggml_type type : rivals_) bytes.push_back(rival_layer_bytes(*header_.ggml, task_, type));

@@ -104,6 +104,7 @@ Json to_json(const BenchHeader& header, const CaseResult& result, const Measured
     }
     json["times_faster_than"] = std::move(ratios);
     if (m.error) json["distance_to_f16"] = *m.error;
+    if (m.digest) json["digest"] = fmt::format("{:016x}", *m.digest);
     json["samples_us"] = m.us;
     return json;
 }
@@ -157,11 +158,17 @@ std::string joined(const std::vector<std::string>& words) {
     return text;
 }
 
+size_t label_width(const CaseResult& result) {
+    size_t width = 0;
+    for (const Measured& m : result.measurement.measured) width = std::max(width, label(m).size());
+    return width;
+}
+
 std::string row_text(const BenchHeader& header, const CaseResult& result, const Measured& m) {
     const Spread us = spread_of(m.us);
     const double rate = gbps(header, result, m, us.median);
-    std::string row = fmt::format("  {:11} {:10} {:>6.3f} {:>10.1f} {:>9.1f}..{:<9.1f} {:>7.2f}", label(m), m.isa,
-                                  m.bits, us.median, us.p10, us.p90, rate);
+    std::string row = fmt::format("  {:{}} {:10} {:>6.3f} {:>10.1f} {:>9.1f}..{:<9.1f} {:>7.2f}", label(m),
+                                  label_width(result), m.isa, m.bits, us.median, us.p10, us.p90, rate);
     if (header.kind == BenchKind::kEncode)
         row += fmt::format(" {:>8.3f}", us.median / static_cast<double>(result.batch));
     if (!result.measurement.read_gbps.empty()) {
@@ -175,7 +182,7 @@ std::string row_text(const BenchHeader& header, const CaseResult& result, const 
 }
 
 std::string columns_text(const BenchHeader& header, const CaseResult& result) {
-    std::string text = fmt::format("  {:11} {:10} {:>6} {:>10} {:>20} {:>7}", "cache", "isa", "bits", "us/layer",
+    std::string text = fmt::format("  {:{}} {:10} {:>6} {:>10} {:>20} {:>7}", "cache", label_width(result), "isa", "bits", "us/layer",
                                    "p10..p90        ", "GB/s");
     if (header.kind == BenchKind::kEncode) text += fmt::format(" {:>8}", "us/row");
     if (!result.measurement.read_gbps.empty()) text += fmt::format(" {:>7}", "of read");
