@@ -1,13 +1,12 @@
 // Half and bfloat16 conversions, group scales, ISA selection: exhaustively where the domain allows.
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdlib>
 #include <limits>
+#include <numeric>
 #include <set>
 #include <utility>
-
-#include <bit>
-#include <numeric>
 #include <vector>
 
 #include <gtest/gtest.h>
