@@ -43,6 +43,9 @@ int main(int argc, char** argv) {
         ->check(CLI::Range(int64_t{1}, kMaxContext))
         ->needs(model);
     info_command->add_option("--preset,-p", info.preset, "Only this preset (default: a selection)")->type_name("P");
+    info_command->add_option("--plugin", info.plugin, "The plugin (default: GGML_BACKEND_PATH, else the build's)")
+        ->type_name("FILE")
+        ->needs(model);
     info_command->add_flag("--json", info.json, "Print JSON");
     info_command->footer(kFooter);
 

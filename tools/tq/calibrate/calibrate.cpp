@@ -13,8 +13,6 @@
 #include "calibrate/output_weight.h"
 #include "fail.h"
 #include "file.h"
-#include "ggml_api.h"
-#include "gguf_model.h"
 #include "turboquant/codec/channel_scales.h"
 
 namespace tq::tool {
@@ -93,10 +91,7 @@ Status calibrate(const CalibrateOptions& options) {
     if (Status status = check_writable(options.out); !status.ok()) return status;
     const Result<std::string> text = read_file(options.text);
     if (!text.ok()) return text.status();
-    if (const Result<const GgmlApi*> ggml = ggml_api(options.llama); !ggml.ok()) return ggml.status();
-    const Result<GgufModel> model = read_gguf_model(options.model);
-    if (!model.ok()) return model.status();
-    Result<Host> host = Host::create({options.model, options.llama, "", options.n_threads > 0 ? options.n_threads : usable_cores(), ""});
+    Result<Host> host = Host::create({options.model, "", options.n_threads > 0 ? options.n_threads : usable_cores(), ""});
     if (!host.ok()) return host.status();
     Tokens tokens = host->tokenize(text.value());
     if (static_cast<int>(tokens.size()) < options.n_ctx) {
@@ -106,7 +101,8 @@ Status calibrate(const CalibrateOptions& options) {
     const Result<Energies> energies = measure(host.value(), tokens, options.n_ctx);
     if (!energies.ok()) return energies.status();
     if (energies->empty()) return Status(Error::kUnsupported, options.model + ": no layer's cache was seen; nothing to calibrate");
-    CalibrationFile file{model->name.empty() ? std::filesystem::path(options.model).filename().string() : model->name,
+    const std::string name = host->metadata("general.name");
+    CalibrationFile file{name.empty() ? std::filesystem::path(options.model).filename().string() : name,
                          std::filesystem::path(options.text).filename().string(), static_cast<int>(tokens.size()), {}};
     int n_unknown = 0;
     for (const auto& [index, layer] : energies.value()) {
@@ -132,7 +128,6 @@ CLI::App* add_calibrate_command(CLI::App& app, CalibrateOptions& o) {
         ->check(CLI::Range(kMinContext, kMaxContext));
     command->add_option("--tokens,-n", o.n_tokens, "Tokens of the text (default: 8192)")->type_name("N")->check(CLI::Range(1, kMaxTokens));
     command->add_option("--threads,-t", o.n_threads, "Threads (default: every core)")->type_name("N")->check(CLI::Range(0, 512));
-    command->add_option("--llama", o.llama, "Folder of libllama.so and ggml's libraries (default: the build's)")->type_name("DIR");
     command->footer(kFooter);
     return command;
 }

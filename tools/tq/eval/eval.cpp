@@ -9,11 +9,11 @@
 #include <fmt/format.h>
 
 #include "bench/machine.h"
+#include "cache_cost.h"
 #include "eval/evaluation.h"
 #include "eval/report.h"
 #include "fail.h"
 #include "file.h"
-#include "ggml_api.h"
 
 namespace tq::tool {
 namespace {
@@ -48,17 +48,13 @@ struct Progress {
 };
 
 Result<std::vector<double>> bits_of(const std::vector<CacheChoice>& caches, const EvalOptions& options) {
-    const Result<GgufModel> model = read_gguf_model(options.model);
-    if (!model.ok()) return model.status();
+    Result<CacheCosts> costs = CacheCosts::create(host_options(options), options.n_ctx, options.n_batch, options.n_batch);
+    if (!costs.ok()) return costs.status();
     std::vector<double> bits;
     for (const CacheChoice& cache : caches) {
-        const auto value = bits_per_value(cache, model.value(), options.n_ctx);
-        if (!value) {
-            return Status(Error::kInvalidArgument, fmt::format("--cache: {} needs heads of a multiple of 32 values, which "
-                                                               "this model has not; leave it out",
-                                                               cache.name));
-        }
-        bits.push_back(*value);
+        const Result<CacheCost> cost = costs->cost(cache);
+        if (!cost.ok()) return cost.status();
+        bits.push_back(cost->bits_per_value);
     }
     return bits;
 }
@@ -78,14 +74,13 @@ Result<EvalReport> evaluate(const EvalOptions& given, const std::vector<CacheCho
     if (options.n_threads == 0) options.n_threads = usable_cores();
     const Result<std::string> text = read_file(options.text);
     if (!text.ok()) return text.status();
-    if (const Result<const GgmlApi*> ggml = ggml_api(options.llama); !ggml.ok()) return ggml.status();
     const Result<std::vector<double>> bits = bits_of(caches, options);
     if (!bits.ok()) return bits.status();
     const Result<std::string> subject = subject_of(options, text.value());
     if (!subject.ok()) return subject.status();
     Result<Records> records = Records::open(options.state, subject.value());
     if (!records.ok()) return records.status();
-    Result<Host> host = Host::create({options.model, options.llama, options.plugin, options.n_threads, options.calibration});
+    Result<Host> host = Host::create(host_options(options));
     if (!host.ok()) return host.status();
     const Progress progress;
     Evaluation evaluation(host.value(), options, caches, host->tokenize(text.value()), records.value(), progress);

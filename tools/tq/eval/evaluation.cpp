@@ -7,6 +7,8 @@
 
 #include <fmt/format.h>
 
+#include "bench/machine.h"
+
 namespace tq::tool {
 namespace {
 
@@ -42,6 +44,10 @@ class Remaining {
 };
 
 }  // namespace
+
+HostOptions host_options(const EvalOptions& options) {
+    return {options.model, options.plugin, options.n_threads > 0 ? options.n_threads : usable_cores(), options.calibration};
+}
 
 Evaluation::Evaluation(Host& host, const EvalOptions& options, std::vector<CacheChoice> caches, Tokens text,
                        Records& records, std::function<void(const std::string&)> progress)

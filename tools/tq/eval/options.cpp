@@ -15,7 +15,7 @@ constexpr const char* kFooter =
     "then\n"
     "is rounding, the floor. Caches are llama.cpp's types (q8_0, or q8_0/q4_0 for K and V) and TurboQuant presets, with\n"
     "exact cells (k4cv4+sink1+recent15) and others for some layers (k4cv4+0:k8cv8) if you like.\n"
-    "Exit status: 0; 1 if a file, libllama or the plugin can't be loaded or llama.cpp fails; 2 for wrong usage.";
+    "Exit status: 0; 1 if a file or the plugin can't be loaded or llama.cpp fails; 2 for wrong usage.";
 
 Status out_of_range(const char* option, int value, int low, int high) {
     return Status(Error::kInvalidArgument, fmt::format("{} is {}; valid: {} to {}", option, value, low, high));
@@ -43,8 +43,6 @@ CLI::App* add_eval_command(CLI::App& app, EvalOptions& o) {
                      "are recalled at its end (default: 0)")
         ->type_name("N");
     eval->add_option("--threads,-t", o.n_threads, "Threads (default: every core)")->type_name("N");
-    eval->add_option("--llama", o.llama, "Folder of libllama.so and ggml's libraries (default: the build's)")
-        ->type_name("DIR");
     eval->add_option("--plugin", o.plugin, "The plugin (default: GGML_BACKEND_PATH, else the build's)")->type_name("FILE");
     eval->add_option("--calibration", o.calibration, "File of tq calibrate, for presets with +cal behind them (k4ctv4t+cal)")
         ->type_name("FILE");

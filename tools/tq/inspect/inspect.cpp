@@ -12,7 +12,6 @@
 #include "bench/machine.h"
 #include "fail.h"
 #include "file.h"
-#include "ggml_api.h"
 #include "inspect/statistics.h"
 #include "turboquant/codec/layout.h"
 
@@ -40,14 +39,13 @@ void add_options(CLI::App* app, InspectOptions& o) {
         ->type_name("N")
         ->check(CLI::Range(kMinTokens, kMaxTokens));
     app->add_option("--threads,-t", o.n_threads, "Threads (default: every core)")->type_name("N")->check(CLI::Range(0, 512));
-    app->add_option("--llama", o.llama, "Folder of libllama.so and ggml's libraries (default: the build's)")->type_name("DIR");
 }
 
 Result<Captured> capture_text(const InspectOptions& options) {
     const Result<std::string> text = read_file(options.text);
     if (!text.ok()) return text.status();
     const int threads = options.n_threads > 0 ? options.n_threads : usable_cores();
-    Result<Host> host = Host::create({options.model, options.llama, "", threads, ""});
+    Result<Host> host = Host::create({options.model, "", threads, ""});
     if (!host.ok()) return host.status();
     Tokens tokens = host->tokenize(text.value());
     if (static_cast<int>(tokens.size()) < kMinTokens) {
