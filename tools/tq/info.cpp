@@ -1,7 +1,15 @@
 #include "info.h"
 
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <functional>
 #include <optional>
 #include <vector>
 
@@ -172,6 +180,40 @@ void print_text(const Report& r, const InfoOptions& options) {
     if (r.model) print_model(*r.model, options.model);
 }
 
+// llama.cpp takes files for honest: what it does with one that is not must not be the end of tq.
+int in_child_process(const std::string& file, const std::function<int()>& work) {
+    std::fflush(stdout);
+    const pid_t child = fork();
+    if (child < 0) return fail(1, "no process could be started");
+    if (child == 0) {
+        setenv("GGML_NO_BACKTRACE", "1", 1);
+        const int status = work();
+        std::fflush(stdout);
+        _exit(status);
+    }
+    int ended = 0;
+    while (waitpid(child, &ended, 0) < 0 && errno == EINTR) {
+    }
+    if (WIFEXITED(ended)) return WEXITSTATUS(ended);
+    return fail(1, fmt::format("{}: llama.cpp ended with signal {} ({}) while it read this file", file, WTERMSIG(ended),
+                               strsignal(WTERMSIG(ended))));
+}
+
+int print_report(Report report, const InfoOptions& options) {
+    if (!options.model.empty()) {
+        Result<ModelReport> model = make_model_report(options, report.presets);
+        if (!model.ok()) return fail(1, model.status().message());
+        report.model = std::move(model.value());
+    }
+    if (options.json) {
+        // Names come from files and need not be UTF-8.
+        fmt::print("{}\n", to_json(report, options).dump(2, ' ', false, Json::error_handler_t::replace));
+    } else {
+        print_text(report, options);
+    }
+    return 0;
+}
+
 }  // namespace
 
 int run_info(const InfoOptions& options) {
@@ -187,18 +229,10 @@ int run_info(const InfoOptions& options) {
         if (!preset.ok()) return fail(2, "--preset: " + preset.status().message());
         report.presets.push_back({preset.value()});
     }
-    if (!options.model.empty()) {
-        Result<ModelReport> model = make_model_report(options, report.presets);
-        if (!model.ok()) return fail(1, model.status().message());
-        report.model = std::move(model.value());
-    }
-    if (options.json) {
-        // Names come from files and need not be UTF-8.
-        fmt::print("{}\n", to_json(report, options).dump(2, ' ', false, Json::error_handler_t::replace));
-    } else {
-        print_text(report, options);
-    }
-    return 0;
+    if (options.model.empty()) return print_report(std::move(report), options);
+    std::error_code ignored;
+    if (!std::filesystem::is_regular_file(options.model, ignored)) return fail(1, options.model + ": no such file, or not a regular one");
+    return in_child_process(options.model, [&] { return print_report(report, options); });
 }
 
 }  // namespace tq::tool
