@@ -4,7 +4,6 @@
 
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
 
 #include <fmt/format.h>
 
@@ -59,14 +58,6 @@ Result<std::vector<double>> bits_of(const std::vector<CacheChoice>& caches, cons
     return bits;
 }
 
-int write_plot(const EvalReport& report) {
-    if (report.options.plot.empty()) return 0;
-    std::ofstream out(report.options.plot, std::ios::binary);
-    out << report_svg(report);
-    out.flush();
-    return out ? 0 : fail(1, report.options.plot + ": can't be written");
-}
-
 }  // namespace
 
 Result<EvalReport> evaluate(const EvalOptions& given, const std::vector<CacheChoice>& caches) {
@@ -100,7 +91,7 @@ int run_eval(const EvalOptions& given) {
     const Result<EvalReport> report = evaluate(given, caches.value());
     if (!report.ok()) return fail(1, report.status().message());
     fmt::print("{}", given.json ? report_json(report.value()) : report_text(report.value()));
-    return write_plot(report.value());
+    return 0;
 }
 
 }  // namespace tq::tool

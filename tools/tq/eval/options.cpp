@@ -27,7 +27,7 @@ CLI::App* add_eval_command(CLI::App& app, EvalOptions& o) {
     CLI::App* eval = app.add_subcommand("eval", "What KV caches do to a model's predictions, on your model and text");
     eval->add_option("--model,-m", o.model, "GGUF file of the model")->type_name("FILE")->required();
     eval->add_option("--text,-f", o.text, "Text file")->type_name("FILE")->required();
-    eval->add_option("--cache,-p", o.caches, "KV caches (default: " + fmt::format("{}", fmt::join(o.caches, ",")) + ")")
+    eval->add_option("--cache", o.caches, "KV caches (default: " + fmt::format("{}", fmt::join(o.caches, ",")) + ")")
         ->type_name("C ...")
         ->delimiter(',')
         ->allow_extra_args(false);
@@ -48,7 +48,6 @@ CLI::App* add_eval_command(CLI::App& app, EvalOptions& o) {
         ->type_name("FILE");
     eval->add_option("--state", o.state, "Keep results in this file; what is there already is not computed again")
         ->type_name("FILE");
-    eval->add_option("--plot", o.plot, "Write a plot of divergence over bits")->type_name("FILE.svg");
     eval->add_flag("--json", o.json, "Print JSON");
     eval->footer(kFooter);
     return eval;

@@ -25,7 +25,6 @@ struct EvalOptions {
     std::string plugin;   // empty: the build's
     std::string calibration;     // file for caches named ...+cal
     std::string state;    // file that results are kept in; empty: none
-    std::string plot;     // SVG file; empty: none
     bool json = false;
 };
 

@@ -111,7 +111,7 @@ CLI::App* add_recommend_command(CLI::App& app, RecommendOptions& o) {
     CLI::App* command = app.add_subcommand("recommend", "The best preset for a budget of bits, measured on your model and text");
     command->add_option("--model,-m", o.eval.model, "GGUF file of the model")->type_name("FILE")->required();
     command->add_option("--text,-f", o.eval.text, "Text file")->type_name("FILE")->required();
-    command->add_option("--budget", o.budget, "Bits per value, everything counted (default: 4.25)")
+    command->add_option("--budget", o.budget, "Bits per value, everything counted (default: 4.5, what q4_0 takes)")
         ->type_name("BITS")
         ->check(CLI::Range(kMinBudget, kMaxBudget));
     command->add_flag("--fast", o.fast, "Only presets that decode at full speed (no trellis codes)");
