@@ -28,6 +28,19 @@ Status failure(const std::string& what) {
     return Status(Error::kUnsupported, message);
 }
 
+void forget_problems() {
+    std::lock_guard lock(g_log_mutex);
+    g_log.clear();
+}
+
+// llama.cpp does without flash attention for a few models (Grok), whatever it is asked for, and says so in a line only.
+bool flash_attention_was_refused() {
+    std::lock_guard lock(g_log_mutex);
+    return std::any_of(g_log.begin(), g_log.end(), [](const std::string& line) {
+        return line.find("flash_attn") != std::string::npos && line.find("forcing off") != std::string::npos;
+    });
+}
+
 // GGML_BACKEND_PATH as it was at first: cpu_device() takes it out of the environment.
 const std::string& default_plugin() {
     static const std::string path = [] {
@@ -121,9 +134,14 @@ Result<Session> Host::open(const CacheChoice& cache, int n_ctx, int n_batch, int
     params.cb_eval = watch.callback;
     params.cb_eval_user_data = watch.data;
     llama_model* model = cache.presets ? packed_model_.get() : cpu_model_.get();
+    forget_problems();
     llama_context* context = llama_init_from_model(model, params);
     if (!context) return failure(cache.name + ": llama.cpp can't make a context with this KV cache");
-    return Session(context, n_vocab());
+    Session session(context, n_vocab());
+    if (cache.presets && flash_attention_was_refused()) {
+        return failure(cache.name + ": needs flash attention, which llama.cpp does not use for this model");
+    }
+    return session;
 }
 
 std::string Host::metadata(const char* key) const {
