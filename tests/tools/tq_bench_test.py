@@ -113,7 +113,7 @@ class TqBench(unittest.TestCase):
         report = self.report("attention", "--rival", "none")
         self.assertIsNone(report["ggml"])
         self.assertEqual(list(self.results(report)), ["k4cv4+sink1+recent15"])
-        self.assertNotIn("distance_to_f16", self.results(report)["k4v4"])
+        self.assertNotIn("distance_to_f16", self.results(report)["k4cv4+sink1+recent15"])
 
     def test_type_that_does_not_fit_the_shape(self):
         report = self.report("attention", "--rival", "f16,q8_0", "--shape", "2/1/80")

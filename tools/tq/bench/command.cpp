@@ -10,7 +10,7 @@ constexpr const char* kFooter =
     "as a\n"
     "model reads its own; auto takes enough of them to leave the last-level cache (2 of them from 32 tokens on, where\n"
     "computing is the limit). ggml's attention does not rotate queries, ours does and includes it.\n"
-    "Exit status: 0; 1 if ggml can't be loaded from --ggml, or memory is short; 2 for wrong usage.";
+    "Exit status: 0; 1 if ggml has no CPU backend, or memory is short; 2 for wrong usage.";
 
 template <class Value>
 void add_list(CLI::App* app, const char* name, std::vector<Value>& values, const char* text, const char* type) {
@@ -25,8 +25,6 @@ void add_options(CLI::App* app, BenchOptions& o) {
     add_list(app, "--rival", o.rivals, "ggml types beside them: f16, q8_0, q4_0 (default: these), or none", "T");
     add_list(app, "--isa", o.isas, "Instruction sets of ours (default: TURBOQUANT_ISA or the best)", "X");
     add_list(app, "--threads,-t", o.threads, "Threads (default: every core)", "N");
-    app->add_option("--ggml", o.ggml, "Folder of libggml-base.so and libggml-cpu.so (default: the build's)")
-        ->type_name("DIR");
     app->add_option("--layers", o.layers, "Caches read in turn (default: auto)")->type_name("N");
     app->add_option("--rounds", o.rounds, "Samples of each (default: 20)")->type_name("N");
     app->add_option("--max-seconds", o.max_seconds, "No new round after this time (default: 30; three are always run)")

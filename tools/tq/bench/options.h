@@ -5,9 +5,10 @@
 #include <string>
 #include <vector>
 
+#include <ggml.h>
+
 #include "bench/preset.h"
 #include "bench/task.h"
-#include "ggml_api.h"
 #include "turboquant/base/isa.h"
 #include "turboquant/codec/layer_presets.h"
 
@@ -21,7 +22,6 @@ struct BenchOptions {
     std::vector<std::string> rivals{"f16", "q8_0", "q4_0"};  // "none": ours alone
     std::vector<std::string> isas;                           // empty: TURBOQUANT_ISA or the best
     std::vector<int> threads;                                // empty: every core
-    std::string ggml;                                        // folder of ggml's libraries; empty: found
     std::string layers = "auto";
     int rounds = 20;
     double max_seconds = 30;  // of one case, after its first three rounds

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "bench/stats.h"
+#include "cpu_device.h"
 #include "turboquant/base/isa.h"
 
 namespace tq::tool {
@@ -77,10 +78,7 @@ Json to_json(const Spread& s) {
 
 Json ggml_json(const BenchHeader& header) {
     if (!header.cpu) return nullptr;
-    return {{"version", header.ggml->version()},
-            {"commit", header.ggml->commit()},
-            {"library", header.cpu->path},
-            {"features", header.cpu->features}};
+    return {{"version", ggml_version()}, {"commit", ggml_commit()}, {"features", cpu_features(header.cpu)}};
 }
 
 Json to_json(const BenchHeader& header, const CaseResult& result, const Measured& m) {
@@ -200,10 +198,8 @@ std::string header_text(const BenchHeader& header) {
         fmt::format("turboquant.cpp {}: {}\n{}, {} cores, last-level cache {} MiB\n", TQ_VERSION,
                     kind_name(header.kind), header.machine.cpu, header.machine.cores, header.machine.l3_bytes >> 20);
     if (header.cpu) {
-        text += fmt::format("ggml {} ({}), {}: {}\n", header.ggml->version(), header.ggml->commit(), header.cpu->path,
-                            joined(header.cpu->features));
+        text += fmt::format("ggml {} ({}): {}\n", ggml_version(), ggml_commit(), joined(cpu_features(header.cpu)));
     }
-    for (const std::string& note : header.notes) text += "note: " + note + "\n";
     return text;
 }
 
@@ -244,7 +240,6 @@ std::string json_text(const BenchHeader& header, const std::vector<CaseResult>& 
                          {"cores", header.machine.cores},
                          {"last_level_cache_bytes", header.machine.l3_bytes}}},
                        {"ggml", ggml_json(header)},
-                       {"notes", header.notes},
                        {"cases", std::move(cases)},
                        {"fits", fits_json(results)}};
     return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
