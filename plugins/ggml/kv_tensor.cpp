@@ -98,8 +98,8 @@ void KvTensor::set_head_dim(int head_dim) {
     codec_ = std::move(codec.value());
 }
 
-void KvTensor::encode_slice(const float* row, int64_t index, int slice) {
-    codec().encode_slice(row, data_, index / layout_.n_cells, index % layout_.n_cells, slice);
+void KvTensor::encode_slice(const float* row, int64_t index, int slice, uint64_t rewritten) {
+    codec().encode_slice(row, data_, index / layout_.n_cells, index % layout_.n_cells, slice, rewritten);
 }
 
 void KvTensor::encode_row(const float* row, int64_t index) { codec().encode(row, data_, index / layout_.n_cells, index % layout_.n_cells); }

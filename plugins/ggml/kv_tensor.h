@@ -51,7 +51,8 @@ public:
     ExactRows* exact() { return exact_ ? &*exact_ : nullptr; }   // null: none are kept
 
     // Rows are numbered over all streams.
-    void encode_slice(const float* row, int64_t index, int slice);
+    // rewritten: as of RowCodec::encode_slice.
+    void encode_slice(const float* row, int64_t index, int slice, uint64_t rewritten = 0);
     void encode_row(const float* row, int64_t index);
     void decode_row(int64_t index, float* row);
     // A row in nominal form: row_bytes() bytes. Different threads may decode different rows.

@@ -1,5 +1,6 @@
 #include "set_rows.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "nominal.h"
@@ -59,6 +60,18 @@ const float* SetRowsTask::float_row(int64_t i, int thread) {
     return row;
 }
 
+// The cells of row i's block that rows behind it go to, a bit each: what they held does not have to follow a new center.
+uint64_t SetRowsTask::stored_next(int64_t i) const {
+    const int64_t block = kv_.block_of_row(row_index(indices_, i));
+    uint64_t cells = 0;
+    for (int64_t next = i + 1; next < std::min(rows_->ne[1], i + kBlockCells); ++next) {
+        const int64_t index = row_index(indices_, next);
+        if (index < 0 || index >= kv_.n_rows() || kv_.block_of_row(index) != block) continue;
+        cells |= uint64_t{1} << index % kv_.layout().n_cells % kBlockCells;
+    }
+    return cells;
+}
+
 // Cells of one block share bytes, so a (block, slice) always belongs to one thread; of centered keys, whose blocks depend on
 // those before, a slice.
 void SetRowsTask::run(int thread, int n_threads) {
@@ -74,8 +87,10 @@ void SetRowsTask::run(int thread, int n_threads) {
         const float* row = nullptr;
         const auto row_once = [&] { return row ? row : row = float_row(i, thread); };
         if (exact && i % n_threads == thread) exact->store(i, row_once());
+        const bool may_move_center = kv_.layout().centered && index % kv_.layout().n_cells % kBlockCells <= kUncenteredCells;
+        const uint64_t rewritten = may_move_center ? stored_next(i) : 0;
         for (int slice = 0; slice < n_slices; ++slice) {
-            if ((block * n_slices + slice) % n_threads == thread) kv_.encode_slice(row_once(), index, slice);
+            if ((block * n_slices + slice) % n_threads == thread) kv_.encode_slice(row_once(), index, slice, rewritten);
         }
     }
 }
