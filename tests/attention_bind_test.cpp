@@ -30,8 +30,9 @@ class AttentionBind : public testing::Test {
 
 TEST_F(AttentionBind, MoreStreamsThanTheCacheHasAreRefused) {
     expect_refused(plan([](AttentionShape& s) { s.n_stream = 3; }).status(), "n_stream 3");
-    expect_refused(plan([](AttentionShape& s) { s.n_stream = std::numeric_limits<int64_t>::max(); }).status(), "n_stream");
-    const AttentionPlan of_two = plan().value(), of_one = plan([](AttentionShape& s) { s.n_stream = 1; }).value();
+    expect_refused(plan([](AttentionShape& s) { s.n_stream = std::numeric_limits<int64_t>::max(); }).status(),
+                   "n_stream");
+    const AttentionPlan of_two = plan().value(), of_one = plan([](AttentionShape&s) { s.n_stream = 1; }).value();
     AttentionInputs in = inputs();
     EXPECT_TRUE(of_two.bind(in).ok());
     in.k_first_stream = 1;
@@ -59,7 +60,8 @@ TEST_F(AttentionBind, OtherCodesThanPlannedAreRefused) {
         in.v = {&values.codec, values.bytes.data()};
         expect_refused(k4v4.bind(in), "value tensor");
     }
-    const PackedRows other_heads({Side::kKey, 4, 32, 4, 400, 2}), shorter({Side::kKey, 4, 64, 2, 99, 2}), of_values({Side::kValue, 4, 64, 2, 400, 2});
+    const PackedRows other_heads({Side::kKey, 4, 32, 4, 400, 2}), shorter({Side::kKey, 4, 64, 2, 99, 2}),
+        of_values({Side::kValue, 4, 64, 2, 400, 2});
     AttentionInputs in = inputs();
     in.k = {&other_heads.codec, other_heads.bytes.data()};
     expect_refused(k4v4.bind(in), "heads of 32");
@@ -103,10 +105,12 @@ TEST_F(AttentionBind, SizesThatOverflowAreRefused) {
     for (int64_t n_tokens : {kMost, kMost / 6, int64_t{1} << 40}) {
         expect_refused(plan([=](AttentionShape& s) { s.n_tokens = n_tokens; }).status(), "too large");
     }
-    expect_refused(plan([](AttentionShape& s) { s.n_threads = std::numeric_limits<int>::max(); }).status(), "too large");
+    expect_refused(plan([](AttentionShape& s) { s.n_threads = std::numeric_limits<int>::max(); }).status(),
+                   "too large");
     expect_refused(plan([](AttentionShape& s) { s.n_exact = kMost; }).status(), "too large");
     expect_refused(plan([](AttentionShape& s) { s.n_kv = kMost; }).status(), "n_kv");
-    expect_refused(plan([](AttentionShape& s) { s.n_head = 2000000000, s.n_tokens = int64_t{1} << 33; }).status(), "too large");
+    expect_refused(plan([](AttentionShape& s) { s.n_head = 2000000000, s.n_tokens = int64_t{1} << 33; }).status(),
+                   "too large");
 }
 
 // The reference says NaN where the kernels do.

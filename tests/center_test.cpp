@@ -177,5 +177,32 @@ TEST_P(Centers, CopiesToAnotherOffsetKeepTheirValues) {
     for (int i = 64; i < 192; ++i) ASSERT_EQ(packed.decode(i, 1), packed.decode(i, 0)) << i;
 }
 
+// The format: a change here makes every stored cache unreadable. Values exact in binary on every platform.
+TEST(CentersOfKeys, PackedBytesAreGoldenOnEveryIsa) {
+    struct Golden {
+        Coding coding;
+        uint64_t hash;
+    };
+    constexpr Golden kGolden[] = {{centered(4), 0xe2d3aca33e776a80},
+                                  {centered(8), 0x6ae01e91d99da198},
+                                  {centered(trellis(4)), 0x96ae58a04c725b30}};
+    for (const auto& [coding, hash] : kGolden) {
+        for (Isa isa : available_isas()) {
+            PackedRows packed({Side::kKey, coding, 80, 2, 140}, isa);
+            Random random(6);
+            std::vector<float> common(packed.width());
+            for (float& x : common) x = 3 * random.bell();
+            for (int64_t cell = 0; cell < 140; ++cell) {
+                std::vector<float> row = common;
+                for (float& x : row) x += random.bell();
+                packed.encode(row, cell);
+            }
+            EXPECT_EQ(fnv1a(packed.bytes.data(), packed.bytes.size()), hash)
+                << coding << " " << isa_name(isa) << std::hex << " 0x"
+                << fnv1a(packed.bytes.data(), packed.bytes.size());
+        }
+    }
+}
+
 }  // namespace
 }  // namespace tq::test

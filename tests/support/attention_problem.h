@@ -161,7 +161,15 @@ class AttentionProblem {
         return in;
     }
 
+    // In the first stream; dense_k and dense_v keep what was there.
+    void set_key(int64_t cell, const std::vector<float>& row) { keys_.encode(row, cell); }
     void set_value(int64_t cell, const std::vector<float>& row) { values_.encode(row, cell); }
+
+    void fill_with_any_bytes() {
+        for (Bytes* bytes : {&keys_.bytes, &values_.bytes}) {
+            for (uint8_t& byte : *bytes) byte = static_cast<uint8_t>(random_.next());
+        }
+    }
 
     std::vector<float> empty_output() const {
         return std::vector<float>(out_token_ * case_.n_tokens * case_.n_stream, kUntouched);
@@ -322,6 +330,31 @@ class AttentionProblem {
     PackedRows keys_, values_;
     std::optional<ExactSide> exact_k_, exact_v_;   // of the case's cells, if it has some
     int64_t q_head_, q_token_, out_head_, out_token_;
+};
+
+// The bound of plan.h for the rows of a problem.
+class AccuracyBound {
+  public:
+    explicit AccuracyBound(const AttentionProblem& problem)
+        : problem_(problem), largest_key_(problem.largest_key()), largest_value_(problem.largest_value()) {}
+
+    double allowed(int64_t stream, int64_t token, int head) const {
+        const RowCodec& keys = problem_.keys().codec;
+        const std::span<const float> q = problem_.query(stream, token, head);
+        std::vector<float> rotated(q.size());
+        keys.kernels().rotate_query(keys.rotation(head / problem_.description().group_size), q.data(), rotated.data());
+        double largest = 0;
+        for (float x : rotated) largest = std::max(largest, std::abs(double{x}));
+        const double query_error = kQueryError * problem_.shape().scale * largest * largest_key_;
+        return (weight_error(problem_.description().values.bits) + query_error) * largest_value_;
+    }
+    double error(std::span<const float> out, std::span<const float> reference, int head) const {
+        return distance(problem_.scaled_output(out, head), problem_.scaled_output(reference, head));
+    }
+
+  private:
+    const AttentionProblem& problem_;
+    double largest_key_, largest_value_;
 };
 
 }  // namespace tq::test
