@@ -9,13 +9,23 @@ namespace {
 
 constexpr int64_t kCells = 256;  // rows in turn; their codes fit into any cache
 
-RowCodec make_codec(Side side, int bits, int head_dim, Isa isa) {
-    return must(RowCodec::create(must(PackedLayout::create(side, bits, head_dim, kCells, 1)), head_dim, isa));
+struct Coding {
+    int bits;
+    bool trellis = false, centered = false;
+};
+
+std::string name_of(Side side, Coding c) {
+    return (side == Side::kKey ? "k" : "v") + std::to_string(c.bits) + (c.centered ? "c" : "") + (c.trellis ? "t" : "");
+}
+
+RowCodec make_codec(Side side, Coding c, int head_dim, Isa isa) {
+    return must(RowCodec::create(must(PackedLayout::create(side, c.bits, head_dim, kCells, 1, c.trellis, c.centered)),
+                                 head_dim, isa));
 }
 
 struct Rows {
-    Rows(Side side, int bits, int head_dim, Isa isa)
-        : codec(make_codec(side, bits, head_dim, isa)),
+    Rows(Side side, Coding coding, int head_dim, Isa isa)
+        : codec(make_codec(side, coding, head_dim, isa)),
           floats(gaussian(kCells * head_dim, 1)),
           packed(codec.layout().bytes()) {
         for (int64_t cell = 0; cell < kCells; ++cell) codec.encode(row(cell), packed.data(), 0, cell);
@@ -37,8 +47,8 @@ void rotate(benchmark::State& state, int head_dim, Isa isa) {
     state.SetItemsProcessed(static_cast<int64_t>(state.iterations()) * head_dim);
 }
 
-void encode(benchmark::State& state, Side side, int bits, int head_dim, Isa isa) {
-    Rows rows(side, bits, head_dim, isa);
+void encode(benchmark::State& state, Side side, Coding coding, int head_dim, Isa isa) {
+    Rows rows(side, coding, head_dim, isa);
     int64_t cell = 0;
     for (auto _ : state) {
         rows.codec.encode(rows.row(cell), rows.packed.data(), 0, cell);
@@ -47,8 +57,8 @@ void encode(benchmark::State& state, Side side, int bits, int head_dim, Isa isa)
     state.SetItemsProcessed(static_cast<int64_t>(state.iterations()) * head_dim);
 }
 
-void decode(benchmark::State& state, Side side, int bits, int head_dim, Isa isa) {
-    Rows rows(side, bits, head_dim, isa);
+void decode(benchmark::State& state, Side side, Coding coding, int head_dim, Isa isa) {
+    Rows rows(side, coding, head_dim, isa);
     int64_t cell = 0;
     for (auto _ : state) {
         rows.codec.decode(rows.packed.data(), 0, cell, rows.row(cell));
@@ -57,11 +67,23 @@ void decode(benchmark::State& state, Side side, int bits, int head_dim, Isa isa)
     state.SetItemsProcessed(static_cast<int64_t>(state.iterations()) * head_dim);
 }
 
-void register_rows(Side side, int bits, int head_dim) {
-    const std::string what =
-        std::string(side == Side::kKey ? "k" : "v") + std::to_string(bits) + "/dim:" + std::to_string(head_dim);
-    for_each_isa("encode", what, [=](benchmark::State& state, Isa isa) { encode(state, side, bits, head_dim, isa); });
-    for_each_isa("decode", what, [=](benchmark::State& state, Isa isa) { decode(state, side, bits, head_dim, isa); });
+// Whole blocks, as a state is saved or a dense copy is made.
+void decode_blocks(benchmark::State& state, Side side, Coding coding, int head_dim, Isa isa) {
+    Rows rows(side, coding, head_dim, isa);
+    int64_t block = 0;
+    for (auto _ : state) {
+        rows.codec.decode_block(rows.packed.data(), 0, block, 0, kBlockCells, rows.row(block * kBlockCells));
+        block = (block + 1) % (kCells / kBlockCells);
+    }
+    state.SetItemsProcessed(static_cast<int64_t>(state.iterations()) * head_dim * kBlockCells);
+}
+
+void register_rows(Side side, Coding coding, int head_dim) {
+    const std::string what = name_of(side, coding) + "/dim:" + std::to_string(head_dim);
+    for_each_isa("encode", what, [=](benchmark::State& state, Isa isa) { encode(state, side, coding, head_dim, isa); });
+    for_each_isa("decode", what, [=](benchmark::State& state, Isa isa) { decode(state, side, coding, head_dim, isa); });
+    for_each_isa("decode_block", what,
+                 [=](benchmark::State& state, Isa isa) { decode_blocks(state, side, coding, head_dim, isa); });
 }
 
 }  // namespace
@@ -72,9 +94,12 @@ void register_codec() {
                      [=](benchmark::State& state, Isa isa) { rotate(state, head_dim, isa); });
     }
     for (Side side : {Side::kKey, Side::kValue}) {
-        for (int bits : {2, 3, 4, 5, 6, 8}) register_rows(side, bits, 128);
-        for (int head_dim : {64, 256}) register_rows(side, 4, head_dim);
+        for (int bits : {2, 3, 4, 5, 6, 8}) register_rows(side, {bits}, 128);
+        for (int bits : {3, 4, 5}) register_rows(side, {bits, true}, 128);
+        for (int head_dim : {64, 256}) register_rows(side, {4}, head_dim);
     }
+    for (Coding coding : {Coding{4, false, true}, {8, false, true}, {4, true, true}})
+        register_rows(Side::kKey, coding, 128);
 }
 
 }  // namespace tq::bench

@@ -1,10 +1,13 @@
 // Half and bfloat16 conversions, group scales, ISA selection: exhaustively where the domain allows.
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdlib>
 #include <limits>
+#include <numeric>
 #include <set>
 #include <utility>
+#include <vector>
 
 #include <gtest/gtest.h>
 
@@ -45,6 +48,18 @@ TEST(Half, AllValuesAreExactAndRoundTrip) {
 }
 
 // Just below, at and just above the middle between each two neighbours: ties go to the even one.
+TEST(Half, SpansAreConvertedAsSingleValues) {
+    std::vector<uint16_t> halves(65536), back(65536);
+    std::vector<float> floats(65536);
+    std::iota(halves.begin(), halves.end(), uint16_t{0});
+    halves_to_floats(halves.data(), 65536, floats.data());
+    floats_to_halves(floats.data(), 65536, back.data());
+    for (int i = 0; i < 65536; ++i) {
+        ASSERT_EQ(std::bit_cast<uint32_t>(floats[i]), std::bit_cast<uint32_t>(half_to_float(halves[i]))) << i;
+        ASSERT_EQ(back[i], float_to_half(floats[i])) << i;
+    }
+}
+
 TEST(Half, RoundsToNearestEven) {
     for (uint16_t half = 0; half < 0x7bff; ++half) {
         const auto next = static_cast<uint16_t>(half + 1);

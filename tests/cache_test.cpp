@@ -8,6 +8,7 @@
 #include "tests/support/bytes.h"
 #include "tests/support/packed_rows.h"
 #include "tests/support/random.h"
+#include "tests/support/vectors.h"
 #include "turboquant/cache/kv_cache.h"
 
 namespace tq::test {
@@ -181,6 +182,53 @@ TEST(KvCache, CopyMovesOverlappingRangesInBothDirections) {
         EXPECT_EQ(read(cache, 0, to, 40).k, before.k) << from;
         EXPECT_EQ(read(cache, 0, to, 40).v, before.v) << from;
     }
+}
+
+// The first rows of a stream have no center where they come from, but one where they go to.
+TEST(KvCache, CenteredKeysCanBeCopiedToAnotherOffset) {
+    KvCacheParams params = kParams;
+    params.preset = Preset::parse("k4cv4").value();
+    KvCache cache = std::move(KvCache::create(params, available_isas().back()).value());
+    Random random(5);
+    const DenseRows rows = random_rows(20, random);
+    ASSERT_TRUE(cache.append(0, 20, rows.k.data(), rows.v.data()).ok());
+    ASSERT_TRUE(cache.copy(0, 0, 1, 2, 20).ok());
+    const std::vector<float> from = read(cache, 0, 0, 20).k, to = read(cache, 1, 2, 20).k;
+    for (int64_t cell = 0; cell < 20; ++cell) {
+        const std::span<const float> a = std::span(from).subspan(cell * k_width(), k_width());
+        const std::span<const float> b = std::span(to).subspan(cell * k_width(), k_width());
+        EXPECT_LE(squared_distance(a, b), 0.03 * dot(a, a)) << cell;
+    }
+}
+
+// A fork attends to the same rows exactly as the stream that it came from; rows that move to the front keep theirs, too.
+TEST(KvCache, CopiesTakeTheirExactRowsAlong) {
+    KvCacheParams params = kParams;
+    params.exact = {2, 8, 4};
+    KvCache cache = std::move(KvCache::create(params, available_isas().back()).value());
+    Random random(6);
+    const DenseRows rows = random_rows(20, random);
+    ASSERT_TRUE(cache.append(0, 20, rows.k.data(), rows.v.data()).ok());
+    const auto kept = [&](int64_t stream, int64_t cell) -> std::vector<uint16_t> {
+        const uint16_t* row = cache.exact_keys()->find(stream * params.n_cells + cell);
+        return row ? std::vector<uint16_t>(row, row + k_width()) : std::vector<uint16_t>();
+    };
+    ASSERT_TRUE(cache.copy(0, 0, 1, 0, 20).ok());
+    int n_kept = 0;
+    for (int64_t cell = 0; cell < 20; ++cell) {
+        EXPECT_EQ(kept(1, cell), kept(0, cell)) << cell;
+        n_kept += !kept(0, cell).empty();
+    }
+    EXPECT_EQ(n_kept, 2 + 8 + 4);
+    const std::vector<uint16_t> last = kept(0, 19);
+    ASSERT_TRUE(cache.trim_front(0, 5).ok());
+    EXPECT_EQ(kept(0, 14), last);
+    EXPECT_EQ(kept(0, 19), std::vector<uint16_t>());
+}
+
+TEST(KvCache, LengthOfNoStreamIsZero) {
+    const KvCache cache = make_cache();
+    for (int64_t stream : {int64_t{-1}, int64_t{2}, INT64_MAX, INT64_MIN}) EXPECT_EQ(cache.length(stream), 0) << stream;
 }
 
 TEST(KvCache, BytesAreThoseOfTheTwoLayouts) {

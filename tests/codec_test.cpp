@@ -46,6 +46,13 @@ double distortion_bound(Side side, Coding coding) {
     return kBounds[side == Side::kValue][coding.bits - kMinBits];
 }
 
+// The scale search wins more than one-byte scales lose. Not so where the scale makes keys unbiased instead, nor for
+// values at 7 bits, where rounding the codebook to int8 costs more.
+double theory_without_search(Side side, int bits) {
+    const bool exception = (side == Side::kKey && bits == 2) || (side == Side::kValue && bits == 7);
+    return (exception ? 1.1 : 1) * (bits == kMaxBits ? 6e-5 : lloyd_max_distortion(bits));
+}
+
 TEST_P(CodecOf, DistortionOfGaussianRowsIsBounded) {
     PackedRows packed(shape(128));
     Random random(1);
@@ -57,14 +64,7 @@ TEST_P(CodecOf, DistortionOfGaussianRowsIsBounded) {
     }
     EXPECT_LE(error / energy, distortion_bound(side_, coding_));
     EXPECT_GE(error / energy, distortion_bound(side_, coding_) * 0.9);
-}
-
-// The scale search wins more than one-byte scales lose. Not so where the scale makes keys unbiased instead, nor for
-// values at 7 bits, where rounding the codebook to int8 costs more.
-TEST_P(CodecOf, DistortionIsBelowTheoryWithoutSearch) {
-    const bool exception = (side_ == Side::kKey && bits_ == 2) || (side_ == Side::kValue && bits_ == 7);
-    const double theory = bits_ == kMaxBits ? 6e-5 : lloyd_max_distortion(bits_);
-    EXPECT_LT(distortion_bound(side_, coding_), exception ? 1.1 * theory : theory);
+    EXPECT_LT(error / energy, theory_without_search(side_, bits_));
 }
 
 // A single large value in noise, with 2 bits: without a rotation, or with one round, this is far worse.
@@ -409,7 +409,7 @@ TEST_P(CenteredKeys, BytesAreTheSameOnEveryIsaAndInWhateverOrderSlicesCome) {
 }
 
 // Saving a cache and restoring it, through f16 rows.
-TEST_P(CenteredKeys, EncodingTheDecodedInOrderGivesTheSameRows) {
+TEST_P(CenteredKeys, EncodingTheDecodedInOrderGivesTheSameBytes) {
     Random random(13);
     PackedRows first(shape()), second(shape());
     for (int64_t cell = 0; cell < kCells; ++cell) {
@@ -419,18 +419,17 @@ TEST_P(CenteredKeys, EncodingTheDecodedInOrderGivesTheSameRows) {
         row = first.decode(cell);
         for (float& x : row) x = through_half(x);
         second.encode(row, cell);
-        const std::vector<float> again = second.decode(cell), expected = first.decode(cell);
-        EXPECT_LE(squared_distance(again, expected), 1e-5 * dot(expected, expected)) << cell;
     }
+    EXPECT_EQ(first.bytes, second.bytes);
 }
 
-TEST_P(CenteredKeys, RewritingACellKeepsTheCenterAndTheOthers) {
+TEST_P(CenteredKeys, RewritingACellBehindTheFirstKeepsTheCenterAndTheOthers) {
     Random random(14);
     PackedRows packed(shape());
     const auto rows = biased_rows(packed.width(), kCells, random);
     for (int64_t cell = 0; cell < kCells; ++cell) packed.encode(rows[cell], cell);
     const std::vector<float> other = packed.decode(100);
-    for (int64_t cell : {0, 1, 2, 63, 64, 101}) packed.encode(random.normals(packed.width()), cell);
+    for (int64_t cell : {0, 1, 3, 63, 65, 101}) packed.encode(random.normals(packed.width()), cell);
     EXPECT_EQ(packed.decode(100), other);
     packed.encode(rows[101], 101);
     EXPECT_LT(squared_distance(packed.decode(101), rows[101]), 20 * static_cast<double>(packed.width()));

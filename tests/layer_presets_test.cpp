@@ -41,7 +41,7 @@ TEST(LayerPresets, ExactCellsHoldForAllLayers) {
     const LayerPresets presets = LayerPresets::parse("k2cv2+sink4+0:k8v8+recent64").value();
     EXPECT_EQ(presets.exact().n_sink, 4);
     EXPECT_EQ(presets.exact().n_recent, 64);
-    EXPECT_EQ(presets.exact().n_slots(), 68);
+    EXPECT_EQ(presets.exact().n_per_query(), 68);
     EXPECT_EQ(presets.of(0).name(), "k8v8");
     EXPECT_EQ(presets.name(), "k2cv2+0:k8v8+sink4+recent64");
     EXPECT_EQ(LayerPresets::parse(presets.name())->name(), presets.name());

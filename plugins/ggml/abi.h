@@ -6,6 +6,9 @@
 #include <ggml-backend.h>
 #include <ggml.h>
 
+#include <cstddef>
+#include <cstdint>
+
 namespace tq::plugin::abi {
 
 template <int api>
@@ -124,6 +127,21 @@ struct Registry {
     RegistryInterface iface;
     void* context;
 };
+
+// Its members up to what we use; the same in both APIs.
+struct Graph {
+    int size, n_nodes, n_leafs;
+    ggml_tensor **nodes, **grads, **grad_accs, **leafs;
+    int32_t* use_counts;   // of each tensor, by its place in `visited`
+    struct {
+        size_t size;
+        uint32_t* used;
+        ggml_tensor** keys;
+    } visited;
+};
+
+// Bytes of a tensor's entry in a context beside the tensor itself: ggml_object.
+constexpr size_t kObjectBytes = 32;
 
 }  // namespace tq::plugin::abi
 

@@ -1,5 +1,7 @@
 #include "attention_node.h"
 
+#include <fmt/format.h>
+
 #include <cstring>
 
 #include "buffer.h"
@@ -30,7 +32,10 @@ std::string check_view(const ggml_tensor* view, KvView* out) {
     const bool plain = view->nb[0] == element && (view->ne[2] == 1 || view->nb[2] == element * view->ne[0]) &&
                        (view->ne[1] == 1 || view->nb[1] == kv->row_bytes()) && (view->ne[3] == 1 || view->nb[3] == stream_bytes) &&
                        view->ne[0] * view->ne[2] == root->ne[0] && view->view_offs % stream_bytes == 0;
-    if (!plain) return "K or V is an unusual view of the cache";
+    if (view->ne[0] * view->ne[2] != root->ne[0]) {
+        return fmt::format("{} heads of {} values are taken from cached rows of {}", view->ne[2], view->ne[0], root->ne[0]);
+    }
+    if (!plain) return "K or V is a view of the cache with other strides than whole rows of whole streams have";
     *out = {kv, static_cast<int64_t>(view->view_offs / stream_bytes)};
     return "";
 }
@@ -78,8 +83,10 @@ AttentionInputs inputs_of(const ggml_tensor* node, const KvView& k, const KvView
         in.mask_token_stride = mask->nb[1];
         in.mask_stream_stride = mask->ne[3] == 1 ? 0 : mask->nb[3];
     }
-    in.exact_k = k.kv->exact();
-    in.exact_v = v.kv->exact();
+    if (k.kv->exact() && v.kv->exact()) {
+        in.exact_k = k.kv->exact();
+        in.exact_v = v.kv->exact();
+    }
     if (const ggml_tensor* sinks = node->src[4]) in.sinks = static_cast<const float*>(sinks->data);
     in.out = static_cast<float*>(node->data);
     in.out_head_stride = node->nb[1];
@@ -99,11 +106,13 @@ Result<FusedAttention> fuse_attention(const ggml_tensor* node, Isa isa, int n_th
     if (reason.empty()) reason = check_mask(node);
     if (!reason.empty()) return Status(Error::kUnsupported, reason);
     AttentionShape shape = shape_of(node, n_threads);
-    if (k.kv->exact() && v.kv->exact()) shape.n_exact = k.kv->exact()->cells().n_slots();
+    if (k.kv->exact() && v.kv->exact()) shape.n_exact = k.kv->exact()->cells().n_per_query();
     if (reason = unsupported_reason(shape); !reason.empty()) return Status(Error::kUnsupported, reason);
     Result<AttentionPlan> plan = AttentionPlan::create(shape, k.kv->codec(), v.kv->codec(), isa);
     if (!plan.ok()) return plan.status();
-    return FusedAttention{plan.value(), inputs_of(node, k, v)};
+    const AttentionInputs inputs = inputs_of(node, k, v);
+    if (Status status = plan->bind(inputs); !status.ok()) return status;
+    return FusedAttention{plan.value(), inputs};
 }
 
 }  // namespace tq::plugin

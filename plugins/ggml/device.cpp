@@ -1,11 +1,16 @@
 #include "device.h"
 
+#include <algorithm>
 #include <cstring>
-#include <new>
+#include <iterator>
+#include <memory>
+
+#include <ggml-cpp.h>
 
 #include "abi.h"
 #include "buffer.h"
 #include "graph.h"
+#include "guard.h"
 #include "kv_nodes.h"
 #include "log.h"
 
@@ -40,7 +45,7 @@ bool host_cpu_uses_openmp() {
 
 // For programs that compare caches in one process: buffers made from now on take these presets and calibration file (null:
 // none). Returns what is wrong with them, or null. Not while another thread makes a context.
-const char* configure(const char* preset_names, const char* calibration_file) {
+const char* configure(const char* preset_names, const char* calibration_file) try {
     static std::string problem;
     const Result<LayerPresets> presets = LayerPresets::parse(preset_names);
     if (!presets.ok()) {
@@ -60,6 +65,8 @@ const char* configure(const char* preset_names, const char* calibration_file) {
     g_context.config.calibration = std::move(calibration);
     g_context.description = describe(g_context.config);
     return nullptr;
+} catch (const std::exception&) {
+    return "there is not enough memory";
 }
 
 // ---- backend --------------------------------------------------------------------------------------------------------
@@ -89,18 +96,7 @@ public:
         if (auto set = cpu_function<ggml_backend_set_abort_callback_t>("ggml_backend_set_abort_callback")) set(cpu_, callback, data);
     }
 
-    // ggml calls this from C: no exception may leave it.
     ggml_status compute(ggml_cgraph* graph) {
-        try {
-            return compute_rewritten(graph);
-        } catch (const std::bad_alloc&) {
-            log(GGML_LOG_LEVEL_ERROR, "not enough memory for the attention workspace");
-            return GGML_STATUS_ALLOC_FAILED;
-        }
-    }
-
-private:
-    ggml_status compute_rewritten(ggml_cgraph* graph) {
         ggml_cgraph* rewritten = rewriter_.rewrite(graph, n_threads_);
         if (!rewritten) return GGML_STATUS_FAILED;
         const ggml_status status = ggml_backend_graph_compute(cpu_, rewritten);
@@ -108,6 +104,7 @@ private:
         return rewriter_.succeeded() ? GGML_STATUS_SUCCESS : GGML_STATUS_FAILED;
     }
 
+private:
     using NewThreadpool = ggml_threadpool_t (*)(ggml_threadpool_params*);
     using FreeThreadpool = void (*)(ggml_threadpool_t);
     using SetThreadpool = void (*)(ggml_backend_t, ggml_threadpool_t);
@@ -137,22 +134,29 @@ private:
     int n_threads_ = GGML_DEFAULT_N_THREADS;
 };
 
-ggml_backend_t init_backend(ggml_backend_dev_t device, const char*) {
+ggml_backend_t make_backend(ggml_backend_dev_t device) {
     static ggml_guid guid = {0x74, 0x75, 0x72, 0x62, 0x6f, 0x71, 0x75, 0x61, 0x6e, 0x74, 0x2d, 0x67, 0x67, 0x6d, 0x6c, 0x31};
-    ggml_backend_t cpu = ggml_backend_dev_init(cpu_device(), nullptr);
+    ggml_backend_ptr cpu(ggml_backend_dev_init(cpu_device(), nullptr));
     if (!cpu) return nullptr;
-    auto* backend = new abi::Backend{};
+    auto backend = std::make_unique<abi::Backend>();
     backend->guid = &guid;
     backend->device = device;
-    backend->context = new Backend(cpu);
+    auto context = std::make_unique<Backend>(cpu.get());
+    (void)cpu.release();   // it is the context's now
+    backend->context = context.release();
     backend->iface.get_name = [](ggml_backend_t) { return kDeviceName; };
     backend->iface.free = [](ggml_backend_t b) {
         delete &Backend::of(b);
         delete reinterpret_cast<abi::Backend*>(b);
     };
-    backend->iface.graph_compute = [](ggml_backend_t b, ggml_cgraph* graph) { return Backend::of(b).compute(graph); };
-    return reinterpret_cast<ggml_backend_t>(backend);
+    backend->iface.graph_compute = [](ggml_backend_t b, ggml_cgraph* graph) {
+        return guarded("computing attention", GGML_STATUS_ALLOC_FAILED, [&] { return Backend::of(b).compute(graph); });
+    };
+    return reinterpret_cast<ggml_backend_t>(backend.release());
 }
+
+// llama.cpp takes a device of this type if the user names it, or if there is no GPU; never beside a GPU unasked.
+constexpr enum ggml_backend_dev_type kDeviceType = GGML_BACKEND_DEVICE_TYPE_IGPU;
 
 // ---- device ---------------------------------------------------------------------------------------------------------
 
@@ -166,40 +170,63 @@ struct Host {
     static ggml_backend_dev_t dev() { return reinterpret_cast<ggml_backend_dev_t>(&device); }
     static ggml_backend_reg_t reg() { return reinterpret_cast<ggml_backend_reg_t>(&registry); }
 
-    static ggml_backend_buffer_t alloc_buffer(ggml_backend_buffer_type_t type, size_t size) {
-        std::unique_ptr<KvBuffer> buffer = KvBuffer::create(size, g_context.config);
-        if (!buffer) return nullptr;
-        return ggml_backend_buffer_init(type, KvBuffer::interface(), buffer.release(), size);
-    }
-
-    // llama.cpp probes every weight with a buffer of our type and size 0: weights belong to the CPU.
+    // llama.cpp probes every weight with an empty buffer of our type: weights belong to the CPU. Caches have such a buffer
+    // in its dry runs.
     static bool is_probed_weight(const ggml_tensor* tensor) {
         if (!tensor) return false;
         const ggml_tensor* root = root_of(tensor);
-        return root->buffer && ggml_backend_buffer_get_type(root->buffer) == buft() && ggml_backend_buffer_get_size(root->buffer) == 0 &&
-               !kv_side(root);
+        return KvBuffer::is_dummy(root) && !has_cache_name(root);
     }
 
-    static bool supports_op(ggml_backend_dev_t, const ggml_tensor* op) {
-        if (touches_kv(op)) {
+    static bool supports_op(const ggml_tensor* op) {
+        if (has_kv(op)) {
             if (std::string reason = rejection(op); !reason.empty()) log_once(GGML_LOG_LEVEL_ERROR, reason);
             learn_head_dim(op);
-            return true;
+            return is_kv(op) || ggml_backend_dev_supports_op(cpu_device(), op);
         }
-        for (const ggml_tensor* src : op->src) {
-            if (is_probed_weight(src)) return false;
-            if (src && kv_side(root_of(src))) return false;   // ggml copies it to the CPU, which asks us to decode it
-        }
+        if (std::any_of(std::begin(op->src), std::end(op->src), is_probed_weight)) return false;
         return ggml_backend_dev_supports_op(cpu_device(), op);
+    }
+
+    // ggml never asks for less than a tensor's nominal size where it is built with assertions, and tells us only by
+    // alloc_buffer_n (API 3) for which tensors it wants memory. With API 2 there is no other way: such builds stop there.
+    static void fill_allocation() {
+        auto& iface = buffer_type.iface;
+        if constexpr (api == 2) {
+            iface.alloc_buffer = [](ggml_backend_buffer_type_t, size_t size) {
+                return guarded("allocating a buffer", ggml_backend_buffer_t{}, [&] { return KvBuffer::allocate(size, g_context.config, true); });
+            };
+            iface.get_alloc_size = [](ggml_backend_buffer_type_t, const ggml_tensor* tensor) {
+                return guarded("sizing a buffer", ggml_nbytes(tensor), [&] { return KvBuffer::alloc_size(tensor, g_context.config); });
+            };
+        } else {
+            iface.alloc_buffer = [](ggml_backend_buffer_type_t, size_t size) {
+                return guarded("allocating a buffer", ggml_backend_buffer_t{}, [&] { return KvBuffer::allocate(size, g_context.config, false); });
+            };
+            iface.alloc_buffer_n = [](ggml_backend_buffer_type_t, ggml_tensor** tensors, int n) {
+                return guarded("allocating a buffer", ggml_backend_buffer_t{}, [&] { return KvBuffer::allocate(tensors, n, g_context.config); });
+            };
+            iface.get_alloc_size_n = [](ggml_backend_buffer_type_t, ggml_tensor** tensors, int n) {
+                return guarded("sizing a buffer", size_t{0}, [&] { return KvBuffer::alloc_size(tensors, n, g_context.config); });
+            };
+        }
     }
 
     static void fill_buffer_type() {
         buffer_type.device = dev();
-        auto& iface = buffer_type.iface;
-        iface.get_name = [](ggml_backend_buffer_type_t) { return kDeviceName; };
-        iface.alloc_buffer = alloc_buffer;
-        iface.get_alignment = [](ggml_backend_buffer_type_t) { return KvBuffer::kAlignment; };
-        iface.get_alloc_size = [](ggml_backend_buffer_type_t, const ggml_tensor* t) { return KvBuffer::alloc_size(t, g_context.config); };
+        buffer_type.iface.get_name = [](ggml_backend_buffer_type_t) { return kDeviceName; };
+        buffer_type.iface.get_alignment = [](ggml_backend_buffer_type_t) { return KvBuffer::kAlignment; };
+        fill_allocation();
+        KvBuffer::set_type(buft());
+    }
+
+    // As the CPU device, so that weights are mapped into memory as they are for it.
+    static void get_props(ggml_backend_dev_t, ggml_backend_dev_props* props) {
+        ggml_backend_dev_get_props(cpu_device(), props);
+        props->name = kDeviceName;
+        props->description = g_context.description.c_str();
+        props->type = kDeviceType;
+        props->device_id = nullptr;
     }
 
     static void fill_device() {
@@ -208,17 +235,18 @@ struct Host {
         iface.get_name = [](ggml_backend_dev_t) { return kDeviceName; };
         iface.get_description = [](ggml_backend_dev_t) { return g_context.description.c_str(); };
         iface.get_memory = [](ggml_backend_dev_t, size_t* free, size_t* total) { ggml_backend_dev_memory(cpu_device(), free, total); };
-        iface.get_type = [](ggml_backend_dev_t) { return GGML_BACKEND_DEVICE_TYPE_GPU; };
-        iface.get_props = [](ggml_backend_dev_t self, ggml_backend_dev_props* props) {
-            *props = {};
-            props->name = kDeviceName;
-            props->description = g_context.description.c_str();
-            props->type = GGML_BACKEND_DEVICE_TYPE_GPU;
-            device.iface.get_memory(self, &props->memory_free, &props->memory_total);
+        iface.get_type = [](ggml_backend_dev_t) { return kDeviceType; };
+        iface.get_props = get_props;
+        iface.init_backend = [](ggml_backend_dev_t self, const char*) {
+            return guarded("starting the device", ggml_backend_t{}, [&] { return make_backend(self); });
         };
-        iface.init_backend = init_backend;
         iface.get_buffer_type = [](ggml_backend_dev_t) { return buft(); };
-        iface.supports_op = supports_op;
+        iface.buffer_from_host_ptr = [](ggml_backend_dev_t, void* memory, size_t size, size_t max_tensor_size) {
+            return ggml_backend_dev_buffer_from_host_ptr(cpu_device(), memory, size, max_tensor_size);
+        };
+        iface.supports_op = [](ggml_backend_dev_t, const ggml_tensor* op) {
+            return guarded("looking at a graph", false, [&] { return supports_op(op); });
+        };
         iface.supports_buft = [](ggml_backend_dev_t, ggml_backend_buffer_type_t type) {
             return type == buft() || ggml_backend_dev_supports_buft(cpu_device(), type);
         };
@@ -253,11 +281,34 @@ struct Host {
 
 }  // namespace
 
+namespace {
+
+// Whether a graph's use counts are where abi.h says: of a graph in which one tensor is used twice.
+bool knows_graphs() {
+    const ggml_context_ptr context(ggml_init({ggml_tensor_overhead() * 4 + ggml_graph_overhead(), nullptr, /*no_alloc=*/true}));
+    if (!context) return false;
+    ggml_tensor* used = ggml_new_tensor_1d(context.get(), GGML_TYPE_F32, 1);
+    ggml_cgraph* graph = ggml_new_graph(context.get());
+    ggml_build_forward_expand(graph, ggml_add(context.get(), used, used));
+    const auto* known = reinterpret_cast<const abi::Graph*>(graph);
+    if (known->n_nodes != 1 || known->n_leafs != 1 || known->nodes != ggml_graph_nodes(graph) || known->leafs[0] != used) return false;
+    const auto* key = std::find(known->visited.keys, known->visited.keys + known->visited.size, used);
+    const size_t at = static_cast<size_t>(key - known->visited.keys);
+    return at < known->visited.size && (known->visited.used[at / 32] >> at % 32 & 1) == 1 && known->use_counts[at] == 2;
+}
+
+}  // namespace
+
+int host_api_version() {
+    const ggml_backend_dev_t cpu = cpu_device();
+    return cpu ? reinterpret_cast<const abi::Registry*>(ggml_backend_dev_backend_reg(cpu))->api_version : 0;
+}
+
 bool host_is_compatible() {
     return std::strcmp(ggml_op_name(GGML_OP_FLASH_ATTN_EXT), "FLASH_ATTN_EXT") == 0 && std::strcmp(ggml_op_name(GGML_OP_SET_ROWS), "SET_ROWS") == 0 &&
            std::strcmp(ggml_op_name(GGML_OP_ROPE), "ROPE") == 0 && std::strcmp(ggml_op_name(GGML_OP_PERMUTE), "PERMUTE") == 0 &&
            std::strcmp(ggml_op_name(GGML_OP_CUSTOM), "CUSTOM") == 0 && std::strcmp(ggml_type_name(GGML_TYPE_BF16), "bf16") == 0 &&
-           ggml_tensor_overhead() >= sizeof(ggml_tensor);
+           ggml_tensor_overhead() == sizeof(ggml_tensor) + abi::kObjectBytes && knows_graphs();
 }
 
 ggml_backend_reg_t make_registry(int api_version, const Config& config) {

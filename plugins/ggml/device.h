@@ -1,4 +1,4 @@
-// The device "TurboQuant": a GPU-type ggml device that hands everything but KV tensors to the CPU backend.
+// The device "TurboQuant": a ggml device (of type IGPU) that hands everything but KV tensors to the CPU backend.
 #pragma once
 
 #include "config.h"
@@ -10,7 +10,10 @@ namespace tq::plugin {
 inline constexpr const char* kDeviceName = "TurboQuant";
 inline constexpr const char* kVersion = TQ_VERSION;
 
-// Whether this host's ggml numbers its ops and types as the headers that this plugin was compiled with.
+// GGML_BACKEND_API_VERSION of the host, as its CPU backend says; 0 if it has none.
+int host_api_version();
+
+// Whether this host's ggml lays out tensors and graphs and numbers its ops and types as the headers that this plugin was compiled with.
 bool host_is_compatible();
 
 // The registry with the device, for a host that speaks this GGML_BACKEND_API_VERSION (2 or 3). Made once, lives forever.

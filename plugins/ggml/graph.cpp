@@ -12,7 +12,7 @@ namespace {
 bool computes_on_kv(ggml_cgraph* graph) {
     for (int i = 0; i < ggml_graph_n_nodes(graph); ++i) {
         const ggml_tensor* node = ggml_graph_node(graph, i);
-        if (!is_view_op(node->op) && touches_kv(node)) return true;
+        if (!is_view_op(node->op) && has_kv(node)) return true;
     }
     return false;
 }
@@ -28,7 +28,7 @@ ggml_cgraph* GraphRewriter::rewrite(ggml_cgraph* graph, int n_threads) {
         if (!slot) return nullptr;
     }
     slot->used = calls_;
-    slot->rewriting->start();
+    slot->rewriting->start(graph);
     return slot->rewriting->graph();
 }
 

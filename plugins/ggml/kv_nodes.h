@@ -14,11 +14,12 @@ inline bool is_view_op(ggml_op op) {
     return op == GGML_OP_NONE || op == GGML_OP_VIEW || op == GGML_OP_RESHAPE || op == GGML_OP_PERMUTE || op == GGML_OP_TRANSPOSE;
 }
 
+// Whether a tensor or view looks into a packed tensor, or will do so: a dry run of llama.cpp shows us graphs on caches that
+// have no memory.
+bool is_kv(const ggml_tensor* tensor);
+
 // The node itself or one of its sources looks into a packed tensor.
 bool has_kv(const ggml_tensor* node);
-
-// Whether our device takes the node: it touches a packed tensor and there is a way to compute it (or to say why not).
-bool touches_kv(const ggml_tensor* node);
 
 // Why a node that touches a packed tensor can't be computed at all, "" if it can.
 std::string rejection(const ggml_tensor* node);

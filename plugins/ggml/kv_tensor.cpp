@@ -6,24 +6,19 @@
 #include <cstring>
 #include <string_view>
 
-#include "turboquant/base/half.h"
 
 namespace tq::plugin {
 namespace {
 
-// "k" or "v" in cache_k_l12, cache_swa_v_l3; nothing else matches.
+// "k" or "v" in cache_k_l12; nothing else matches. Caches with a tag (cache_idx_k_l3) are no attention's keys and values.
 std::optional<Side> side_of_name(std::string_view name) {
-    constexpr std::string_view kPrefix = "cache_";
-    if (!name.starts_with(kPrefix)) return std::nullopt;
-    size_t digits = 0;
-    while (digits < name.size() && std::isdigit(static_cast<unsigned char>(name[name.size() - 1 - digits]))) ++digits;
-    if (digits == 0) return std::nullopt;
-    const std::string_view head = name.substr(0, name.size() - digits);
-    for (Side side : {Side::kKey, Side::kValue}) {
-        const std::string_view tail = side == Side::kKey ? "_k_l" : "_v_l";
-        if (head.size() + 1 >= kPrefix.size() + tail.size() && head.ends_with(tail)) return side;  // they share a '_'
-    }
-    return std::nullopt;
+    constexpr std::string_view kKeys = "cache_k_l", kValues = "cache_v_l";
+    const bool key = name.starts_with(kKeys);
+    if (!key && !name.starts_with(kValues)) return std::nullopt;
+    const std::string_view layer = name.substr(kKeys.size());
+    const bool number = !layer.empty() && std::all_of(layer.begin(), layer.end(), [](unsigned char c) { return std::isdigit(c); });
+    if (!number) return std::nullopt;
+    return key ? Side::kKey : Side::kValue;
 }
 
 // Of a name that side_of_name knows.
@@ -49,29 +44,6 @@ int substitute_head_dim(int64_t n_embd) {
     return kMinHeadDim;
 }
 
-void to_nominal(ggml_type type, const float* row, int64_t n, uint8_t* bytes) {
-    if (type == GGML_TYPE_F32) {
-        std::memcpy(bytes, row, sizeof(float) * n);
-        return;
-    }
-    for (int64_t i = 0; i < n; ++i) {
-        const uint16_t half = type == GGML_TYPE_F16 ? float_to_half(row[i]) : float_to_bfloat16(row[i]);
-        std::memcpy(bytes + 2 * i, &half, 2);
-    }
-}
-
-void from_nominal(ggml_type type, const uint8_t* bytes, int64_t n, float* row) {
-    if (type == GGML_TYPE_F32) {
-        std::memcpy(row, bytes, sizeof(float) * n);
-        return;
-    }
-    for (int64_t i = 0; i < n; ++i) {
-        uint16_t half;
-        std::memcpy(&half, bytes + 2 * i, 2);
-        row[i] = type == GGML_TYPE_F16 ? half_to_float(half) : bfloat16_to_float(half);
-    }
-}
-
 }  // namespace
 
 const ggml_tensor* root_of(const ggml_tensor* tensor) {
@@ -80,16 +52,15 @@ const ggml_tensor* root_of(const ggml_tensor* tensor) {
 }
 
 std::optional<Side> kv_side(const ggml_tensor* root) {
-    if (!may_be_kv(root)) return std::nullopt;
     if (root->view_src || root->op != GGML_OP_NONE) return std::nullopt;
-    if (root->type != GGML_TYPE_F16 && root->type != GGML_TYPE_BF16 && root->type != GGML_TYPE_F32) return std::nullopt;
+    if (root->type != GGML_TYPE_F16 && root->type != GGML_TYPE_BF16) return std::nullopt;
     const std::optional<Side> side = side_of_name(root->name);
     if (!side || root->ne[3] != 1 || !ggml_is_contiguous(root)) return std::nullopt;
     return PackedLayout::create(*side, kMinBits, root->ne[0], root->ne[1], root->ne[2]).ok() ? side : std::nullopt;
 }
 
 size_t KvTensor::allocated_bytes(const ggml_tensor* root, Side side, const Config& config) {
-    return layout_of(root, side, config).bytes() + ExactRows::bytes(config.presets.exact(), root->ne[0], root->ne[2]);
+    return layout_of(root, side, config).bytes() + ExactRows::bytes(config.presets.exact(), root->ne[0], root->ne[1], root->ne[2]);
 }
 
 KvTensor::KvTensor(const ggml_tensor* root, Side side, const Config& config, uint8_t* data)
@@ -100,8 +71,7 @@ KvTensor::KvTensor(const ggml_tensor* root, Side side, const Config& config, uin
       calibration_(config.calibration),
       scales_(scales_of(root, side, config)),
       data_(data),
-      row_(root->ne[0]),
-      nominal_(row_bytes_) {
+      row_(root->ne[0]) {
     if (const ExactCells& cells = config.presets.exact(); cells.any()) {
         exact_.emplace(cells, layout_.n_embd, layout_.n_cells, layout_.n_stream, reinterpret_cast<uint16_t*>(data + layout_.bytes()));
     }
@@ -128,79 +98,13 @@ void KvTensor::set_head_dim(int head_dim) {
     codec_ = std::move(codec.value());
 }
 
-void KvTensor::encode_slice(const float* row, int64_t index, int slice) {
-    codec().encode_slice(row, data_, index / layout_.n_cells, index % layout_.n_cells, slice);
+void KvTensor::encode_slice(const float* row, int64_t index, int slice, uint64_t rewritten) {
+    codec().encode_slice(row, data_, index / layout_.n_cells, index % layout_.n_cells, slice, rewritten);
 }
 
 void KvTensor::encode_row(const float* row, int64_t index) { codec().encode(row, data_, index / layout_.n_cells, index % layout_.n_cells); }
 
 void KvTensor::decode_row(int64_t index, float* row) { codec().decode(data_, index / layout_.n_cells, index % layout_.n_cells, row); }
-
-void KvTensor::load_row(int64_t index, float* row) {
-    const uint16_t* exact = exact_ ? exact_->find(index) : nullptr;
-    if (!exact) return decode_row(index, row);
-    for (int64_t i = 0; i < layout_.n_embd; ++i) row[i] = half_to_float(exact[i]);
-}
-
-void KvTensor::store_row(const float* row, int64_t index) {
-    encode_row(row, index);
-    if (uint16_t* exact = exact_ ? exact_->find(index) : nullptr) ExactRows::convert(row, layout_.n_embd, exact);
-}
-
-void KvTensor::decode_nominal(int64_t index, uint8_t* bytes) {
-    thread_local std::vector<float> row;
-    row.resize(layout_.n_embd);
-    decode_row(index, row.data());
-    to_nominal(type_, row.data(), layout_.n_embd, bytes);
-}
-
-// The row of the last encode_nominal(), in row_.
-void KvTensor::keep_exact(int64_t index) {
-    if (uint16_t* slot = exact_->adopt(index)) ExactRows::convert(row_.data(), layout_.n_embd, slot);
-}
-
-void KvTensor::encode_nominal(const uint8_t* bytes, int64_t index) {
-    from_nominal(type_, bytes, layout_.n_embd, row_.data());
-    encode_row(row_.data(), index);
-}
-
-void KvTensor::read(void* bytes, size_t offset, size_t size) {
-    uint8_t* out = static_cast<uint8_t*>(bytes);
-    while (size > 0) {
-        const size_t begin = offset % row_bytes_, n = std::min(size, row_bytes_ - begin);
-        load_row(static_cast<int64_t>(offset / row_bytes_), row_.data());
-        to_nominal(type_, row_.data(), layout_.n_embd, nominal_.data());
-        std::memcpy(out, nominal_.data() + begin, n);
-        out += n, offset += n, size -= n;
-    }
-}
-
-// Calls fn(row bytes, first, count) on every row that the range touches and stores it; partial rows are decoded before.
-template <class Fn>
-void KvTensor::update(size_t offset, size_t size, Fn fn) {
-    while (size > 0) {
-        const size_t begin = offset % row_bytes_, n = std::min(size, row_bytes_ - begin);
-        const int64_t index = static_cast<int64_t>(offset / row_bytes_);
-        if (n < row_bytes_) decode_nominal(index, nominal_.data());
-        fn(nominal_.data() + begin, n);
-        encode_nominal(nominal_.data(), index);
-        if (exact_ && n < row_bytes_) exact_->forget(index, 1);
-        else if (exact_) keep_exact(index);
-        offset += n, size -= n;
-    }
-}
-
-void KvTensor::write(const void* bytes, size_t offset, size_t size) {
-    const uint8_t* in = static_cast<const uint8_t*>(bytes);
-    update(offset, size, [&](uint8_t* row, size_t n) {
-        std::memcpy(row, in, n);
-        in += n;
-    });
-}
-
-void KvTensor::fill(uint8_t value, size_t offset, size_t size) {
-    update(offset, size, [&](uint8_t* row, size_t n) { std::memset(row, value, n); });
-}
 
 // Of blocks that are copied as a whole, from one stream to another.
 void KvTensor::copy_centers(int64_t from, int64_t to, int64_t n) {

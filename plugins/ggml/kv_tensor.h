@@ -4,6 +4,7 @@
 
 #include <ggml.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
 #include <optional>
@@ -17,11 +18,12 @@ namespace tq::plugin {
 // The tensor that a view (of a view ...) looks into.
 const ggml_tensor* root_of(const ggml_tensor* tensor);
 
-// Whether a root tensor is one that we pack, by name (cache_k_l<i>, cache_<tag>_v_l<i>), shape and type; and which side.
+// Whether a root tensor in one of our buffers is one that we pack, by name (cache_k_l<i>, cache_v_l<i>), shape and type; and
+// which side. Only before memory is allocated does this decide: afterwards the buffer knows (kv_tensor_of).
 std::optional<Side> kv_side(const ggml_tensor* root);
 
-// A quick look first: if false, kv_side has no answer either.
-inline bool may_be_kv(const ggml_tensor* root) { return std::memcmp(root->name, "cache_", 6) == 0; }
+// llama.cpp names the tensors of all its caches so, and no weight.
+inline bool has_cache_name(const ggml_tensor* root) { return std::memcmp(root->name, "cache_", 6) == 0; }
 
 class KvTensor {
 public:
@@ -49,7 +51,8 @@ public:
     ExactRows* exact() { return exact_ ? &*exact_ : nullptr; }   // null: none are kept
 
     // Rows are numbered over all streams.
-    void encode_slice(const float* row, int64_t index, int slice);
+    // rewritten: as of RowCodec::encode_slice.
+    void encode_slice(const float* row, int64_t index, int slice, uint64_t rewritten = 0);
     void encode_row(const float* row, int64_t index);
     void decode_row(int64_t index, float* row);
     // A row in nominal form: row_bytes() bytes. Different threads may decode different rows.
@@ -59,12 +62,26 @@ public:
         return index / layout_.n_cells * layout_.n_blocks() + index % layout_.n_cells / kBlockCells;
     }
 
-    // For what is computed from a row and goes back to its cell (context shifts): the exact row where there is one.
-    void load_row(int64_t index, float* row);
-    void store_row(const float* row, int64_t index);
+    int64_t first_row_of_block(int64_t block) const {
+        return block / layout_.n_blocks() * layout_.n_cells + block % layout_.n_blocks() * kBlockCells;
+    }
+    int64_t rows_of_block(int64_t block) const {
+        return std::min<int64_t>(kBlockCells, layout_.n_cells - block % layout_.n_blocks() * kBlockCells);
+    }
+
+    // Rounds a row to what a saved state would hold of it, so that codes made now and codes made from that state are the
+    // same. Without exact rows a state holds what codes decode to, and there is nothing to do.
+    void round_to_state(float* row) const;
+
+    // For what is computed from the rows of a block and goes back to their cells (context shifts): exact rows where there are
+    // some. rows: kBlockCells rows, some unused where the stream ends in the block. Different threads may do different blocks.
+    void load_block(int64_t block, float* rows);
+    // Stores the cells of the bits that are set. Where these are most of what the block holds, centered keys get their mean as
+    // the center, and what else it holds is coded again around it.
+    void store_block(float* rows, int64_t block, uint64_t cells);
 
     // Nominal bytes [offset, offset + size) of the tensor; exact rows where there are some. What is written is as if it had
-    // been stored row after row.
+    // been stored row after row. Long ranges are done by several threads (kv_state.cpp).
     void read(void* bytes, size_t offset, size_t size);
     void write(const void* bytes, size_t offset, size_t size);
     void fill(uint8_t value, size_t offset, size_t size);
@@ -74,12 +91,19 @@ public:
     void forget_exact() { if (exact_) exact_->forget_all(); }
 
 private:
-    void encode_nominal(const uint8_t* bytes, int64_t index);
-    void keep_exact(int64_t index);
+    struct RowRange {
+        int64_t begin, end;
+    };
+    // Those of rows [begin, end) that lie in a block.
+    RowRange rows_in_block(int64_t block, int64_t begin, int64_t end) const;
+    void load_rows(int64_t first, int64_t n, float* rows);
+    void read_rows(uint8_t* bytes, int64_t first, int64_t n);
+    void write_rows(const uint8_t* bytes, int64_t first, int64_t n);
+    void write_slice(const uint8_t* bytes, int64_t first, int64_t n, int slice, float* row);
+    void adopt_exact(const uint8_t* bytes, int64_t first, int64_t n);
+    void update_part(int64_t index, size_t begin, size_t size, const uint8_t* bytes);
     void copy_centers(int64_t from, int64_t to, int64_t n);
     void copy_exact(int64_t from, int64_t to, int64_t n);
-    template <class Fn>
-    void update(size_t offset, size_t size, Fn fn);
 
     static inline std::atomic<uint64_t> generation_{0};
 
@@ -93,7 +117,6 @@ private:
     std::optional<RowCodec> codec_;
     std::optional<ExactRows> exact_;   // behind the packed bytes
     std::vector<float> row_;         // scratch of the calls that are made by one thread at a time
-    std::vector<uint8_t> nominal_;
 };
 
 }  // namespace tq::plugin

@@ -1,24 +1,22 @@
 // The entry point: libggml-turboquant.so, loaded by ggml through GGML_BACKEND_PATH.
-#include <cstdio>
+#include <string>
 
 #include "device.h"
+#include "guard.h"
 #include "log.h"
 
 namespace tq::plugin {
 namespace {
 
-// GGML_BACKEND_API_VERSION by ggml release; 0 if unknown. The host refuses any other number.
-int api_version_of(const char* ggml_version) {
-    int major = 0, minor = 0;
-    if (std::sscanf(ggml_version, "%d.%d", &major, &minor) != 2 || major != 0) return 0;
-    if (minor < 21) return 0;
-    return minor < 26 ? 2 : 3;
-}
-
 ggml_backend_reg_t init() {
-    const int api = api_version_of(ggml_version());
-    if (api == 0 || !host_is_compatible()) {
-        log(GGML_LOG_LEVEL_ERROR, std::string("this ggml (") + ggml_version() + ") is not one that the plugin knows; device not registered");
+    const int api = host_api_version();
+    if (api == 0) {
+        log(GGML_LOG_LEVEL_ERROR, "the host has no CPU backend yet, which does all that is not attention; device not registered");
+        return nullptr;
+    }
+    if ((api != 2 && api != 3) || !host_is_compatible()) {
+        log(GGML_LOG_LEVEL_ERROR, std::string("this ggml (") + ggml_version() + ", backend API " + std::to_string(api) +
+                                      ") is not one that the plugin knows (API 2 and 3); device not registered");
         return nullptr;
     }
     Result<Config> config = Config::from_environment();
@@ -33,4 +31,6 @@ ggml_backend_reg_t init() {
 }  // namespace
 }  // namespace tq::plugin
 
-extern "C" __attribute__((visibility("default"))) ggml_backend_reg_t ggml_backend_init() { return tq::plugin::init(); }
+extern "C" __attribute__((visibility("default"))) ggml_backend_reg_t ggml_backend_init() {
+    return tq::plugin::guarded("loading the plugin", ggml_backend_reg_t{}, tq::plugin::init);
+}

@@ -1,22 +1,28 @@
 #include "rewriting.h"
 
+#include <algorithm>
+#include <bit>
 #include <cstring>
 #include <utility>
 
+#include <fmt/format.h>
+
+#include "abi.h"
+#include "dense_view.h"
 #include "kv_nodes.h"
 #include "log.h"
 
 namespace tq::plugin {
 namespace {
 
-constexpr int64_t kShiftRows = 256;   // rows of a context shift that are dense at the same time
+constexpr int64_t kShiftBlocks = 4;   // of a context shift that are dense at the same time
 
 void run_task(ggml_tensor*, int thread, int n_threads, void* task) { static_cast<Task*>(task)->run(thread, n_threads); }
 
 // Upper bound of the nodes and tensors that add() makes for a node.
 size_t size_bound(const ggml_tensor* node) {
     if (is_view_op(node->op) || !has_kv(node)) return 0;
-    return node->op == GGML_OP_ROPE ? 5 * (node->src[0]->ne[2] / kShiftRows + 1) : 8;
+    return node->op == GGML_OP_ROPE ? 5 * ((node->src[0]->ne[2] / kBlockCells + root_of(node->src[0])->ne[2]) / kShiftBlocks + 1) : 8 + GGML_MAX_SRC;
 }
 
 size_t size_bound(ggml_cgraph* graph) {
@@ -32,6 +38,7 @@ void Rewriting::reset(size_t max_tensors, size_t max_nodes) {
     dealers_.clear();
     positions_.clear();
     pending_ = std::make_unique<TaskGroup>();
+    pending_stores_.clear();
     staged_ = {};
     exact_rows_ = std::make_unique<ExactRowsTask>();
     reusable_ = true;
@@ -61,7 +68,12 @@ bool Rewriting::build(ggml_cgraph* graph, int n_threads) {
     }
 }
 
-void Rewriting::start() {
+// ggml fuses ops (RMS_NORM and MUL) whose intermediate result has one use. How many there are the original graph knows.
+void Rewriting::start(const ggml_cgraph* original) {
+    const auto* from = reinterpret_cast<const abi::Graph*>(original);
+    auto* to = reinterpret_cast<abi::Graph*>(graph_);
+    to->use_counts = from->use_counts;
+    to->visited = from->visited;
     workspace_.bad_data = false;
     for (ItemDealer& dealer : dealers_) dealer.restart();
 }
@@ -92,10 +104,14 @@ void Rewriting::flush() {
     if (!exact_rows_->empty()) add_task(std::exchange(exact_rows_, std::make_unique<ExactRowsTask>()), pending_node_);
     for (Staged& staged : staged_) staged.pending = false;
     add_task(std::exchange(pending_, std::make_unique<TaskGroup>()), pending_node_);
+    pending_stores_.clear();
 }
 
 void Rewriting::add_set_rows(ggml_tensor* node, int n_threads) {
     KvTensor& kv = *kv_tensor_of(node);
+    // The tasks of a group run side by side: of two that store into one tensor the second waits for the first.
+    if (std::find(pending_stores_.begin(), pending_stores_.end(), &kv) != pending_stores_.end()) flush();
+    pending_stores_.push_back(&kv);
     if (kv.exact()) stage_exact_rows(kv, node);
     add_pending(std::make_unique<SetRowsTask>(kv, node, n_threads, workspace_.bad_data), node);
 }
@@ -121,11 +137,13 @@ void Rewriting::commit_exact_rows() {
 }
 
 void Rewriting::add_attention(ggml_tensor* node, int n_threads) {
-    if (config_.attention == AttentionMode::kDense) return add_dense_attention(node);
-    Result<FusedAttention> fused = fuse_attention(node, config_.isa, n_threads);
-    if (fused.ok()) return add_fused_attention(node, fused.value());
-    log_once(GGML_LOG_LEVEL_WARN, "attention takes the dense path (same cache, slower): " + fused.status().message());
-    add_dense_attention(node);
+    if (config_.attention == AttentionMode::kFused) {
+        Result<FusedAttention> fused = fuse_attention(node, config_.isa, n_threads);
+        if (fused.ok()) return add_fused_attention(node, fused.value());
+        log_once(GGML_LOG_LEVEL_WARN, "attention takes the dense path (same cache, slower): " + fused.status().message());
+    }
+    if (config_.presets.exact().any()) log_once(GGML_LOG_LEVEL_WARN, "the dense path decodes all cells: exact rows (sinks, window) are not used");
+    add_reader(node);
 }
 
 void Rewriting::add_fused_attention(const ggml_tensor* node, const FusedAttention& fused) {
@@ -141,64 +159,83 @@ std::unique_ptr<Task> Rewriting::attention_task(const FusedAttention& attention,
     return std::make_unique<AttentionTask>(attention, phase, memory, dealers_.emplace_back());
 }
 
-// ggml's own attention, on decoded copies of the rows that this node sees.
-void Rewriting::add_dense_attention(ggml_tensor* node) {
+// ggml's own op, on decoded copies of the rows that its views of packed tensors cover.
+void Rewriting::add_reader(const ggml_tensor* node) {
     flush();
-    if (config_.presets.exact().any()) log_once(GGML_LOG_LEVEL_WARN, "the dense path decodes all cells: exact rows (sinks, window) are not used");
-    ggml_tensor* k = dense_operand(node->src[1], workspace_.dense[0], node);
-    ggml_tensor* v = dense_operand(node->src[2], workspace_.dense[1], node);
-    ggml_tensor* copy = ggml_flash_attn_ext(context_.get(), node->src[0], k, v, node->src[3], attention_param(node, 0),
-                                            attention_param(node, 1), attention_param(node, 2));
-    std::memcpy(copy->op_params, node->op_params, sizeof copy->op_params);
-    for (int i = 4; i < GGML_MAX_SRC; ++i) copy->src[i] = node->src[i];
+    auto decoding = std::make_unique<TaskGroup>();
+    ggml_tensor* copy = copy_of(node);
+    for (size_t i = 0; i < workspace_.dense.size(); ++i) {
+        if (is_kv(node->src[i])) copy->src[i] = decoded(node->src[i], workspace_.dense[i], *decoding);
+    }
+    add_task(std::move(decoding), node);
     replace(copy, node);
 }
 
-// The view's rows [0, n_kv) of its streams in nominal form, and the same view on them.
-ggml_tensor* Rewriting::dense_operand(ggml_tensor* view, Arena& arena, const ggml_tensor* node) {
+// The same view on the rows that it covers, in nominal form, which a task of `decoding` writes to the arena.
+ggml_tensor* Rewriting::decoded(const ggml_tensor* view, Arena& arena, TaskGroup& decoding) {
     KvTensor* kv = kv_tensor_of(view);
-    if (!kv) return view;
     kv->codec();   // made here, before threads share it
-    const int64_t n_kv = view->ne[1], n_cells = kv->layout().n_cells, n_rows = n_kv * view->ne[3];
-    const int64_t first = static_cast<int64_t>(view->view_offs / kv->row_bytes());
-    auto* rows = static_cast<uint8_t*>(arena.reserve(kv->row_bytes() * n_rows));
-    auto decode = [=](int64_t i) { kv->decode_nominal(first + i / n_kv * n_cells + i % n_kv, rows + i * kv->row_bytes()); };
-    add_task(std::make_unique<RowsTask>(n_rows, [](int64_t i) { return i; }, decode), node);
+    const DenseView dense(view);
+    auto* rows = static_cast<uint8_t*>(arena.reserve(dense.bytes()));
+    auto decode = [=](int64_t i) { kv->decode_nominal(dense.source_row(i), rows + static_cast<size_t>(i) * dense.row_bytes); };
+    decoding.add(std::make_unique<RowsTask>(dense.n_rows(), [](int64_t i) { return i; }, decode));
 
     ggml_tensor* copy = ggml_new_tensor(context_.get(), view->type, GGML_MAX_DIMS, view->ne);
-    std::memcpy(copy->nb, view->nb, sizeof copy->nb);
-    copy->nb[3] = kv->row_bytes() * n_kv;
-    copy->data = rows + view->view_offs % kv->row_bytes();
+    std::memcpy(copy->nb, dense.nb, sizeof copy->nb);
+    copy->data = rows + dense.offset;
     return copy;
 }
 
-// In-place ROPE on keys: a context shift. Only rows whose position changes are decoded, rotated and encoded again.
+// A node of ours that computes the same from the same sources.
+ggml_tensor* Rewriting::copy_of(const ggml_tensor* node) {
+    ggml_tensor* copy = ggml_new_tensor(context_.get(), node->type, GGML_MAX_DIMS, node->ne);
+    std::memcpy(copy->nb, node->nb, sizeof copy->nb);
+    std::memcpy(copy->op_params, node->op_params, sizeof copy->op_params);
+    std::memcpy(copy->src, node->src, sizeof copy->src);
+    copy->op = node->op;
+    copy->extra = node->extra;
+    ggml_set_name(copy, node->name);
+    return copy;
+}
+
+// In-place ROPE on keys: a context shift. Only blocks with rows whose position changes are decoded, rotated and encoded again.
 void Rewriting::add_shift(ggml_tensor* node) {
     const ggml_tensor* view = node->src[0];
     KvTensor* kv = kv_tensor_of(view);
     kv->codec();   // made here, before threads share it
     reusable_ = false;   // the rows to move are chosen here
     const auto* shift = static_cast<const int32_t*>(node->src[1]->data);
-    std::vector<int64_t> rows;
-    for (int64_t i = 0; i < view->ne[2]; ++i) {
-        if (shift[i] != 0) rows.push_back(i);
+    std::vector<ShiftedBlock> blocks;
+    for (int64_t row = 0; row < view->ne[2]; ++row) {
+        if (shift[row] == 0) continue;
+        const int64_t block = kv->block_of_row(row);
+        if (blocks.empty() || blocks.back().block != block) blocks.push_back({block, 0});
+        blocks.back().cells |= uint64_t{1} << (row - kv->first_row_of_block(block));
     }
-    for (size_t begin = 0; begin < rows.size(); begin += kShiftRows) {
-        const size_t end = std::min(rows.size(), begin + kShiftRows);
-        add_shift_piece(node, kv, shift, std::vector<int64_t>(rows.begin() + begin, rows.begin() + end));
+    for (size_t begin = 0; begin < blocks.size(); begin += kShiftBlocks) {
+        const size_t end = std::min(blocks.size(), begin + kShiftBlocks);
+        add_shift_piece(node, kv, std::vector<ShiftedBlock>(blocks.begin() + begin, blocks.begin() + end));
     }
 }
 
-void Rewriting::add_shift_piece(ggml_tensor* node, KvTensor* kv, const int32_t* shift, std::vector<int64_t> rows) {
+// Rows that do not move are rotated by nothing and not stored.
+void Rewriting::add_shift_piece(ggml_tensor* node, KvTensor* kv, std::vector<ShiftedBlock> blocks) {
     const ggml_tensor* view = node->src[0];
-    const int64_t n = static_cast<int64_t>(rows.size()), n_embd = kv->layout().n_embd;
+    const auto* shift = static_cast<const int32_t*>(node->src[1]->data);
+    const int64_t n_blocks = std::ssize(blocks), n = n_blocks * kBlockCells, n_embd = kv->layout().n_embd;
     const size_t element = ggml_type_size(view->type);
-    auto* memory = static_cast<float*>(workspace_.dense[0].reserve(sizeof(float) * n_embd * kShiftRows));
-    std::vector<int32_t>& position = positions_.emplace_back();
-    for (int64_t row : rows) position.push_back(shift[row]);
+    auto* memory = static_cast<float*>(workspace_.dense[0].reserve(sizeof(float) * n_embd * kBlockCells * kShiftBlocks));
+    std::vector<int32_t>& position = positions_.emplace_back(n, 0);
+    for (int64_t b = 0; b < n_blocks; ++b) {
+        for (uint64_t left = blocks[b].cells; left != 0; left &= left - 1) {
+            const int64_t i = std::countr_zero(left);
+            position[b * kBlockCells + i] = shift[kv->first_row_of_block(blocks[b].block) + i];
+        }
+    }
 
-    auto owner = [kv, rows](int64_t i) { return kv->block_of_row(rows[i]); };
-    add_task(std::make_unique<RowsTask>(n, owner, [=](int64_t i) { kv->load_row(rows[i], memory + i * n_embd); }), node);
+    const auto rows_of = [=](int64_t b) { return memory + b * kBlockCells * n_embd; };
+    const auto owner = [](int64_t b) { return b; };
+    add_task(std::make_unique<RowsTask>(n_blocks, owner, [=](int64_t b) { kv->load_block(blocks[b].block, rows_of(b)); }), node);
 
     ggml_tensor* dense_view = ggml_new_tensor_3d(context_.get(), GGML_TYPE_F32, view->ne[0], view->ne[1], n);
     dense_view->nb[1] = view->nb[1] / element * sizeof(float);
@@ -216,7 +253,7 @@ void Rewriting::add_shift_piece(ggml_tensor* node, KvTensor* kv, const int32_t* 
     replace(rope, node);
     rope->data = dense_view->data;
 
-    add_task(std::make_unique<RowsTask>(n, owner, [=](int64_t i) { kv->store_row(memory + i * n_embd, rows[i]); }), node);
+    add_task(std::make_unique<RowsTask>(n_blocks, owner, [=](int64_t b) { kv->store_block(rows_of(b), blocks[b].block, blocks[b].cells); }), node);
 }
 
 // False after logging why.
@@ -231,15 +268,18 @@ bool Rewriting::add(ggml_tensor* node, int n_threads) {
         log(GGML_LOG_LEVEL_ERROR, reason);
         return false;
     }
-    switch (node->op) {
-        case GGML_OP_SET_ROWS:
-            add_set_rows(node, n_threads);
-            break;
-        case GGML_OP_FLASH_ATTN_EXT: add_attention(node, n_threads); break;
-        default:
-            flush();
-            add_shift(node);
-            break;
+    if (node->op == GGML_OP_FLASH_ATTN_EXT) {
+        add_attention(node, n_threads);
+    } else if (!is_kv(node)) {
+        log_once(GGML_LOG_LEVEL_WARN, fmt::format("{} reads the packed KV cache: the rows that it reads are decoded each time, which is "
+                                                  "slow; only FLASH_ATTN_EXT reads packed rows as they are",
+                                                  ggml_op_name(node->op)));
+        add_reader(node);
+    } else if (node->op == GGML_OP_SET_ROWS) {
+        add_set_rows(node, n_threads);
+    } else {
+        flush();
+        add_shift(node);
     }
     return true;
 }

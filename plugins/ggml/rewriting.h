@@ -21,11 +21,15 @@ namespace tq::plugin {
 // good for as long as none of them has moved.
 struct Workspace {
     Arena attention;   // of attention plans
-    Arena dense[2];    // K and V rows of the dense path; shifted rows
+    std::array<Arena, GGML_MAX_SRC> dense;   // decoded rows of each source of a node; shifted rows
     Arena exact[2];    // exact rows of K and V of the layer at work
     std::atomic<bool> bad_data{false};   // a node met some, in this run
 
-    uint64_t moves() const { return attention.moves() + dense[0].moves() + dense[1].moves() + exact[0].moves() + exact[1].moves(); }
+    uint64_t moves() const {
+        uint64_t moves = attention.moves() + exact[0].moves() + exact[1].moves();
+        for (const Arena& arena : dense) moves += arena.moves();
+        return moves;
+    }
 };
 
 class Rewriting {
@@ -37,8 +41,8 @@ public:
     // False after logging why the graph can't be computed.
     bool build(ggml_cgraph* graph, int n_threads);
 
-    // To be called before each run of the graph.
-    void start();
+    // To be called before each run, with the graph that this is the rewriting of.
+    void start(const ggml_cgraph* original);
 
     ggml_cgraph* graph() { return graph_; }
 
@@ -46,6 +50,11 @@ public:
     bool reusable() const { return reusable_; }
 
 private:
+    // A block of a packed tensor, and its cells whose position changes, a bit each.
+    struct ShiftedBlock {
+        int64_t block;
+        uint64_t cells;
+    };
     void reset(size_t max_tensors, size_t max_nodes);
     bool add(ggml_tensor* node, int n_threads);
     void replace(ggml_tensor* node, const ggml_tensor* original);
@@ -58,10 +67,11 @@ private:
     void add_attention(ggml_tensor* node, int n_threads);
     void add_fused_attention(const ggml_tensor* node, const FusedAttention& fused);
     std::unique_ptr<Task> attention_task(const FusedAttention& attention, AttentionPhase phase, void* memory);
-    void add_dense_attention(ggml_tensor* node);
-    ggml_tensor* dense_operand(ggml_tensor* view, Arena& arena, const ggml_tensor* node);
+    void add_reader(const ggml_tensor* node);
+    ggml_tensor* decoded(const ggml_tensor* view, Arena& arena, TaskGroup& decoding);
+    ggml_tensor* copy_of(const ggml_tensor* node);
     void add_shift(ggml_tensor* node);
-    void add_shift_piece(ggml_tensor* node, KvTensor* kv, const int32_t* shift, std::vector<int64_t> rows);
+    void add_shift_piece(ggml_tensor* node, KvTensor* kv, std::vector<ShiftedBlock> blocks);
 
     const Config& config_;
     Workspace& workspace_;
@@ -76,6 +86,7 @@ private:
     // Rows to store and queries to prepare wait here until a node needs them done: nothing else may come between.
     std::unique_ptr<TaskGroup> pending_ = std::make_unique<TaskGroup>();
     const ggml_tensor* pending_node_ = nullptr;
+    std::vector<const KvTensor*> pending_stores_;   // into which rows are stored by what is pending
     // Of K and V: whose exact rows are in the staging memory, and whether they are still to be stored by what is pending.
     struct Staged {
         KvTensor* kv = nullptr;

@@ -1,8 +1,9 @@
 #include "set_rows.h"
 
+#include <algorithm>
 #include <cstring>
 
-#include "turboquant/base/half.h"
+#include "nominal.h"
 
 namespace tq::plugin {
 namespace {
@@ -45,19 +46,30 @@ SetRowsTask::SetRowsTask(KvTensor& kv, const ggml_tensor* node, int n_threads, s
       codec_(kv.codec()),
       rows_(node->src[0]),
       indices_(node->src[1]),
-      floats_(rows_->type == GGML_TYPE_F32 ? 0 : rows_->ne[0] * n_threads),
+      floats_(rows_->type == GGML_TYPE_F32 && !kv.exact() ? 0 : rows_->ne[0] * n_threads),
       bad_data_(bad_data) {}
 
+// Row i as it is stored: with exact rows, as a saved state would hold it.
 const float* SetRowsTask::float_row(int64_t i, int thread) {
     const char* p = static_cast<const char*>(rows_->data) + i * rows_->nb[1];
-    if (rows_->type == GGML_TYPE_F32) return reinterpret_cast<const float*>(p);
+    if (floats_.empty()) return reinterpret_cast<const float*>(p);
     float* row = floats_.data() + rows_->ne[0] * thread;
-    for (int64_t d = 0; d < rows_->ne[0]; ++d) {
-        uint16_t half;
-        std::memcpy(&half, p + 2 * d, 2);
-        row[d] = half_to_float(half);
-    }
+    if (rows_->type == GGML_TYPE_F32) std::memcpy(row, p, sizeof(float) * rows_->ne[0]);
+    else from_nominal(GGML_TYPE_F16, reinterpret_cast<const uint8_t*>(p), rows_->ne[0], row);
+    kv_.round_to_state(row);
     return row;
+}
+
+// The cells of row i's block that rows behind it go to, a bit each: what they held does not have to follow a new center.
+uint64_t SetRowsTask::stored_next(int64_t i) const {
+    const int64_t block = kv_.block_of_row(row_index(indices_, i));
+    uint64_t cells = 0;
+    for (int64_t next = i + 1; next < std::min(rows_->ne[1], i + kBlockCells); ++next) {
+        const int64_t index = row_index(indices_, next);
+        if (index < 0 || index >= kv_.n_rows() || kv_.block_of_row(index) != block) continue;
+        cells |= uint64_t{1} << index % kv_.layout().n_cells % kBlockCells;
+    }
+    return cells;
 }
 
 // Cells of one block share bytes, so a (block, slice) always belongs to one thread; of centered keys, whose blocks depend on
@@ -71,12 +83,14 @@ void SetRowsTask::run(int thread, int n_threads) {
             bad_data_ = true;
             continue;
         }
-        if (exact && i % n_threads == thread) exact->store(i, float_row(i, thread));
+        const int64_t block = kv_.layout().centered ? 0 : kv_.block_of_row(index);
+        const float* row = nullptr;
+        const auto row_once = [&] { return row ? row : row = float_row(i, thread); };
+        if (exact && i % n_threads == thread) exact->store(i, row_once());
+        const bool may_move_center = kv_.layout().centered && index % kv_.layout().n_cells % kBlockCells <= kUncenteredCells;
+        const uint64_t rewritten = may_move_center ? stored_next(i) : 0;
         for (int slice = 0; slice < n_slices; ++slice) {
-            const int64_t block = kv_.layout().centered ? 0 : kv_.block_of_row(index);
-            if ((block * n_slices + slice) % n_threads == thread) {
-                kv_.encode_slice(float_row(i, thread), index, slice);
-            }
+            if ((block * n_slices + slice) % n_threads == thread) kv_.encode_slice(row_once(), index, slice, rewritten);
         }
     }
 }

@@ -42,6 +42,7 @@ public:
 
 private:
     const float* float_row(int64_t i, int thread);
+    uint64_t stored_next(int64_t i) const;
 
     KvTensor& kv_;
     const RowCodec& codec_;   // made here, before threads share it

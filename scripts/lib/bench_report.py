@@ -11,6 +11,7 @@ import statistics
 import sys
 
 import plot
+import rounds
 
 SECTIONS = [
     (
@@ -200,68 +201,115 @@ def section(name, title, text, part):
 # ---- whole models
 
 
+# What llama.cpp itself has; every other name is a TurboQuant preset.
+RIVALS = ("f16", "q8_0", "q4_0")
+
+
 def model_runs(parts):
-    """{(type, depth): {"pp": [tokens/s], "tg": [...]}} in the order of measuring."""
+    """{(cache, depth): {"pp": {round: tokens/s}, "tg": {...}}}."""
     runs = {}
     for name, part in parts.items():
         if not name.startswith("llama-bench."):
             continue
-        _, cache, depth, _ = name.split(".")
-        at = runs.setdefault((cache, int(depth)), {"pp": [], "tg": []})
-        for run in part["result"]:
-            at["pp" if run["n_prompt"] else "tg"].append(run["avg_ts"])
+        _, cache, depth, number = name.split(".")
+        at = runs.setdefault((cache, int(depth)), {"pp": {}, "tg": {}})
+        for run in part["result"]["runs"]:
+            at["pp" if run["n_prompt"] else "tg"][int(number)] = run["avg_ts"]
     return runs
+
+
+def model_machines(parts):
+    """In the order of time: a round's depths one after another, at each depth the caches in turn."""
+    names = [name.split(".") + [name] for name in parts if name.startswith("llama-bench.")]
+    names.sort(key=lambda n: (int(n[3]), int(n[2]), (*RIVALS, n[1]).index(n[1])))
+    return [parts[n[4]]["result"]["machine"] for n in names]
 
 
 def cache_names(runs):
     """TurboQuant first."""
     names = {cache for cache, _ in runs}
-    return sorted(n for n in names if n.startswith("k")) + [n for n in ("f16", "q8_0", "q4_0") if n in names]
+    return sorted(names - set(RIVALS)) + [n for n in RIVALS if n in names]
 
 
-def low_middle_high(values):
-    return min(values), statistics.median(values), max(values)
+def low_middle_high(each):
+    return each["min"], each["median"], each["max"]
 
 
 def model_series(runs, test):
+    """{cache: {depth: spread of tokens/s}}."""
     series = {}
     for (cache, depth), values in runs.items():
         if values[test]:
-            series.setdefault(cache, {})[depth] = low_middle_high(values[test])
+            series.setdefault(cache, {})[depth] = rounds.spread([values[test][n] for n in sorted(values[test])])
     return series
 
 
-def model_cell(series, cache, depth):
-    low, middle, high = series[cache].get(depth, (0, 0, 0))
-    return f"{middle:.1f} ({low:.1f}–{high:.1f})" if high else ""
+def paired_series(runs, test, rival="f16"):
+    """{cache: {depth: spread of tokens/s relative to the rival's of the same round}}."""
+    series = {}
+    for (cache, depth), values in runs.items():
+        others = runs.get((rival, depth), {"pp": {}, "tg": {}})[test]
+        both = sorted(values[test].keys() & others.keys())
+        if both and cache != rival:
+            ratio = rounds.ratio([values[test][n] for n in both], [others[n] for n in both])
+            series.setdefault(cache, {})[depth] = ratio
+    return series
+
+
+def model_cell(series, cache, depth, digits):
+    if depth not in series[cache]:
+        return ""
+    low, middle, high = low_middle_high(series[cache][depth])
+    return f"{middle:.{digits}f} ({low:.{digits}f}–{high:.{digits}f})"
 
 
 def model_test_name(parts, test):
     key = "n_prompt" if test == "pp" else "n_gen"
-    runs = (run for name, part in parts.items() if name.startswith("llama-bench.") for run in part["result"])
+    runs = (run for name, part in parts.items() if name.startswith("llama-bench.") for run in part["result"]["runs"])
     return f"{test}{max(run[key] for run in runs)}"
+
+
+def model_table(series, title, names, depths, digits):
+    rows = ([n if n in RIVALS else f"**{n}**"] + [model_cell(series, n, d, digits) for d in depths] for n in names if n in series)
+    yield from table([title] + [f"depth {depth:,}" for depth in depths], rows)
+    yield ""
+
+
+def model_doubts(parts, runs):
+    """Sentences on the machine while whole models were measured."""
+    summary = rounds.machine_summary(model_machines(parts))
+    if others := summary["others_cores"]:
+        yield f"Other processes took {others['median']:.2f} of {summary['cores']} cores meanwhile (most: {others['max']:.2f})."
+    spreads = {
+        f"{cache} {test} at {depth}, of f16's": ratio
+        for test in ("pp", "tg")
+        for cache, at in paired_series(runs, test).items()
+        for depth, ratio in at.items()
+    }
+    if doubts := rounds.doubts(summary, spreads):
+        yield "**The machine was too busy or too uneven to tell:** " + "; ".join(doubts) + "."
 
 
 def model_section(parts, facts):
     runs = model_runs(parts)
     depths, names = sorted({depth for _, depth in runs}), cache_names(runs)
-    rounds = max(len(values["tg"]) for values in runs.values())
+    n_rounds = max(len(values["tg"]) for values in runs.values())
     yield "## Whole models"
     yield ""
     yield (
         f"llama-bench of llama.cpp {facts.get('llama_cpp', '')}, unmodified, {facts.get('model', '')}, "
-        f"{facts.get('threads', '?')} threads: tokens/s, median of {rounds} {'run' if rounds == 1 else 'runs'} of each (lowest–highest). "
+        f"{facts.get('threads', '?')} threads, {n_rounds} rounds in which the caches take turns. *of f16's*: tokens/s relative "
+        "to f16's of the same round, median (lowest–highest) of the rounds. "
         "Prefill of that many tokens and decoding behind a context of the given depth. Speed does not depend on "
         "what the tokens are; where depth and new tokens together exceed the context that the model was trained for (8192 "
         "with the default model), its text would be worthless, its speed is not.\n"
     )
+    yield " ".join(model_doubts(parts, runs)) + "\n"
     yield "![tokens/s over depth](benchmarks.svg)\n"
     for test in ("pp", "tg"):
-        series = model_series(runs, test)
-        head = [model_test_name(parts, test)] + [f"depth {depth:,}" for depth in depths]
-        rows = ([f"**{n}**" if n.startswith("k") else n] + [model_cell(series, n, d) for d in depths] for n in names if n in series)
-        yield from table(head, rows)
-        yield ""
+        name = model_test_name(parts, test)
+        yield from model_table(paired_series(runs, test), f"{name}, of f16's", names, depths, 2)
+        yield from model_table(model_series(runs, test), f"{name}, tokens/s", names, depths, 1)
     for name in names:
         command = next((p["command"] for n, p in parts.items() if n.startswith(f"llama-bench.{name}.{depths[-1]}.")), None)
         if command:
@@ -269,20 +317,23 @@ def model_section(parts, facts):
     yield ""
 
 
-def model_svg(parts):
+def write_model_plot(path, parts):
     runs = model_runs(parts)
-    panels = [
-        (f"{title}, tokens/s ({model_test_name(parts, test)})", model_series(runs, test))
-        for test, title in (("pp", "Prefill"), ("tg", "Decoding"))
-    ]
-    return plot.chart(panels, cache_names(runs), "tokens in the context")
+    panels = []
+    for test, title in (("pp", "Prefill"), ("tg", "Decoding")):
+        series = {
+            cache: {depth: low_middle_high(each) for depth, each in at.items()}
+            for cache, at in model_series(runs, test).items()
+        }
+        panels.append((f"{title}, tokens/s ({model_test_name(parts, test)})", series))
+    plot.lines(path, panels, cache_names(runs), "tokens in the context")
 
 
 # ---- the document
 
 
 def hardware(parts, facts):
-    first = next((p["result"] for p in parts.values() if isinstance(p["result"], dict)), {})
+    first = next((p["result"] for p in parts.values() if "machine" in p["result"] and "cases" in p["result"]), {})
     machine, ggml = first.get("machine", {}), first.get("ggml") or {}
     dates = sorted({part["date"] for part in parts.values() if part["date"]})
     virtual = f", virtual machine ({facts['hypervisor']})" if "hypervisor" in facts else ""
@@ -325,8 +376,8 @@ def write(path, text):
 
 def raw_json(parts, facts):
     """One part a line: whole numbers of samples would make a file of a hundred thousand lines."""
-    lines = [f"{json.dumps(name)}: {json.dumps(part, ensure_ascii=False)}" for name, part in parts.items()]
-    return '{"facts": ' + json.dumps(facts) + ',\n"parts": {\n' + ",\n".join(lines) + "\n}}\n"
+    lines = [json.dumps({"name": name, **part}, ensure_ascii=False) for name, part in parts.items()]
+    return '{"facts": ' + json.dumps(facts) + ',\n"parts": [\n' + ",\n".join(lines) + "\n]}\n"
 
 
 def main():
@@ -338,7 +389,7 @@ def main():
     write(os.path.join(out, "benchmarks.md"), "\n".join(document(parts, facts)))
     write(os.path.join(out, "benchmarks.json"), raw_json(parts, facts))
     if any(name.startswith("llama-bench.") for name in parts):
-        write(os.path.join(out, "benchmarks.svg"), model_svg(parts))
+        write_model_plot(os.path.join(out, "benchmarks.svg"), parts)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ source "$TQ_LIB/pins"
     LLAMA_CPP_API2_SOURCE=$TQ_DEPS/llama.cpp-$LLAMA_CPP_API2_TAG
     LLAMA_CPP_API2_BUILD=$LLAMA_CPP_API2_SOURCE-build
     MODEL_PATH=$TQ_DEPS/model-$MODEL_VERSION/$MODEL_FILE
+    OPENAI_ENV=$TQ_DEPS/openai-$OPENAI_VERSION
 }
 
 TQ_PACKAGES=(build-essential cmake ninja-build git python3 python3-pip python3-venv unzip

@@ -1,4 +1,4 @@
-// The library as another project uses it: encode rows, attend over them. Also the example of the README.
+// The library as another project uses it: encode rows, attend over them. docs/library.md shows its main lines.
 #include <cmath>
 #include <cstdio>
 #include <vector>
@@ -48,6 +48,7 @@ int main() {
         char bytes[64];
     };
     std::vector<Line> workspace(plan->workspace_bytes() / sizeof(Line) + 1);
+    if (!plan->bind(in).ok()) return 1;
     plan->run_all(in, workspace.data());
 
     double squares = 0;

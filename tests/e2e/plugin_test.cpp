@@ -48,7 +48,7 @@ TEST(Registration, DeviceNamesPresetBitsIsaAndAttention) {
         void* data;
         ggml_log_get(&log, &data);
         log(GGML_LOG_LEVEL_INFO, (std::string(ggml_backend_dev_name(device)) + "|" + text).c_str(), data);
-        return ggml_backend_dev_by_name("TurboQuant") == device && ggml_backend_dev_type(device) == GGML_BACKEND_DEVICE_TYPE_GPU;
+        return ggml_backend_dev_by_name("TurboQuant") == device && ggml_backend_dev_type(device) == GGML_BACKEND_DEVICE_TYPE_IGPU;
     });
     EXPECT_EQ(child.status, 0);
     EXPECT_NE(child.log.find("TurboQuant|TurboQuant KV cache: k5v3, 4.19 bits per value (K 5.250, V 3.125), scalar, fused attention"),
@@ -57,7 +57,7 @@ TEST(Registration, DeviceNamesPresetBitsIsaAndAttention) {
 }
 
 TEST(Registration, InvalidPresetIsRefusedWithTheValidOnes) {
-    for (const char* preset : {"TURBOQUANT_KV=k9v4", "TURBOQUANT_KV=", "TURBOQUANT_KV=q4_0", "TURBOQUANT_KV=8.5"}) {
+    for (const char* preset : {"TURBOQUANT_KV=k9v4", "TURBOQUANT_KV=q4_0", "TURBOQUANT_KV=8.5"}) {
         const ChildResult child = in_child({preset}, [] { return load_plugin() == nullptr; });
         EXPECT_EQ(child.status, 0) << preset;
         EXPECT_NE(child.log.find("k<K bits>v<V bits>"), std::string::npos) << child.log;
@@ -71,13 +71,21 @@ TEST(Registration, InvalidIsaIsRefusedWithTheAvailableOnes) {
 }
 
 TEST(Registration, InvalidAttentionIsRefusedWithTheValidOnes) {
-    for (const std::string attention : {"flash", "", "Dense"}) {
+    for (const std::string attention : {"flash", "Dense"}) {
         const ChildResult child =
             in_child({"TURBOQUANT_ATTENTION=" + attention}, [] { return load_plugin() == nullptr; });
         EXPECT_EQ(child.status, 0) << attention;
         const std::string reason = "'" + attention + "' is not a way to compute attention; valid: fused, dense";
         EXPECT_NE(child.log.find("TURBOQUANT_ATTENTION: " + reason), std::string::npos) << child.log;
     }
+}
+
+TEST(Registration, EmptyVariablesAreUnset) {
+    const ChildResult child = in_child({"TURBOQUANT_KV=", "TURBOQUANT_ATTENTION=", "TURBOQUANT_CALIBRATION=", "TURBOQUANT_ISA="},
+                                       [] { return load_plugin() != nullptr; });
+    EXPECT_EQ(child.status, 0) << child.log;
+    EXPECT_NE(child.log.find("k4cv4+sink1+recent15"), std::string::npos) << child.log;
+    EXPECT_NE(child.log.find("fused attention"), std::string::npos) << child.log;
 }
 
 TEST(Registration, EveryPresetStoresAndAttends) {

@@ -1,107 +1,99 @@
 #!/usr/bin/env python3
-"""llama-server on the TurboQuant device (server_test.py BIN_DIR): slots side by side, saved slots, context shift."""
-import concurrent.futures
-import contextlib
-import json
+"""llama-server's slots on the TurboQuant device and with f16 (server_test.py BIN_DIR).
+
+Slots side by side, in cells that were used before, saved and restored, prefixes reused, contexts shifted.
+"""
 import os
-import socket
-import subprocess
 import sys
-import tempfile
-import time
-import urllib.request
 
-from support.tools import DEVICE, MODEL, check, need
+from support.server import PROMPTS, both
+from support.tools import MODEL, check, need
 
-PROMPTS = [
-    "The lighthouse keeper wrote a line in his log every evening. One winter a ship",
-    "A recipe for bread: take flour, water, salt and yeast. First you",
-    "The capital of Norway is Oslo. The capital of Sweden is",
-    "In mathematics, a prime number is a number that",
-]
+PRESETS = ("fast", "k4v4")
 
 
-def request(port, path, body=None, timeout=120):
-    data = None if body is None else json.dumps(body).encode()
-    call = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(call, timeout=timeout) as answer:
-        return json.load(answer)
+def texts(answers):
+    return [answer.get("content") for answer in answers]
 
 
-def complete(port, prompt, n=48, slot=-1, **options):
-    body = {"prompt": prompt, "n_predict": n, "temperature": 0, "top_k": 1, "seed": 1, "id_slot": slot, **options}
-    return request(port, "/completion", body)
+def n_equal(left, right):
+    return sum(a == b and bool(a) for a, b in zip(left, right))
 
 
-def wait_until_ready(server, port, log_path):
-    for _ in range(120):
-        if server.poll() is None:
-            with contextlib.suppress(OSError):
-                request(port, "/health", timeout=5)
-                return
-            time.sleep(0.5)
-    with open(log_path, encoding="utf-8", errors="replace") as log:
-        check(False, "llama-server starts", log.read())
+def slots_side_by_side(server):
+    """Texts of the same requests alone, at the same time in fresh cells, and once more after other text was there."""
+    together = texts(server.complete_all(PROMPTS, cache_prompt=False))
+    server.complete_all([prompt * 4 for prompt in reversed(PROMPTS)], cache_prompt=False)
+    reused = texts(server.complete_all(PROMPTS, cache_prompt=False))
+    alone = texts(server.complete(prompt, slot=i, cache_prompt=False) for i, prompt in enumerate(PROMPTS))
+    return {"alone": alone, "together": together, "reused": reused}
 
 
-@contextlib.contextmanager
-def running(tool, *options):
-    """A server on a free port of the loopback interface; yields the port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with tempfile.TemporaryDirectory() as folder:
-        log_path = os.path.join(folder, "log")
-        command = [tool, *DEVICE, "-fa", "on", "-t", "2", "--host", "127.0.0.1", "--port", str(port)]
-        command += ["--slot-save-path", folder + "/", *options]
-        with open(log_path, "wb") as log:
-            server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        try:
-            wait_until_ready(server, port, log_path)
-            yield port
-        finally:
-            server.terminate()
-            try:
-                server.wait(20)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                server.wait()
+def slots_per_stream(tool):
+    results = both(tool, slots_side_by_side, "-np", 4, "-c", 2048, "--no-kv-unified", presets=PRESETS)
+    for name, result in results.items():
+        alone = result["alone"]
+        check(all(alone), f"{name}: every request is answered", alone)
+        for way in ("together", "reused"):
+            same = n_equal(alone, result[way])
+            check(same == len(PROMPTS), f"{name}, {way}: {same} of 4 texts are those of the request alone", alone, result[way])
 
 
-def slots_side_by_side(port):
-    alone = [complete(port, prompt, slot=i, cache_prompt=False)["content"] for i, prompt in enumerate(PROMPTS)]
-    with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        jobs = [pool.submit(complete, port, prompt, slot=i, cache_prompt=False) for i, prompt in enumerate(PROMPTS)]
-        together = [job.result()["content"] for job in jobs]
-    check(all(alone), "every request is answered", alone)
-    check(together == alone, "four requests at a time give the text of one at a time", alone, together)
+def saved_slot(server):
+    story = PROMPTS[0] + server.complete(PROMPTS[0], slot=0)["content"]
+    _, saved = server.request("/slots/0?action=save", {"filename": "slot"})
+    expected = server.complete(story, slot=0)["content"]
+    server.complete(PROMPTS[1], slot=0)
+    _, restored = server.request("/slots/0?action=restore", {"filename": "slot"})
+    after = server.complete(story, slot=0)
+    return {"saved": saved, "restored": restored, "expected": expected, "after": after}
 
 
-def saved_slot(port):
-    story = PROMPTS[0] + complete(port, PROMPTS[0], slot=0, cache_prompt=True)["content"]
-    saved = request(port, "/slots/0?action=save", {"filename": "slot"})
-    expected = complete(port, story, slot=0, cache_prompt=True)["content"]
-    complete(port, PROMPTS[1], slot=0, cache_prompt=True)
-    restored = request(port, "/slots/0?action=restore", {"filename": "slot"})
-    check(saved["n_saved"] == restored["n_restored"] > 48, "a slot is saved and restored", saved, restored)
-    after = complete(port, story, slot=0, cache_prompt=True)
-    check(after["tokens_cached"] > 48 and after["timings"]["prompt_n"] < 8, "the restored tokens are not computed again", after)
-    check(after["content"] == expected, "a restored slot continues as before", expected, after["content"])
+def slots_saved_and_restored(tool):
+    for name, result in both(tool, saved_slot, "-np", 2, "-c", 1024, presets=PRESETS).items():
+        saved, restored, after = result["saved"], result["restored"], result["after"]
+        check(saved["n_saved"] == restored["n_restored"] > 40, f"{name}: a slot is saved and restored", saved, restored)
+        check(after["timings"]["prompt_n"] < 8, f"{name}: the restored tokens are not computed again", after)
+        check(after["content"] == result["expected"], f"{name}: a restored slot continues as before", result)
 
 
-def context_shift(port):
-    answer = complete(port, PROMPTS[0], n=400, ignore_eos=True)
-    check(answer["tokens_predicted"] == 400, "generation goes on past the end of the context", answer)
+def prefix_reuse(server):
+    """A prompt whose beginning is in the slot already, behind it another end; the same prompt cold."""
+    beginning = " ".join(PROMPTS)
+    ends = [" Then the", " What comes next is", " One day"]
+    server.complete(beginning + ends[0], slot=0)
+    warm = [server.complete(beginning + end, slot=0) for end in ends[1:]]
+    cold = [server.complete(beginning + end, slot=0, cache_prompt=False) for end in ends[1:]]
+    return {"warm": texts(warm), "cold": texts(cold), "computed": [answer["timings"]["prompt_n"] for answer in warm]}
+
+
+def prefixes_reused(tool):
+    # Behind a prefix the window is that of a cold prompt as far as the reserve holds what was taken back: 33 rows here.
+    results = both(tool, prefix_reuse, "-np", 1, "-c", 1024, presets=("fast+reserve64", "k4v4"))
+    for name, result in results.items():
+        check(max(result["computed"]) < 16, f"{name}: the prefix is not computed again", result)
+        same, wanted = n_equal(result["warm"], result["cold"]), n_equal(results["f16"]["warm"], results["f16"]["cold"])
+        check(same >= wanted > 0, f"{name}: {same} of 2 texts behind a reused prefix are the cold ones (f16 {wanted})", result)
+
+
+def context_shift(server):
+    return server.complete(PROMPTS[0], n=300, ignore_eos=True)
+
+
+def contexts_shifted(tool):
+    for name, answer in both(tool, context_shift, "-np", 1, "-c", 256, "--context-shift").items():
+        check(answer["tokens_predicted"] == 300, f"{name}: generation goes on past the end of the context", answer)
+        words = answer["content"].split()
+        check(len(set(words)) > 20, f"{name}: the text behind a shift is no noise", answer["content"])
 
 
 def main():
     tool = os.path.join(sys.argv[1], "llama-server")
     need(tool, MODEL)
-    with running(tool, "-np", "4", "-c", "2048", "--no-kv-unified") as port:
-        slots_side_by_side(port)
-        saved_slot(port)
-    with running(tool, "-np", "1", "-c", "256", "--context-shift") as port:
-        context_shift(port)
+    slots_per_stream(tool)
+    slots_saved_and_restored(tool)
+    prefixes_reused(tool)
+    contexts_shifted(tool)
 
 
 main()

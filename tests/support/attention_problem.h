@@ -54,7 +54,7 @@ class ExactSide {
     ExactSide(const ExactCells& exact, const PackedLayout& layout, const std::vector<float>& dense)
         : layout_(layout),
           dense_(dense),
-          slots_(ExactRows::bytes(exact, layout.n_embd, layout.n_stream) / sizeof(uint16_t)),
+          slots_(ExactRows::bytes(exact, layout.n_embd, layout.n_cells, layout.n_stream) / sizeof(uint16_t)),
           rows(exact, layout.n_embd, layout.n_cells, layout.n_stream, slots_.data()) {}
 
     // Cells [first, first + n) of every stream.
@@ -137,7 +137,7 @@ class AttentionProblem {
         const float scale = 1 / std::sqrt(static_cast<float>(case_.head_dim_k));
         return {case_.head_dim_k, case_.head_dim_v, case_.n_head(), case_.n_head_kv,
                 case_.n_tokens,   case_.n_kv,       case_.n_stream, scale,
-                case_.softcap,    case_.max_bias,   n_threads, case_.exact.n_slots()};
+                case_.softcap,    case_.max_bias,   n_threads, case_.exact.n_per_query()};
     }
 
     AttentionInputs inputs(const RowCodec& key_codec, const RowCodec& value_codec, std::vector<float>& out) const {
@@ -161,7 +161,15 @@ class AttentionProblem {
         return in;
     }
 
+    // In the first stream; dense_k and dense_v keep what was there.
+    void set_key(int64_t cell, const std::vector<float>& row) { keys_.encode(row, cell); }
     void set_value(int64_t cell, const std::vector<float>& row) { values_.encode(row, cell); }
+
+    void fill_with_any_bytes() {
+        for (Bytes* bytes : {&keys_.bytes, &values_.bytes}) {
+            for (uint8_t& byte : *bytes) byte = static_cast<uint8_t>(random_.next());
+        }
+    }
 
     std::vector<float> empty_output() const {
         return std::vector<float>(out_token_ * case_.n_tokens * case_.n_stream, kUntouched);
@@ -180,6 +188,10 @@ class AttentionProblem {
         if (change) change(s, in);
         const AttentionPlan plan = AttentionPlan::create(s, key_codec, value_codec, isa).value();
         Workspace workspace(plan.workspace_bytes());
+        if (const Status bound = plan.bind(in); !bound.ok()) {
+            ADD_FAILURE() << bound.message();
+            return out;
+        }
         runner(plan, in, workspace.data());
         return out;
     }
@@ -318,6 +330,31 @@ class AttentionProblem {
     PackedRows keys_, values_;
     std::optional<ExactSide> exact_k_, exact_v_;   // of the case's cells, if it has some
     int64_t q_head_, q_token_, out_head_, out_token_;
+};
+
+// The bound of plan.h for the rows of a problem.
+class AccuracyBound {
+  public:
+    explicit AccuracyBound(const AttentionProblem& problem)
+        : problem_(problem), largest_key_(problem.largest_key()), largest_value_(problem.largest_value()) {}
+
+    double allowed(int64_t stream, int64_t token, int head) const {
+        const RowCodec& keys = problem_.keys().codec;
+        const std::span<const float> q = problem_.query(stream, token, head);
+        std::vector<float> rotated(q.size());
+        keys.kernels().rotate_query(keys.rotation(head / problem_.description().group_size), q.data(), rotated.data());
+        double largest = 0;
+        for (float x : rotated) largest = std::max(largest, std::abs(double{x}));
+        const double query_error = kQueryError * problem_.shape().scale * largest * largest_key_;
+        return (weight_error(problem_.description().values.bits) + query_error) * largest_value_;
+    }
+    double error(std::span<const float> out, std::span<const float> reference, int head) const {
+        return distance(problem_.scaled_output(out, head), problem_.scaled_output(reference, head));
+    }
+
+  private:
+    const AttentionProblem& problem_;
+    double largest_key_, largest_value_;
 };
 
 }  // namespace tq::test

@@ -1,5 +1,6 @@
 """Runs `tq info` ($TQ) on GGUF files made here: right ones, odd ones, broken ones."""
 import json
+import math
 import os
 import random
 import struct
@@ -26,30 +27,93 @@ def pair(key, kind, value, element=None):
     return data + scalar(kind, value)
 
 
-def gguf(pairs, version=3, tensor_floats=0):
-    """The bytes of a file with these metadata and, if asked for, one f32 tensor."""
-    data = b"GGUF" + struct.pack("<IQQ", version, 1 if tensor_floats else 0, len(pairs))
+def gguf(pairs, tensors=(), version=3):
+    """The bytes of a file with these metadata and f32 tensors [(name, shape)], all zeros."""
+    data = b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(pairs))
     data += b"".join(pair(*p) for p in pairs)
-    if tensor_floats:
-        data += text(b"weight") + struct.pack("<IQIQ", 1, tensor_floats, 0, 0)
-        data += bytes(-len(data) % 32) + bytes(4 * tensor_floats)
-    return data
+    offset = 0
+    for name, shape in tensors:
+        data += text(name.encode()) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, 0, offset)
+        offset += -(-4 * math.prod(shape) // 32) * 32
+    return data + bytes(-len(data) % 32 + offset)
 
 
-def model(**changes):
-    """A llama with 4 layers, 8 heads, 2 KV heads of 64 values; None removes a key."""
+N_EMBD, N_FF, N_VOCAB, N_HEAD, N_HEAD_KV, HEAD = 64, 96, 32, 4, 2, 64
+ROW = N_HEAD_KV * HEAD
+
+
+def metadata(architecture, n_layer, **changes):
+    """Small, with KV rows of 128 values. None removes a key."""
     pairs = {
-        "general.architecture": (STRING, "llama"),
+        "general.architecture": (STRING, architecture),
         "general.name": (STRING, "test"),
-        "llama.block_count": (U32, 4),
-        "llama.context_length": (U32, 2048),
-        "llama.embedding_length": (U32, 512),
-        "llama.attention.head_count": (U32, 8),
-        "llama.attention.head_count_kv": (U32, 2),
+        "tokenizer.ggml.model": (STRING, "no_vocab"),
+        "vocab_size": (U32, N_VOCAB),
+        "block_count": (U32, n_layer),
+        "context_length": (U32, 2048),
+        "embedding_length": (U32, N_EMBD),
+        "feed_forward_length": (U32, N_FF),
+        "attention.head_count": (U32, N_HEAD),
+        "attention.head_count_kv": (U32, N_HEAD_KV),
+        "attention.key_length": (U32, HEAD),
+        "attention.value_length": (U32, HEAD),
+        "attention.layer_norm_rms_epsilon": (F32, 1e-5),
+        "rope.dimension_count": (U32, HEAD),
     }
-    for name, value in changes.items():
-        pairs["general.architecture" if name == "architecture" else "llama." + name.replace("__", ".")] = value
-    return [(key, *value) for key, value in pairs.items() if value is not None]
+    pairs.update({name.replace("__", "."): value for name, value in changes.items()})
+    named = {key if key.startswith(("general.", "tokenizer.")) else f"{architecture}.{key}": value for key, value in pairs.items()}
+    return [(key, *value) for key, value in named.items() if value is not None]
+
+
+def ffn(layer):
+    return [(f"blk.{layer}.ffn_norm.weight", (N_EMBD,)), (f"blk.{layer}.ffn_gate.weight", (N_EMBD, N_FF)),
+            (f"blk.{layer}.ffn_up.weight", (N_EMBD, N_FF)), (f"blk.{layer}.ffn_down.weight", (N_FF, N_EMBD))]
+
+
+def attention(layer, n_head=N_HEAD, n_head_kv=N_HEAD_KV, head=HEAD):
+    q, kv = n_head * head, n_head_kv * head
+    return [(f"blk.{layer}.attn_norm.weight", (N_EMBD,)), (f"blk.{layer}.attn_q.weight", (N_EMBD, q)),
+            (f"blk.{layer}.attn_k.weight", (N_EMBD, kv)), (f"blk.{layer}.attn_v.weight", (N_EMBD, kv)),
+            (f"blk.{layer}.attn_output.weight", (q, N_EMBD))]
+
+
+def norms(layer, names, n):
+    return [(f"blk.{layer}.{name}.weight", (n,)) for name in names]
+
+
+def llama(n_layer=4, head=HEAD, **changes):
+    tensors = [("token_embd.weight", (N_EMBD, N_VOCAB)), ("output_norm.weight", (N_EMBD,))]
+    for layer in range(n_layer):
+        tensors += attention(layer, head=head) + ffn(layer)
+    if head != HEAD:
+        changes |= {"attention__key_length": (U32, head), "attention__value_length": (U32, head), "rope__dimension_count": (U32, head)}
+    return metadata("llama", n_layer, **changes), tensors
+
+
+def gemma3(window):
+    """Six layers: five with a sliding window, then one without."""
+    tensors = [("token_embd.weight", (N_EMBD, N_VOCAB)), ("output_norm.weight", (N_EMBD,))]
+    for layer in range(6):
+        tensors += attention(layer) + ffn(layer) + norms(layer, ("post_attention_norm", "post_ffw_norm"), N_EMBD)
+        tensors += norms(layer, ("attn_q_norm", "attn_k_norm"), HEAD)
+    return metadata("gemma3", 6, attention__sliding_window=(U32, window)), tensors
+
+
+def lfm2():
+    """Two layers of attention between two of short convolutions, which keep a state of their own."""
+    tensors = [("token_embd.weight", (N_EMBD, N_VOCAB)), ("token_embd_norm.weight", (N_EMBD,))]
+    heads, head = [0, 2, 0, 2], N_EMBD // N_HEAD
+    for layer in range(4):
+        tensors += ffn(layer)
+        if heads[layer]:
+            tensors += attention(layer, head=head) + norms(layer, ("attn_q_norm", "attn_k_norm"), head)
+        else:
+            conv = (("conv", (3, N_EMBD)), ("in_proj", (N_EMBD, 3 * N_EMBD)), ("out_proj", (N_EMBD, N_EMBD)))
+            tensors += norms(layer, ("attn_norm",), N_EMBD)
+            tensors += [(f"blk.{layer}.shortconv.{name}.weight", shape) for name, shape in conv]
+    changes = {"attention__head_count_kv": (ARRAY, heads, I32), "shortconv__l_cache": (U32, 3)}
+    changes |= {name: (U32, head) for name in ("attention__key_length", "attention__value_length", "rope__dimension_count")}
+    return metadata("lfm2", 4, **changes), tensors
 
 
 def packed_bytes(bits, group, n_embd, cells):
@@ -77,21 +141,19 @@ class TqInfo(unittest.TestCase):
             out.write(data)
         return path
 
-    def info(self, pairs, *args, **options):
-        result = self.run_tq("info", "--json", "--model", self.file(gguf(pairs, **options)), *args)
+    def info(self, model, *args):
+        result = self.run_tq("info", "--json", "--model", self.file(gguf(*model)), *args)
         self.assertEqual((result.returncode, result.stderr), (0, ""))
         report = json.loads(result.stdout)["model"]
         report["bytes"] = {cost["type"]: cost["bytes"] for cost in report["kv_cache"]}
+        report["bits"] = {cost["type"]: cost["bits_per_value"] for cost in report["kv_cache"]}
         return report
 
-    def assert_refused(self, data, *words):
+    def assert_refused(self, data):
         path = self.file(data)
         result = self.run_tq("info", "--json", "--model", path)
         self.assertEqual((result.returncode, result.stdout), (1, ""), result.stderr)
         self.assertIn(path, result.stderr)
-        self.assertEqual(result.stderr.count("\n"), 1, result.stderr)
-        for word in words:
-            self.assertIn(word, result.stderr)
 
     # ---- without a model ----
 
@@ -120,128 +182,88 @@ class TqInfo(unittest.TestCase):
     # ---- models ----
 
     def test_bytes_of_a_plain_model(self):
-        report = self.info(model(), tensor_floats=16)
-        values = 2 * 4 * 128 * 2048
-        self.assertEqual((report["ctx"], report["n_cells"], report["n_layer_kv"]), (2048, 2048, 4))
+        report = self.info(llama())
+        values = 2 * 4 * ROW * 2048
+        self.assertEqual((report["n_cells"], report["n_values"], report["fixed_bytes"]), (2048, values, 0))
         sizes = [report["bytes"][name] for name in ("f16", "q8_0", "q4_0")]
         self.assertEqual(sizes, [2 * values, values * 34 // 32, values * 18 // 32])
         for k, v in ((4, 4), (4, 3), (2, 2), (8, 8)):
-            self.assertEqual(report["bytes"][f"k{k}v{v}"], preset_bytes(k, v, [(128, 128)] * 4, 2048))
+            self.assertEqual(report["bytes"][f"k{k}v{v}"], preset_bytes(k, v, [(ROW, ROW)] * 4, 2048))
+        self.assertEqual((report["architecture"], report["name"], report["n_layer"]), ("llama", "test", 4))
 
     def test_exact_cells_are_counted(self):
-        report = self.info(model(), "--preset", "k4v4+sink4+recent60", tensor_floats=16)
-        exact = 4 * 2 * 64 * 128 * 2   # layers, K and V, cells, values, bytes
-        self.assertEqual(report["bytes"]["k4v4+sink4+recent60"], preset_bytes(4, 4, [(128, 128)] * 4, 2048) + exact)
+        report = self.info(llama(), "--preset", "k4v4+sink4+recent60")
+        # 2048 cells have 16 rows in reserve; layers, K and V, cells, values, bytes
+        exact = 4 * 2 * (64 + 16) * ROW * 2
+        self.assertEqual(report["bytes"]["k4v4+sink4+recent60"], preset_bytes(4, 4, [(ROW, ROW)] * 4, 2048) + exact)
 
     def test_context_is_padded_as_in_llama_cpp(self):
-        report = self.info(model(), "--ctx", "257", "--preset", "3.5")
-        self.assertEqual((report["ctx"], report["n_cells"]), (257, 512))
+        report = self.info(llama(), "--ctx", "257", "--preset", "3.5")
+        self.assertEqual(report["n_cells"], 512)
         self.assertEqual(list(report["bytes"]), ["f16", "q8_0", "q4_0", "k3v4"])
-        self.assertEqual(report["bytes"]["k3v4"], preset_bytes(3, 4, [(128, 128)] * 4, 512))
+        self.assertEqual(report["bytes"]["k3v4"], preset_bytes(3, 4, [(ROW, ROW)] * 4, 512))
 
-    def test_heads_may_differ_by_layer_and_side(self):
-        heads = (ARRAY, [2, 0, 1, 4], I32)
-        sizes = {"attention__key_length": (U32, 96), "attention__value_length": (U64, 32)}
-        report = self.info(model(attention__head_count_kv=heads, **sizes))
-        layers = [(192, 64), (96, 32), (384, 128)]
-        self.assertEqual(report["n_layer_kv"], 3)
-        self.assertEqual(report["bytes"]["f16"], sum(2 * 2048 * (a + b) for a, b in layers))
-        self.assertEqual(report["bytes"]["k4v4"], preset_bytes(4, 4, layers, 2048))
-        self.assertIn("1 of 4 layers", report["notes"][0])
+    def test_layers_with_a_sliding_window_are_not_counted_whole(self):
+        report = self.info(gemma3(100))
+        cells = [768] * 5 + [2048]   # the window and a micro-batch of 512, padded to 256
+        self.assertEqual((report["sliding_window"], report["n_values"]), (100, sum(2 * ROW * n for n in cells)))
+        self.assertEqual(report["bytes"]["f16"], sum(2 * 2 * ROW * n for n in cells))
+        self.assertEqual(report["bytes"]["k4v4"], sum(preset_bytes(4, 4, [(ROW, ROW)], n) for n in cells))
+        self.assertAlmostEqual(report["bits"]["k4v4"], 4.1875)
 
-    def test_without_head_count_kv_every_head_has_one(self):
-        self.assertEqual(self.info(model(attention__head_count_kv=None))["bytes"]["f16"], 2 * 2 * 4 * 512 * 2048)
+    def test_states_of_a_hybrid_model_are_told_apart(self):
+        report = self.info(lfm2())
+        row = 2 * N_EMBD // N_HEAD
+        state = 2 * 2 * N_EMBD * 4   # layers, columns but the newest, f32
+        self.assertEqual((report["n_values"], report["fixed_bytes"]), (2 * 2 * row * 2048, state))
+        self.assertEqual(report["bytes"]["f16"], 2 * report["n_values"] + state)
+        self.assertEqual(report["bytes"]["k4v4"], preset_bytes(4, 4, [(row, row)] * 2, 2048) + state)
+        self.assertEqual(report["bits"]["f16"], 16)
+        self.assertTrue(any("recurrent" in note for note in report["notes"]))
 
-    def test_layers_without_a_cache(self):
-        cases = [("full_attention_interval", 2, 2), ("attention__shared_kv_layers", 3, 1)]
-        cases.append(("nextn_predict_layers", 1, 3))
-        for key, value, n in cases:
-            self.assertEqual(self.info(model(**{key: (U32, value)}))["n_layer_kv"], n, key)
-
-    def test_latent_attention_caches_one_row(self):
-        sizes = {"attention__key_length": (U32, 576), "attention__key_length_mla": (U32, 192)}
-        report = self.info(model(attention__head_count_kv=(U32, 1), **sizes))
-        self.assertEqual(report["bytes"]["f16"], 2 * 4 * 576 * 2048)
-
-    def test_sliding_window_is_noted(self):
-        report = self.info(model(attention__sliding_window=(U32, 512)))
-        self.assertEqual(report["sliding_window"], 512)
-        self.assertIn("full context in every layer", report["notes"][0])
-
-    def test_rows_that_can_not_be_packed_are_counted_as_f16(self):
-        sizes = {"attention__key_length": (U32, 24), "attention__value_length": (U32, 24)}
-        report = self.info(model(attention__head_count_kv=(U32, 1), **sizes))
-        self.assertEqual(report["bytes"]["k4v4"], report["bytes"]["f16"])
+    def test_types_that_llama_cpp_refuses_are_left_out_with_its_words(self):
+        report = self.info(llama(head=24), "--preset", "k4v4")
         self.assertNotIn("q8_0", report["bytes"])
+        self.assertTrue(any(note.startswith("q8_0: llama.cpp can't") for note in report["notes"]), report["notes"])
 
     def test_names_need_not_be_text(self):
-        data = gguf(model()).replace(b"test", b"\xff\x1b[m")
+        data = gguf(*llama()).replace(struct.pack("<Q", 4) + b"test", struct.pack("<Q", 4) + b"\xff\x1b[m")
         result = self.run_tq("info", "--json", "--model", self.file(data))
-        self.assertEqual(json.loads(result.stdout)["model"]["name"], "??[m")
+        self.assertTrue(json.loads(result.stdout)["model"]["name"].endswith("[m"))
 
     # ---- broken files ----
 
     def test_no_file(self):
-        for path, word in (
-            ("/nonexistent.gguf", "no such file"),
-            (self.folder.name, "not a regular file"),
-            ("/dev/zero", "not a regular file"),
-        ):
+        for path in ("/nonexistent.gguf", self.folder.name, "/dev/zero"):
             result = self.run_tq("info", "--model", path)
             self.assertEqual(result.returncode, 1)
-            self.assertIn(path, result.stderr)
-            self.assertIn(word, result.stderr.lower())
+            self.assertIn(f"{path}: no such file, or not a regular one", result.stderr)
 
-    def test_not_gguf(self):
-        self.assert_refused(b"")
-        self.assert_refused(b"GGML" + bytes(100), "magic")
-        self.assert_refused(gguf(model(), version=9), "version 9")
+    def test_not_a_model(self):
+        for data in (b"", b"GGML" + bytes(100), gguf(*llama(), version=9), gguf([]), gguf(metadata("nothing", 4))):
+            self.assert_refused(data)
 
-    def test_every_truncation_is_refused(self):
-        data = gguf(model(), tensor_floats=16)
-        for n in range(0, len(data), 7):
+    def test_truncated(self):
+        data = gguf(*llama())
+        for n in (10, 100, 1000, len(data) // 2, len(data) - 1):
             self.assert_refused(data[:n])
-        self.assert_refused(data[:-1], "truncated")
 
-    def test_missing_keys(self):
-        self.assert_refused(gguf([]), "general.architecture is missing")
-        for key in ("block_count", "embedding_length"):
-            self.assert_refused(gguf(model(**{key: None})), f"llama.{key} is missing")
-        no_heads = model(attention__head_count=None, attention__head_count_kv=None)
-        self.assert_refused(gguf(no_heads), "head_count is missing")
-
-    def test_wrong_types(self):
-        self.assert_refused(gguf(model(architecture=(U32, 1))), "must be a string")
-        self.assert_refused(gguf(model(architecture=(ARRAY, ["llama"], STRING))), "must be a string")
-        for kind in ((STRING, "4"), (F32, 4.0), (BOOL, 1), (ARRAY, [4], U32)):
-            self.assert_refused(gguf(model(block_count=kind)), "llama.block_count must be an integer")
-        self.assert_refused(gguf(model(attention__head_count_kv=(ARRAY, ["a"] * 4, STRING))), "must hold integers")
-        self.assert_refused(gguf(model(attention__head_count_kv=(ARRAY, [2] * 3, I32))), "3 elements for 4 layers")
-        self.assert_refused(gguf(model(attention__head_count_kv=(ARRAY, [], I32))), "0 elements for 4 layers")
+    def test_missing_tensors(self):
+        pairs, tensors = llama()
+        self.assert_refused(gguf(pairs, tensors[:-1]))
 
     def test_absurd_values(self):
-        for value in ((U32, 0), (U32, 2**32 - 1), (I32, -1), (U64, 2**64 - 1)):
-            self.assert_refused(gguf(model(block_count=value)), "llama.block_count is", "allowed: 1 to")
-        self.assert_refused(gguf(model(attention__head_count_kv=(ARRAY, [2, 2, -2, 2], I32))), "is -2")
-        self.assert_refused(gguf(model(attention__head_count_kv=(U32, 0))), "no layer")
-        self.assert_refused(gguf(model(attention__head_count=(U32, 0))), "does not give it")
-        self.assert_refused(gguf(model(architecture=(STRING, "\x1b[2J"))), "names no architecture")
-
-    def test_sizes_that_the_file_does_not_have(self):
-        header = b"GGUF" + struct.pack("<I", 3)
-        self.assert_refused(header + struct.pack("<qq", -1, 0))
-        self.assert_refused(header + struct.pack("<QQ", 0, 2**40))
-        self.assert_refused(header + struct.pack("<QQ", 0, 1) + struct.pack("<Q", 2**62))
-        one_pair = header + struct.pack("<QQ", 0, 1) + text(b"a")
-        self.assert_refused(one_pair + struct.pack("<IIQ", ARRAY, U64, 2**61))
+        for value in ((U32, 0), (U32, 2**32 - 1), (I32, -1), (STRING, "4")):
+            self.assert_refused(gguf(*llama(block_count=value)))
 
     # Flipped bits: any answer but a crash.
     def test_noise(self):
         numbers = random.Random(1)
-        for _ in range(150):
-            data = bytearray(gguf(model(attention__head_count_kv=(ARRAY, [2] * 4, I32)), tensor_floats=16))
+        whole = gguf(*llama())
+        for _ in range(40):
+            data = bytearray(whole)
             for _ in range(numbers.randrange(1, 6)):
-                data[numbers.randrange(len(data))] = numbers.randrange(256)
+                data[numbers.randrange(4000)] = numbers.randrange(256)
             result = self.run_tq("info", "--json", "--model", self.file(bytes(data)))
             self.assertIn(result.returncode, (0, 1), result.stderr)
 

@@ -1,16 +1,23 @@
 #include "info.h"
 
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <functional>
 #include <optional>
 #include <vector>
 
 #include <fmt/format.h>
-#include <ggml.h>
 #include <nlohmann/json.hpp>
 
+#include "cache_cost.h"
 #include "fail.h"
-#include "kv_cost.h"
 #include "turboquant/base/isa.h"
 #include "turboquant/codec/layout.h"
 
@@ -20,13 +27,18 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr Preset kSelection[] = {{8, 8}, {6, 6}, {5, 5}, {5, 4}, {4, 4}, {4, 3}, {3, 4}, {3, 3}, {2, 2}};
-constexpr int64_t kDefaultContext = 4096;  // for models that name none
+
+struct NamedCost {
+    std::string type;  // "f16", "q8_0", a preset's name
+    CacheCost cost;
+};
 
 struct ModelReport {
-    GgufModel model;
-    int64_t ctx = 0;
-    int64_t n_cells = 0;
-    std::vector<KvCost> costs;  // f16 first
+    std::string architecture, name;
+    int n_layer = 0, context_length = 0, sliding_window = 0;
+    CacheShape shape;
+    std::vector<NamedCost> costs;  // f16 first
+    std::vector<std::string> notes;
 };
 
 struct ListedPreset {
@@ -44,21 +56,43 @@ double mib(size_t bytes) {
     return static_cast<double>(bytes) / (1024.0 * 1024.0);
 }
 
+// What llama.cpp's tools take if they are not told otherwise; the size of a sliding window's cache depends on it.
+constexpr int kBatch = 2048, kUbatch = 512;
+
 Result<ModelReport> make_model_report(const InfoOptions& options, const std::vector<ListedPreset>& presets) {
-    Result<GgufModel> model = read_gguf_model(options.model);
-    if (!model.ok()) return model.status();
-    ModelReport report{std::move(model.value()), options.ctx, 0, {}};
-    if (report.ctx == 0) report.ctx = report.model.context_length > 0 ? report.model.context_length : kDefaultContext;
-    report.n_cells = cells_of_context(report.ctx);
-    for (ggml_type type : {GGML_TYPE_F16, GGML_TYPE_Q8_0, GGML_TYPE_Q4_0}) {
-        if (auto cost = ggml_kv_cost(report.model, report.n_cells, type)) report.costs.push_back(std::move(*cost));
+    HostOptions host;
+    host.model = options.model;
+    host.plugin = options.plugin;
+    Result<CacheCosts> costs = CacheCosts::create(host, options.ctx, kBatch, kUbatch);
+    if (!costs.ok()) return costs.status();
+    const llama_model* model = costs->host().model();
+    ModelReport report;
+    report.architecture = costs->host().metadata("general.architecture");
+    report.name = costs->host().metadata("general.name");
+    report.n_layer = llama_model_n_layer(model);
+    report.context_length = llama_model_n_ctx_train(model);
+    report.sliding_window = llama_model_n_swa(model);
+    report.shape = costs->shape();
+    std::vector<std::string> names{"f16", "q8_0", "q4_0"};
+    for (const ListedPreset& p : presets) names.push_back(p.presets.name());
+    for (const std::string& name : names) {
+        const Result<CacheCost> cost = costs->cost(CacheChoice::parse(name).value());
+        if (cost.ok()) report.costs.push_back({name, cost.value()});
+        else report.notes.push_back(cost.status().message());
     }
-    for (const ListedPreset& p : presets) report.costs.push_back(packed_kv_cost(report.model, report.n_cells, p.presets));
-    const auto unpacked = [](const KvLayer& l) { return l.n_embd_k % kStepDims != 0 || l.n_embd_v % kStepDims != 0; };
-    if (std::any_of(report.model.layers.begin(), report.model.layers.end(), unpacked)) {
-        report.model.notes.emplace_back("rows that are no multiple of 16 values are not packed and stay f16");
+    if (report.sliding_window > 0) {
+        report.notes.push_back(fmt::format("layers with a sliding window of {} tokens keep that and a micro-batch of {} (-ub)",
+                                           report.sliding_window, kUbatch));
+    }
+    if (report.shape.fixed_bytes > 0) {
+        report.notes.push_back(fmt::format("{:.2f} MiB of recurrent states and the like are the same with every type",
+                                           mib(report.shape.fixed_bytes)));
     }
     return report;
+}
+
+double f16_ratio(const ModelReport& r, const CacheCost& cost) {
+    return cost.bytes == 0 ? 1 : static_cast<double>(r.costs.front().cost.bytes) / static_cast<double>(cost.bytes);
 }
 
 // ---- JSON
@@ -66,27 +100,24 @@ Result<ModelReport> make_model_report(const InfoOptions& options, const std::vec
 
 Json to_json(const ModelReport& r, const std::string& file) {
     Json costs = Json::array();
-    const double f16 = static_cast<double>(r.costs.front().bytes);
-    for (const KvCost& cost : r.costs) {
-        costs.push_back({{"type", cost.type},
+    for (const auto& [type, cost] : r.costs) {
+        costs.push_back({{"type", type},
                          {"bytes", cost.bytes},
                          {"mib", mib(cost.bytes)},
                          {"bits_per_value", cost.bits_per_value},
-                         {"f16_ratio", f16 / static_cast<double>(cost.bytes)}});
+                         {"f16_ratio", f16_ratio(r, cost)}});
     }
     return {{"file", file},
-            {"architecture", r.model.architecture},
-            {"name", r.model.name},
-            {"n_layer", r.model.layers.size()},
-            {"n_layer_kv", r.model.n_layer_kv()},
-            {"key_length", r.model.key_length},
-            {"value_length", r.model.value_length},
-            {"context_length", r.model.context_length},
-            {"sliding_window", r.model.sliding_window},
-            {"ctx", r.ctx},
-            {"n_cells", r.n_cells},
+            {"architecture", r.architecture},
+            {"name", r.name},
+            {"n_layer", r.n_layer},
+            {"context_length", r.context_length},
+            {"sliding_window", r.sliding_window},
+            {"n_cells", r.shape.n_cells},
+            {"n_values", r.shape.n_values},
+            {"fixed_bytes", r.shape.fixed_bytes},
             {"kv_cache", std::move(costs)},
-            {"notes", r.model.notes}};
+            {"notes", r.notes}};
 }
 
 Json to_json(const Report& r, const InfoOptions& options) {
@@ -98,7 +129,7 @@ Json to_json(const Report& r, const InfoOptions& options) {
                            {"key_bits", effective_bits(p.base(), Side::kKey)},
                            {"value_bits", effective_bits(p.base(), Side::kValue)},
                            {"mean_bits", effective_bits(p.base())},
-                           {"exact_cells", p.exact().n_slots()},
+                           {"exact_cells", p.exact().n_per_query()},
                            {"default", std::string_view(alias) == kDefaultPresets}});
     }
     Json json = {{"version", TQ_VERSION},
@@ -113,19 +144,15 @@ Json to_json(const Report& r, const InfoOptions& options) {
 
 void print_model(const ModelReport& r, const std::string& file) {
     fmt::print("\n{}\n", file);
-    fmt::print("  {}{}{}, {} layers, {} with a KV cache, head size {} (K) and {} (V)\n", r.model.architecture,
-               r.model.name.empty() ? "" : ", ", r.model.name, r.model.layers.size(), r.model.n_layer_kv(),
-               r.model.key_length, r.model.value_length);
-    fmt::print("  KV cache of one sequence of {} tokens ({} cells):\n\n", r.ctx, r.n_cells);
+    fmt::print("  {}{}{}, {} layers\n", r.architecture, r.name.empty() ? "" : ", ", r.name, r.n_layer);
+    fmt::print("  what llama.cpp allocates for one sequence of {} tokens:\n\n", r.shape.n_cells);
     size_t width = 8;
-    for (const KvCost& cost : r.costs) width = std::max(width, cost.type.size());
+    for (const NamedCost& each : r.costs) width = std::max(width, each.type.size());
     fmt::print("  {:{}} {:>11} {:>12} {:>10}\n", "type", width, "bits/value", "MiB", "f16 is");
-    const double f16 = static_cast<double>(r.costs.front().bytes);
-    for (const KvCost& cost : r.costs) {
-        fmt::print("  {:{}} {:>11.3f} {:>12.2f} {:>9.2f}x\n", cost.type, width, cost.bits_per_value, mib(cost.bytes),
-                   f16 / static_cast<double>(cost.bytes));
+    for (const auto& [type, cost] : r.costs) {
+        fmt::print("  {:{}} {:>11.3f} {:>12.2f} {:>9.2f}x\n", type, width, cost.bits_per_value, mib(cost.bytes), f16_ratio(r, cost));
     }
-    for (const std::string& note : r.model.notes) fmt::print("\n  note: {}\n", note);
+    for (const std::string& note : r.notes) fmt::print("\n  note: {}\n", note);
 }
 
 std::string remark(const LayerPresets& presets, std::string_view alias) {
@@ -144,13 +171,47 @@ void print_text(const Report& r, const InfoOptions& options) {
                "preset", width, "K", "V", "mean", "f16");
     for (const auto& [p, alias] : r.presets) {
         fmt::print("  {:{}} {:>7.3f} {:>7.3f} {:>7.3f} {:>6}{}\n", p.name(), width, effective_bits(p.base(), Side::kKey),
-                   effective_bits(p.base(), Side::kValue), effective_bits(p.base()), p.exact().n_slots(),
+                   effective_bits(p.base(), Side::kValue), effective_bits(p.base()), p.exact().n_per_query(),
                    remark(p, alias));
     }
     if (options.preset.empty()) {
         fmt::print("\n  any k<K bits>v<V bits> with 2 to 8 bits each is a preset, with c, t, +sinkN and +recentN as above\n");
     }
     if (r.model) print_model(*r.model, options.model);
+}
+
+// llama.cpp takes files for honest: what it does with one that is not must not be the end of tq.
+int in_child_process(const std::string& file, const std::function<int()>& work) {
+    std::fflush(stdout);
+    const pid_t child = fork();
+    if (child < 0) return fail(1, "no process could be started");
+    if (child == 0) {
+        setenv("GGML_NO_BACKTRACE", "1", 1);
+        const int status = work();
+        std::fflush(stdout);
+        _exit(status);
+    }
+    int ended = 0;
+    while (waitpid(child, &ended, 0) < 0 && errno == EINTR) {
+    }
+    if (WIFEXITED(ended)) return WEXITSTATUS(ended);
+    return fail(1, fmt::format("{}: llama.cpp ended with signal {} ({}) while it read this file", file, WTERMSIG(ended),
+                               strsignal(WTERMSIG(ended))));
+}
+
+int print_report(Report report, const InfoOptions& options) {
+    if (!options.model.empty()) {
+        Result<ModelReport> model = make_model_report(options, report.presets);
+        if (!model.ok()) return fail(1, model.status().message());
+        report.model = std::move(model.value());
+    }
+    if (options.json) {
+        // Names come from files and need not be UTF-8.
+        fmt::print("{}\n", to_json(report, options).dump(2, ' ', false, Json::error_handler_t::replace));
+    } else {
+        print_text(report, options);
+    }
+    return 0;
 }
 
 }  // namespace
@@ -168,18 +229,10 @@ int run_info(const InfoOptions& options) {
         if (!preset.ok()) return fail(2, "--preset: " + preset.status().message());
         report.presets.push_back({preset.value()});
     }
-    if (!options.model.empty()) {
-        Result<ModelReport> model = make_model_report(options, report.presets);
-        if (!model.ok()) return fail(1, model.status().message());
-        report.model = std::move(model.value());
-    }
-    if (options.json) {
-        // Names come from files and need not be UTF-8.
-        fmt::print("{}\n", to_json(report, options).dump(2, ' ', false, Json::error_handler_t::replace));
-    } else {
-        print_text(report, options);
-    }
-    return 0;
+    if (options.model.empty()) return print_report(std::move(report), options);
+    std::error_code ignored;
+    if (!std::filesystem::is_regular_file(options.model, ignored)) return fail(1, options.model + ": no such file, or not a regular one");
+    return in_child_process(options.model, [&] { return print_report(report, options); });
 }
 
 }  // namespace tq::tool

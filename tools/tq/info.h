@@ -8,6 +8,7 @@ namespace tq::tool {
 
 struct InfoOptions {
     std::string model;   // GGUF file; empty: none
+    std::string plugin;  // empty: GGML_BACKEND_PATH, else the build's
     std::string preset;  // empty: a selection
     int64_t ctx = 0;     // tokens; 0: the model's training context
     bool json = false;

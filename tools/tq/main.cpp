@@ -14,9 +14,10 @@
 namespace {
 
 constexpr const char* kFooter =
-    "Presets: k<K bits>v<V bits> with 2 to 8 bits each (k4v4, k5v3, ...), or bits per value: 2, 2.5, 3, ... 8 (3.5 = "
-    "k3v4).\n"
-    "Exit status: 0; 1 if a file can't be read; 2 for wrong usage.";
+    "Presets: tiny, small, fast (the default), balanced, quality, lossless; or k<K bits>v<V bits> with 2 to 8 bits each\n"
+    "(k4v4, k5v3), or bits per value: 2, 2.5, 3, ... 8 (3.5 = k3v4). c behind K's bits centers keys, t behind 3 to 5 bits\n"
+    "takes trellis codes (k4ctv4t); +sinkN and +recentN keep cells in f16, +LAYER:PRESET gives a layer another preset.\n"
+    "Exit status: 0; 1 if something can't be read, loaded or computed; 2 for wrong usage.";
 
 constexpr int64_t kMaxContext = int64_t{1} << 31;
 
@@ -43,6 +44,9 @@ int main(int argc, char** argv) {
         ->check(CLI::Range(int64_t{1}, kMaxContext))
         ->needs(model);
     info_command->add_option("--preset,-p", info.preset, "Only this preset (default: a selection)")->type_name("P");
+    info_command->add_option("--plugin", info.plugin, "The plugin (default: GGML_BACKEND_PATH, else the build's)")
+        ->type_name("FILE")
+        ->needs(model);
     info_command->add_flag("--json", info.json, "Print JSON");
     info_command->footer(kFooter);
 

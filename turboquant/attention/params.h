@@ -21,7 +21,7 @@ struct AttentionShape {
     float softcap = 0;    // > 0: logits become softcap * tanh(logits / softcap)
     float max_bias = 0;   // > 0: ALiBi, the mask is multiplied by the head's slope
     int n_threads = 1;    // threads that may call run() at the same time
-    int64_t n_exact = 0;  // at most so many cells of a query are attended to as exact rows: ExactCells::n_slots()
+    int64_t n_exact = 0;  // at most so many cells of a query are attended to as exact rows: ExactCells::n_per_query()
 };
 
 // What it runs on. Strides are in bytes, so that any tensor view fits.

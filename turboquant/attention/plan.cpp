@@ -11,15 +11,37 @@ namespace {
 
 size_t align_up(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
-Status check_codec(const char* name, const RowCodec& codec, Side side, int head_dim, int n_head_kv, int64_t n_kv) {
-    const PackedLayout& layout = codec.layout();
-    if (layout.side != side || codec.head_dim() != head_dim || layout.n_embd != int64_t{head_dim} * n_head_kv) {
-        return Status(Error::kInvalidArgument, std::string("the ") + name + " tensor is not packed for this head_dim and n_head_kv");
+std::string text_of(int64_t n) { return std::to_string(n); }
+
+// Streams and cells that a call reads, [0, n_kv) of each stream, have to be there.
+Status check_range(const char* name, const PackedLayout& layout, int64_t first_stream, const AttentionShape& shape) {
+    if (shape.n_kv > layout.n_cells) {
+        return Status(Error::kInvalidArgument, "n_kv " + text_of(shape.n_kv) + " is larger than the " + name + " tensor's " +
+                                                   text_of(layout.n_cells) + " cells");
     }
-    if (n_kv > layout.n_cells) {
-        return Status(Error::kInvalidArgument, std::string("n_kv is larger than the ") + name + " tensor");
+    if (first_stream < 0 || first_stream > layout.n_stream || shape.n_stream > layout.n_stream - first_stream) {
+        return Status(Error::kInvalidArgument, "n_stream " + text_of(shape.n_stream) + " from stream " + text_of(first_stream) +
+                                                   " on: the " + name + " tensor has " + text_of(layout.n_stream));
     }
     return {};
+}
+
+Status check_codec(const char* name, const RowCodec& codec, Side side, int head_dim, const AttentionShape& shape) {
+    const PackedLayout& layout = codec.layout();
+    if (layout.side != side || codec.head_dim() != head_dim || layout.n_embd != int64_t{head_dim} * shape.n_head_kv) {
+        return Status(Error::kInvalidArgument, std::string("the ") + name + " tensor is not packed for this head_dim and n_head_kv");
+    }
+    return check_range(name, layout, 0, shape);
+}
+
+std::string codes_of(const PackedLayout& layout) {
+    return text_of(layout.n_embd) + " values of " + text_of(layout.bits) + (layout.centered ? "c" : "") + (layout.trellis ? "t" : "") + " bits";
+}
+
+// Every size of the plan is below the product of these times 2^16, which has to fit 63 bits.
+bool is_too_large(const AttentionShape& s) {
+    const double rows = static_cast<double>(s.n_stream) * static_cast<double>(s.n_tokens) * s.n_head;
+    return rows * static_cast<double>(s.n_kv) > 0x1p46 || s.n_threads > (1 << 16) || s.n_exact > int64_t{1} << 32;
 }
 
 }  // namespace
@@ -41,12 +63,20 @@ Result<AttentionPlan> AttentionPlan::create(const AttentionShape& shape, const R
     if (shape.n_tokens <= 0 || shape.n_kv <= 0 || shape.n_stream <= 0 || shape.n_threads <= 0) {
         return Status(Error::kInvalidArgument, "n_tokens, n_kv, n_stream and n_threads must be positive");
     }
-    if (Status s = check_codec("key", keys, Side::kKey, shape.head_dim_k, shape.n_head_kv, shape.n_kv); !s.ok()) return s;
-    if (Status s = check_codec("value", values, Side::kValue, shape.head_dim_v, shape.n_head_kv, shape.n_kv); !s.ok()) return s;
+    if (shape.n_exact < 0) return Status(Error::kInvalidArgument, "n_exact is " + text_of(shape.n_exact) + "; allowed: 0 and more");
+    if (Status s = check_codec("key", keys, Side::kKey, shape.head_dim_k, shape); !s.ok()) return s;
+    if (Status s = check_codec("value", values, Side::kValue, shape.head_dim_v, shape); !s.ok()) return s;
+    if (is_too_large(shape)) {
+        return Status(Error::kInvalidArgument, "n_tokens " + text_of(shape.n_tokens) + ", n_head " + text_of(shape.n_head) +
+                                                   ", n_threads " + text_of(shape.n_threads) + " or n_exact " + text_of(shape.n_exact) +
+                                                   " is too large");
+    }
 
     AttentionPlan plan;
     plan.kernels_ = &attention_kernels(isa);
     AttentionGeometry& g = plan.geometry_;
+    plan.keys_ = {keys.layout(), keys.head_dim()};
+    plan.values_ = {values.layout(), values.head_dim()};
     g.shape = shape;
     g.key_bits = keys.layout().bits;
     g.value_bits = values.layout().bits;
@@ -71,6 +101,40 @@ Result<AttentionPlan> AttentionPlan::create(const AttentionShape& shape, const R
     g.mask_offset = align_up(g.exact_offset + n_lists * g.exact_bytes);
     g.workspace_bytes = g.mask_offset + n_lists * shape.n_kv * sizeof(uint16_t);
     return plan;
+}
+
+Status AttentionPlan::check_tensor(const char* name, const Format& format, const PackedTensor& tensor, int64_t first_stream,
+                                   const AttentionShape& shape) {
+    if (!tensor.codec || !tensor.data) return Status(Error::kInvalidArgument, std::string("the ") + name + " tensor is null");
+    const PackedLayout &planned = format.layout, &given = tensor.codec->layout();
+    if (given.side != planned.side || given.bits != planned.bits || given.trellis != planned.trellis || given.centered != planned.centered ||
+        given.n_embd != planned.n_embd || tensor.codec->head_dim() != format.head_dim) {
+        return Status(Error::kInvalidArgument, std::string("the ") + name + " tensor has heads of " + text_of(tensor.codec->head_dim()) + ", " +
+                                                   codes_of(given) + "; planned: " + text_of(format.head_dim) + ", " + codes_of(planned));
+    }
+    return check_range(name, given, first_stream, shape);
+}
+
+Status AttentionPlan::bind(const AttentionInputs& in) const {
+    const AttentionShape& s = geometry_.shape;
+    if (!in.q || !in.out) return Status(Error::kInvalidArgument, "q or out is null");
+    if (Status status = check_tensor("key", keys_, in.k, in.k_first_stream, s); !status.ok()) return status;
+    if (Status status = check_tensor("value", values_, in.v, in.v_first_stream, s); !status.ok()) return status;
+    return bind_exact(in);
+}
+
+Status AttentionPlan::bind_exact(const AttentionInputs& in) const {
+    const int64_t n_exact = geometry_.shape.n_exact;
+    if (!in.exact_k != !in.exact_v) return Status(Error::kInvalidArgument, "exact rows of keys or of values alone");
+    if ((n_exact > 0) != (in.exact_k != nullptr)) {
+        return Status(Error::kInvalidArgument, "n_exact is " + text_of(n_exact) + (in.exact_k ? ", and there are exact rows" : ", and there are no exact rows"));
+    }
+    if (!in.exact_k) return {};
+    for (const ExactRows* rows : {in.exact_k, in.exact_v}) {
+        if (rows->cells().n_per_query() <= n_exact) continue;
+        return Status(Error::kInvalidArgument, "n_exact is " + text_of(n_exact) + "; a query may take " + text_of(rows->cells().n_per_query()));
+    }
+    return {};
 }
 
 int64_t AttentionPlan::n_items(AttentionPhase phase) const {
@@ -111,8 +175,8 @@ void AttentionPlan::prepare_exact(int64_t item, const AttentionInputs& in, char*
 
     ExactList& list = *attention_impl::exact_list(geometry_, workspace, row);
     list.count = 0;
-    for_exact_rows(*in.exact_k, *in.exact_v, in.k_first_stream + stream, in.v_first_stream + stream, token, s.n_tokens, [&](const ExactRow& exact) {
-        if (exact.cell >= s.n_kv || (mask && mask[exact.cell] == attention_impl::kHalfMinusInfinity)) return;
+    const auto visible = [&](int64_t cell) { return cell < s.n_kv && (!mask || mask[cell] != attention_impl::kHalfMinusInfinity); };
+    for_exact_rows(*in.exact_k, *in.exact_v, in.k_first_stream + stream, in.v_first_stream + stream, token, s.n_tokens, visible, [&](const ExactRow& exact) {
         list.rows[list.count++] = {exact.k, exact.v, mask ? half_to_float(mask[exact.cell]) : 0.0f};
         hiding[exact.cell] = attention_impl::kHalfMinusInfinity;
     });

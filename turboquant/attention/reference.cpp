@@ -49,8 +49,9 @@ std::vector<float> rotated(const RowCodec& codec, const uint16_t* half) {
 ExactCopies exact_copies(const AttentionShape& s, const AttentionInputs& in, int64_t stream, int64_t token) {
     ExactCopies copies{std::vector<std::vector<float>>(s.n_kv), std::vector<std::vector<float>>(s.n_kv)};
     if (s.n_exact == 0) return copies;
-    for_exact_rows(*in.exact_k, *in.exact_v, in.k_first_stream + stream, in.v_first_stream + stream, token, s.n_tokens, [&](const ExactRow& row) {
-        if (row.cell >= s.n_kv) return;
+    const uint16_t* mask = in.mask ? offset(in.mask, token * in.mask_token_stride + stream * in.mask_stream_stride) : nullptr;
+    const auto visible = [&](int64_t cell) { return cell < s.n_kv && (!mask || half_to_float(mask[cell]) != -std::numeric_limits<float>::infinity()); };
+    for_exact_rows(*in.exact_k, *in.exact_v, in.k_first_stream + stream, in.v_first_stream + stream, token, s.n_tokens, visible, [&](const ExactRow& row) {
         copies.k[row.cell] = rotated(*in.k.codec, row.k);
         copies.v[row.cell] = rotated(*in.v.codec, row.v);
     });
@@ -96,7 +97,7 @@ void attend(const AttentionShape& s, const AttentionInputs& in, const Row& row, 
         for (int d = 0; d < s.head_dim_v; ++d) out[d] += p * v[d];
     }
     std::vector<float> result(s.head_dim_v);
-    for (int d = 0; d < s.head_dim_v; ++d) result[d] = sum > 0 ? static_cast<float>(out[d] / sum) : 0.0f;
+    for (int d = 0; d < s.head_dim_v; ++d) result[d] = sum == 0 ? 0.0f : static_cast<float>(out[d] / sum);
     float* target = offset(in.out, row.token * in.out_token_stride + row.head * in.out_head_stride + row.stream * in.out_stream_stride);
     in.v.codec->kernels().rotate_inverse(in.v.codec->rotation(head_kv), result.data(), target);
 }

@@ -1,15 +1,18 @@
 // Rows of K or V that are kept as they came, in f16, beside their codes: those of the first cells of a stream (sinks), and
-// those written last (a window). Attention takes them in place of the packed cells; docs/decisions/0009 tells why so.
+// those written last (a window and a reserve behind it). Attention takes them in place of the packed cells;
+// docs/decisions/0009 tells why so.
 //
-// Every row written to a stream has a number: 0, 1, 2, ... in the order of writing. The query of a token has the number
-// of the token's own row and takes the n_recent rows up to that one, whatever ubatch they came in: so what a query sees
-// does not depend on how tokens were cut into ubatches. Rows of a ubatch wait in staging memory until it has been
+// Which rows a query takes is a function of the cells that it sees: the sinks among them, and of the others the n_recent
+// that were written last, up to its token's own row. What was written and taken back (a rejected draft, a removed tail)
+// is no longer seen and costs the window nothing, up to n_reserve rows. So what a query takes depends neither on how tokens
+// were cut into ubatches nor on what was tried in between. Rows of a ubatch wait in staging memory until it has been
 // attended to, as its first queries still need the rows that its last ones push out.
 //
-// Sequences that share a stream share its window. What changes cells by other means than begin() must say so (forget):
-// then the codes alone are left of them, which is always right.
+// Sequences that share a stream share its n_recent + n_reserve rows. What changes cells by other means than begin() must
+// say so (forget): then the codes alone are left of them, which is always right.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -21,8 +24,8 @@ namespace tq {
 
 class ExactRows {
 public:
-    // Bytes of the slots: [stream][n_sink, then n_recent][n_embd] halves.
-    static size_t bytes(const ExactCells& cells, int64_t n_embd, int64_t n_stream);
+    // Bytes of the slots: [stream][n_sink, then n_recent + n_reserve][n_embd] halves. Numbers beyond n_cells are fitted.
+    static size_t bytes(const ExactCells& cells, int64_t n_embd, int64_t n_cells, int64_t n_stream);
 
     // slots: bytes() bytes, to stay as long as this does.
     ExactRows(const ExactCells& cells, int64_t n_embd, int64_t n_cells, int64_t n_stream, uint16_t* slots);
@@ -35,7 +38,7 @@ public:
     void begin(std::span<const int64_t> cells, uint16_t* staging);
 
     // Row i of the ubatch: n_embd floats. What no half can hold is clamped and NaN becomes 0, as codes have it. Threads may
-    // store different rows at once.
+    // store different rows at once. Of rows for the same cell the last one is kept.
     void store(int64_t i, const float* row);
 
     // n floats as halves, in store()'s way.
@@ -56,7 +59,7 @@ public:
     void forget(int64_t cell, int64_t n);
     void forget_all();
 
-    // The row of a cell, numbered over all streams; null if it has codes alone.
+    // The row of a cell, numbered over all streams; null if it has codes alone. Not of rows that are staged.
     uint16_t* find(int64_t cell) const;
 
     // A row that is kept, and its cell in the stream.
@@ -65,30 +68,32 @@ public:
         const uint16_t* row = nullptr;   // null: none
     };
     Kept sink(int64_t stream, int64_t cell) const;
-    Kept recent(int64_t stream, int64_t number) const;
-    // The number of a query: of n_tokens in the stream's last ubatch, the token'th. If that had another size, the newest.
-    int64_t number_of_query(int64_t stream, int64_t token, int64_t n_tokens) const;
 
-    const ExactCells& cells() const { return cells_; }
+    // Rows of a stream from a query's own backwards, one with each age: 0 is the newest that the query may take. The query is the
+    // token'th of n_tokens in the stream's last ubatch; if that had another size, age 0 is the newest row of all.
+    int64_t n_ages(int64_t stream, int64_t token, int64_t n_tokens) const;
+    Kept recent(int64_t stream, int64_t token, int64_t n_tokens, int64_t age) const;
+
+    const ExactCells& cells() const { return cells_; }   // fitted
 
 private:
     struct Stream {
-        int64_t n_written = 0;            // numbers given
-        int64_t n_in_ubatch = 0;          // of these, by the last begin()
-        std::vector<int64_t> sink_cells;  // of each slot its cell in the stream, or -1
-        std::vector<int64_t> recent_cells;
-        std::vector<Kept> staged;         // the last rows written, not yet in their slots
-        int64_t first_staged() const { return n_written - static_cast<int64_t>(staged.size()); }
+        int64_t n_in_ubatch = 0;            // rows of the last begin()
+        std::vector<int64_t> sink_cells;    // of each slot its cell in the stream, or -1
+        std::vector<Kept> kept;             // beside sinks: oldest first, n_kept() at most
+        std::vector<Kept> staged;           // rows of the last ubatch, newer than `kept`, a sink's without a cell; not in slots yet
+        std::vector<uint16_t*> free_slots;
     };
 
     uint16_t* sink_slot(int64_t stream, int64_t cell) const;
-    uint16_t* recent_slot(int64_t stream, int64_t number) const;
     void empty_staging(int64_t stream, bool keep);
-    void put_recent(int64_t stream, int64_t number, int64_t cell);
+    void make_room(int64_t stream);
+    uint16_t* keep_newest(int64_t stream, int64_t cell);
     void drop(int64_t cell);
     void count_rows(std::span<const int64_t> cells);
     uint16_t* place(int64_t cell, uint16_t* staging);
     bool is_cell(int64_t cell) const { return cell >= 0 && cell < n_cells_ * static_cast<int64_t>(streams_.size()); }
+    int64_t newest_of_query(int64_t stream, int64_t token, int64_t n_tokens) const;
 
     ExactCells cells_;
     int64_t n_embd_;
@@ -106,16 +111,27 @@ struct ExactRow {
     int64_t cell;
 };
 
-// Calls fn(ExactRow) on those of a query, n_slots() at most, in the order of sinks and then numbers: what both K and V have.
-template <class Fn>
-void for_exact_rows(const ExactRows& k, const ExactRows& v, int64_t k_stream, int64_t v_stream, int64_t token, int64_t n_tokens, Fn fn) {
+// Calls fn(ExactRow) on those of a query, n_per_query() at most: the sinks, then the window from the newest row on. Each is
+// a cell of the stream for which visible(cell) holds, and whose row both K and V have. An aborted graph may have written
+// one of them only; they agree again from the newest row on.
+template <class Visible, class Fn>
+void for_exact_rows(const ExactRows& k, const ExactRows& v, int64_t k_stream, int64_t v_stream, int64_t token, int64_t n_tokens, Visible visible, Fn fn) {
     const auto both = [&](const ExactRows::Kept& a, const ExactRows::Kept& b) {
-        if (a.row && b.row && a.cell >= 0 && a.cell == b.cell) fn(ExactRow{a.row, b.row, a.cell});
+        if (a.row && b.row && a.cell == b.cell) fn(ExactRow{a.row, b.row, a.cell});
     };
-    for (int64_t cell = 0; cell < k.cells().n_sink; ++cell) both(k.sink(k_stream, cell), v.sink(v_stream, cell));
-    // Each has its own numbers: an aborted graph may have written one of them only.
-    const int64_t last_k = k.number_of_query(k_stream, token, n_tokens), last_v = v.number_of_query(v_stream, token, n_tokens);
-    for (int64_t age = k.cells().n_recent - 1; age >= 0; --age) both(k.recent(k_stream, last_k - age), v.recent(v_stream, last_v - age));
+    for (int64_t cell = 0; cell < k.cells().n_sink; ++cell) {
+        if (visible(cell)) both(k.sink(k_stream, cell), v.sink(v_stream, cell));
+    }
+    const int64_t n_ages = std::min(k.n_ages(k_stream, token, n_tokens), v.n_ages(v_stream, token, n_tokens));
+    int64_t n_met = 0, n_taken = 0;   // no more are met than are kept in any case, however tokens were cut into ubatches
+    for (int64_t age = 0; age < n_ages && n_met < k.cells().n_kept() && n_taken < k.cells().n_recent; ++age) {
+        const ExactRows::Kept row = k.recent(k_stream, token, n_tokens, age);
+        if (row.cell < 0) continue;
+        ++n_met;
+        if (!visible(row.cell)) continue;
+        both(row, v.recent(v_stream, token, n_tokens, age));
+        ++n_taken;
+    }
 }
 
 }  // namespace tq

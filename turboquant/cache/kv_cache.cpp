@@ -16,7 +16,7 @@ Result<KvCache::Plane> KvCache::create_plane(const KvCacheParams& params, Side s
     if (!layout.ok()) return layout.status();
     auto codec = RowCodec::create(layout.value(), head_dim, isa, side == Side::kKey ? params.key_scales : params.value_scales);
     if (!codec.ok()) return codec.status();
-    const size_t bytes = layout->bytes() + ExactRows::bytes(params.exact, layout->n_embd, layout->n_stream);
+    const size_t bytes = layout->bytes() + ExactRows::bytes(params.exact, layout->n_embd, layout->n_cells, layout->n_stream);
     auto* data = static_cast<uint8_t*>(::operator new[](bytes, std::align_val_t{kPlaneAlignment}, std::nothrow));
     if (data == nullptr) return Status(Error::kOutOfMemory, "no memory for " + std::to_string(bytes) + " bytes of packed cache");
     std::memset(data, 0, bytes);
@@ -30,7 +30,8 @@ Result<KvCache::Plane> KvCache::create_plane(const KvCacheParams& params, Side s
 }
 
 Result<KvCache> KvCache::create(const KvCacheParams& params, Isa isa) {
-    for (int n : {params.exact.n_sink, params.exact.n_recent}) {
+    const int reserve = params.exact.n_reserve == kReserveByLength ? 0 : params.exact.n_reserve;
+    for (int n : {params.exact.n_sink, params.exact.n_recent, reserve}) {
         if (n >= 0 && n <= kMaxExactCells) continue;
         return Status(Error::kInvalidArgument, "exact cells: " + std::to_string(n) + "; allowed: 0 to " + std::to_string(kMaxExactCells));
     }
@@ -43,11 +44,16 @@ Result<KvCache> KvCache::create(const KvCacheParams& params, Isa isa) {
 
 size_t KvCache::Plane::bytes() const {
     const PackedLayout& layout = codec.layout();
-    return layout.bytes() + (exact ? ExactRows::bytes(exact->cells(), layout.n_embd, layout.n_stream) : 0);
+    return layout.bytes() + (exact ? ExactRows::bytes(exact->cells(), layout.n_embd, layout.n_cells, layout.n_stream) : 0);
 }
 
 void KvCache::Plane::write(int64_t stream, int64_t cell, int64_t n, const float* rows) {
-    for (int64_t i = 0; i < n; ++i) codec.encode(rows + i * codec.layout().n_embd, data.get(), stream, cell + i);
+    for (int64_t i = 0; i < n; ++i) {
+        // The cells of this block that are still to come.
+        const int64_t at = (cell + i) % kBlockCells, rest = std::min(n - i, kBlockCells - at);
+        const uint64_t rewritten = ~uint64_t{0} >> (kBlockCells - rest) << at;
+        codec.encode(rows + i * codec.layout().n_embd, data.get(), stream, cell + i, rewritten);
+    }
     if (exact) keep_exact(stream, cell, n, rows);
 }
 
@@ -61,7 +67,12 @@ void KvCache::Plane::keep_exact(int64_t stream, int64_t cell, int64_t n, const f
 }
 
 void KvCache::Plane::read(int64_t stream, int64_t cell, int64_t n, float* rows) const {
-    for (int64_t i = 0; i < n; ++i) codec.decode(data.get(), stream, cell + i, rows + i * codec.layout().n_embd);
+    for (int64_t done = 0; done < n;) {
+        const int64_t first = (cell + done) % kBlockCells, count = std::min(n - done, kBlockCells - first);
+        codec.decode_block(data.get(), stream, (cell + done) / kBlockCells, static_cast<int>(first), static_cast<int>(count),
+                           rows + done * codec.layout().n_embd);
+        done += count;
+    }
 }
 
 void KvCache::Plane::copy(int64_t from_stream, int64_t from_cell, int64_t to_stream, int64_t to_cell, int64_t n) {
@@ -70,7 +81,26 @@ void KvCache::Plane::copy(int64_t from_stream, int64_t from_cell, int64_t to_str
         const int64_t at = backwards ? n - 1 - i : i;
         codec.copy(data.get(), from_stream, from_cell + at, to_stream, to_cell + at);
     }
-    if (exact) exact->forget(to_stream * codec.layout().n_cells + to_cell, n);
+    if (!exact) return;
+    exact->commit(from_stream);
+    copy_exact(from_stream * codec.layout().n_cells + from_cell, to_stream * codec.layout().n_cells + to_cell, n);
+}
+
+// Cells are numbered over all streams. Through a copy, since a slot may be given to another row while rows are adopted.
+void KvCache::Plane::copy_exact(int64_t from, int64_t to, int64_t n) {
+    const int64_t n_embd = codec.layout().n_embd;
+    std::vector<int64_t> cells;
+    std::vector<uint16_t> rows;
+    for (int64_t i = 0; i < n; ++i) {
+        const uint16_t* row = exact->find(from + i);
+        if (!row) continue;
+        cells.push_back(to + i);
+        rows.insert(rows.end(), row, row + n_embd);
+    }
+    exact->forget(to, n);
+    for (size_t i = 0; i < cells.size(); ++i) {
+        if (uint16_t* slot = exact->adopt(cells[i])) std::copy_n(rows.data() + static_cast<int64_t>(i) * n_embd, n_embd, slot);
+    }
 }
 
 void KvCache::Plane::truncate(int64_t stream, int64_t length, int64_t old_length) {

@@ -47,7 +47,8 @@ public:
     Status read(int64_t stream, int64_t cell, int64_t n, float* k, float* v) const;
 
     // Copies cells between (or within) streams; ranges may overlap. Byte for byte, but for keys whose block has another
-    // center there: those are encoded again.
+    // center there: those are encoded again. Exact rows go along. The last write() of the stream they come from must have
+    // been attended to.
     Status copy(int64_t from_stream, int64_t from_cell, int64_t to_stream, int64_t to_cell, int64_t n);
 
     // Drops cells [length, ...) of a stream. The cells keep no data.
@@ -58,7 +59,8 @@ public:
 
     void clear();
 
-    int64_t length(int64_t stream) const { return lengths_[stream]; }
+    // 0 of a stream that does not exist.
+    int64_t length(int64_t stream) const { return stream >= 0 && stream < params_.n_stream ? lengths_[stream] : 0; }
     const KvCacheParams& params() const { return params_; }
     // Codes, scales and exact rows. Rows of the last write() wait beside them if there are exact ones.
     size_t bytes() const { return keys_.bytes() + values_.bytes(); }
@@ -83,6 +85,7 @@ private:
         void keep_exact(int64_t stream, int64_t cell, int64_t n, const float* rows);
         void read(int64_t stream, int64_t cell, int64_t n, float* rows) const;
         void copy(int64_t from_stream, int64_t from_cell, int64_t to_stream, int64_t to_cell, int64_t n);
+        void copy_exact(int64_t from, int64_t to, int64_t n);
         void truncate(int64_t stream, int64_t length, int64_t old_length);
         void clear();
     };

@@ -37,7 +37,7 @@ inline constexpr Scales kScales = [] {
     Scales scales{};
     for (int i = 0; i < kMaxScaleCode + 1 + kMaxCandidates; ++i) {
         const int code = i < kMaxScaleCode ? i : kMaxScaleCode;
-        scales.scale[i] = __builtin_bit_cast(float, static_cast<uint32_t>(code) << 20) * kScaleExponentShift;
+        scales.scale[i] = scale_from_code(static_cast<uint8_t>(code));
         scales.inverse[i] = code == 0 ? 0 : 1.0f / scales.scale[i];
     }
     return scales;

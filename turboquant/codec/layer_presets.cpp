@@ -28,7 +28,7 @@ Result<LayerPresets::Exception> LayerPresets::parse_exception(std::string_view t
     if (colon == std::string_view::npos || !first || !last || *last < *first) {
         return Status(Error::kInvalidArgument, "'+" + std::string(text) +
                                                    "' is not valid behind a preset; valid: +LAYER:PRESET or +FIRST-LAST:PRESET, layers from 0 "
-                                                   "on, as in k4ctv4t+0:k8cv8+22-23:k5ctv5t; and +sinkN or +recentN, N up to " +
+                                                   "on, as in k4ctv4t+0:k8cv8+22-23:k5ctv5t; and +sinkN, +recentN or +reserveN, N up to " +
                                                    std::to_string(kMaxExactCells) + " cells that stay in f16, as in k2cv2+sink4+recent64");
     }
     const Result<Preset> preset = Preset::parse(text.substr(colon + 1));
@@ -38,7 +38,7 @@ Result<LayerPresets::Exception> LayerPresets::parse_exception(std::string_view t
 
 // What stands behind a '+'.
 Status LayerPresets::add(std::string_view text) {
-    for (auto [word, n] : {std::pair{std::string_view("sink"), &exact_.n_sink}, {"recent", &exact_.n_recent}}) {
+    for (auto [word, n] : {std::pair{std::string_view("sink"), &exact_.n_sink}, {"recent", &exact_.n_recent}, {"reserve", &exact_.n_reserve}}) {
         if (!text.starts_with(word)) continue;
         if (const auto cells = number(text.substr(word.size()), kMaxExactCells)) {
             *n = *cells;

@@ -7,6 +7,9 @@
 namespace tq::codec_impl {
 
 inline constexpr float kLargestHalf = 65504.0f;
+// What is smaller counts as 0: less than half the smallest half, so a saved row has it as 0, too. Sums of what is left are
+// never denormal, and the bytes do not depend on whether the thread flushes such numbers to zero.
+inline constexpr float kNegligible = 0x1p-32f;
 
 template <class Ops>
 struct RotateKernels {
@@ -98,7 +101,7 @@ struct RotateKernels {
     }
 
     static TQ_INLINE F finite(F v) {
-        return Ops::max(Ops::min(Ops::nan_to_zero(v), Ops::set1(kLargestHalf)), Ops::set1(-kLargestHalf));
+        return Ops::max(Ops::min(Ops::zero_below(v, kNegligible), Ops::set1(kLargestHalf)), Ops::set1(-kLargestHalf));
     }
 
     static void multiply(const float* in, const float* factors, float* out, int n) {

@@ -10,18 +10,20 @@
 
 namespace tq {
 
-inline constexpr float kScaleExponentShift = 0x1p106f;  // 2^(127 - 21): re-biases E5M3 bits placed in a float
 inline constexpr int kMaxScaleCode = 255;
 
-TQ_INLINE float scale_from_code(uint8_t code) {
-    return __builtin_bit_cast(float, static_cast<uint32_t>(code) << 20) * kScaleExponentShift;
+// Without denormal floats on the way, which a thread may flush to zero.
+TQ_INLINE constexpr float scale_from_code(uint8_t code) {
+    constexpr uint32_t exponent_bias = (127u - 21u) << 23;
+    if (code < 8) return static_cast<float>(code) * 0x1p-23f;
+    return __builtin_bit_cast(float, (static_cast<uint32_t>(code) << 20) + exponent_bias);
 }
 
 // Largest code whose scale is <= `scale` (scale >= 0; saturates at the largest code).
 TQ_INLINE int scale_code_floor(float scale) {
     if (!(scale < 1920.0f)) return kMaxScaleCode;
-    const int code = static_cast<int>(__builtin_bit_cast(uint32_t, scale * (1.0f / kScaleExponentShift)) >> 20);
-    return scale_from_code(static_cast<uint8_t>(code)) > scale ? code - 1 : code;  // the product rounds if subnormal
+    if (scale < 0x1p-20f) return static_cast<int>(scale * 0x1p23f);
+    return static_cast<int>(__builtin_bit_cast(uint32_t, scale) >> 20) - ((127 - 21) << 3);
 }
 
 // Smallest code whose scale is >= `scale` (saturates).

@@ -34,8 +34,10 @@ struct OpsAvx2 {
         const __m256 sign = _mm256_set1_ps(-0.0f);
         return {_mm256_andnot_ps(sign, a.lo), _mm256_andnot_ps(sign, a.hi)};
     }
-    static TQ_INLINE F nan_to_zero(F a) {
-        return {_mm256_and_ps(a.lo, _mm256_cmp_ps(a.lo, a.lo, _CMP_ORD_Q)), _mm256_and_ps(a.hi, _mm256_cmp_ps(a.hi, a.hi, _CMP_ORD_Q))};
+    static TQ_INLINE F zero_below(F a, float least) {
+        const F size = abs(a);
+        const __m256 x = _mm256_set1_ps(least);
+        return {_mm256_and_ps(a.lo, _mm256_cmp_ps(size.lo, x, _CMP_GE_OQ)), _mm256_and_ps(a.hi, _mm256_cmp_ps(size.hi, x, _CMP_GE_OQ))};
     }
     template <int h> static TQ_INLINE F butterfly(F a) {
         if constexpr (h == 8) return {_mm256_add_ps(a.lo, a.hi), _mm256_sub_ps(a.lo, a.hi)};

@@ -33,7 +33,9 @@ struct OpsAvx512 {
     static TQ_INLINE F max(F a, F b) { return _mm512_max_ps(a, b); }
     static TQ_INLINE F min(F a, F b) { return _mm512_min_ps(a, b); }
     static TQ_INLINE F abs(F a) { return _mm512_abs_ps(a); }
-    static TQ_INLINE F nan_to_zero(F a) { return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(a, a, _CMP_ORD_Q), a); }
+    static TQ_INLINE F zero_below(F a, float least) {
+        return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(abs(a), _mm512_set1_ps(least), _CMP_GE_OQ), a);
+    }
     template <int h> static TQ_INLINE F butterfly(F a) {
         constexpr __mmask16 mask = h == 8 ? 0xff00 : h == 4 ? 0xf0f0 : h == 2 ? 0xcccc : 0xaaaa;
         // A product with 1 or -1 is exact, so the fma rounds as the sum does.

@@ -38,7 +38,10 @@ struct OpsNeon {
     static TQ_INLINE F max(F x, F y) { return {larger(x.a, y.a), larger(x.b, y.b), larger(x.c, y.c), larger(x.d, y.d)}; }
     static TQ_INLINE F min(F x, F y) { return {smaller(x.a, y.a), smaller(x.b, y.b), smaller(x.c, y.c), smaller(x.d, y.d)}; }
     static TQ_INLINE F abs(F x) { return {vabsq_f32(x.a), vabsq_f32(x.b), vabsq_f32(x.c), vabsq_f32(x.d)}; }
-    static TQ_INLINE F nan_to_zero(F x) { return {ordered(x.a), ordered(x.b), ordered(x.c), ordered(x.d)}; }
+    static TQ_INLINE F zero_below(F x, float least) {
+        const float32x4_t y = vdupq_n_f32(least);
+        return {zero_below(x.a, y), zero_below(x.b, y), zero_below(x.c, y), zero_below(x.d, y)};
+    }
     template <int h> static TQ_INLINE F butterfly(F x) {
         if constexpr (h == 8) {
             return {vaddq_f32(x.a, x.c), vaddq_f32(x.b, x.d), vsubq_f32(x.a, x.c), vsubq_f32(x.b, x.d)};
@@ -183,8 +186,8 @@ private:
     // Not fmax, fmaxnm: the contract has y where the comparison is false or unordered.
     static TQ_INLINE float32x4_t larger(float32x4_t x, float32x4_t y) { return vbslq_f32(vcgtq_f32(x, y), x, y); }
     static TQ_INLINE float32x4_t smaller(float32x4_t x, float32x4_t y) { return vbslq_f32(vcltq_f32(x, y), x, y); }
-    static TQ_INLINE float32x4_t ordered(float32x4_t x) {
-        return vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(x), vceqq_f32(x, x)));
+    static TQ_INLINE float32x4_t zero_below(float32x4_t x, float32x4_t least) {
+        return vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(x), vcageq_f32(x, least)));
     }
     // A product with 1 or -1 is exact, so the fma rounds as the sum does.
     template <int h> static TQ_INLINE float32x4_t butterfly_quad(float32x4_t x) {

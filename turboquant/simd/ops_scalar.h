@@ -44,7 +44,8 @@ struct OpsScalar {
     static F max(F a, F b) { return map([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; }); }
     static F min(F a, F b) { return map([&](int i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; }); }
     static F abs(F a) { return map([&](int i) { return std::fabs(a.v[i]); }); }
-    static F nan_to_zero(F a) { return map([&](int i) { return a.v[i] == a.v[i] ? a.v[i] : 0.0f; }); }
+    // 0 where the magnitude is below `least`, or NaN.
+    static F zero_below(F a, float least) { return map([&](int i) { return std::fabs(a.v[i]) >= least ? a.v[i] : 0.0f; }); }
     // lane i <- a[i ^ h] + a[i], or a[i ^ h] - a[i] where bit h of i is set
     template <int h> static F butterfly(F a) {
         return map([&](int i) { return (i & h) ? a.v[i ^ h] - a.v[i] : a.v[i ^ h] + a.v[i]; });

@@ -88,8 +88,12 @@ void set_n_threads(ggml_backend_t backend, int n_threads) {
     reinterpret_cast<ggml_backend_set_n_threads_t>(set)(backend, n_threads);
 }
 
-Layer::Layer(ggml_backend_t backend, const Shape& shape)
-    : backend_(backend), shape_(shape), context_(ggml_init({ggml_tensor_overhead() * 4, nullptr, true})) {
+Layer::Layer(ggml_backend_t backend, const Shape& shape, ggml_backend_buffer_type_t keys_in, ggml_backend_buffer_type_t values_in)
+    : backend_(backend),
+      shape_(shape),
+      context_(ggml_init({ggml_tensor_overhead() * 4, nullptr, true})),
+      keys_in_(keys_in ? keys_in : ggml_backend_get_default_buffer_type(backend)),
+      values_in_(values_in ? values_in : ggml_backend_get_default_buffer_type(backend)) {
     keys_ = ggml_new_tensor_3d(context_.get(), GGML_TYPE_F16, shape.n_embd(true), shape.n_cells, shape.n_stream);
     values_ = ggml_new_tensor_3d(context_.get(), GGML_TYPE_F16, shape.n_embd(false), shape.n_cells, shape.n_stream);
     ggml_set_name(keys_, "cache_k_l0");
@@ -99,12 +103,19 @@ Layer::Layer(ggml_backend_t backend, const Shape& shape)
 
 void Layer::allocate() {
     buffer_.reset();
+    values_buffer_.reset();
     for (ggml_tensor* cache : {keys_, values_}) {
         cache->data = nullptr;
         cache->buffer = nullptr;
         cache->extra = nullptr;
     }
-    buffer_.reset(ggml_backend_alloc_ctx_tensors(context_.get(), backend_));
+    if (keys_in_ == values_in_) {
+        buffer_.reset(ggml_backend_alloc_ctx_tensors_from_buft(context_.get(), keys_in_));
+    } else {
+        buffer_.reset(ggml_backend_buft_alloc_buffer_n(keys_in_, &keys_, 1));
+        values_buffer_.reset(ggml_backend_buft_alloc_buffer_n(values_in_, &values_, 1));
+        ggml_backend_buffer_clear(values_buffer_.get(), 0);
+    }
     ggml_backend_buffer_clear(buffer_.get(), 0);
 }
 
@@ -165,6 +176,15 @@ Floats Layer::attend(unsigned seed, int n_threads) {
     return result;
 }
 
+std::vector<uint8_t> Layer::compute(const std::function<ggml_tensor*(ggml_context*)>& make) {
+    Graph graph(backend_);
+    ggml_tensor* out = make(graph.context());
+    if (graph.run(out) != GGML_STATUS_SUCCESS) return {};
+    std::vector<uint8_t> bytes(ggml_nbytes(out));
+    ggml_backend_tensor_get(out, bytes.data(), 0, bytes.size());
+    return bytes;
+}
+
 ggml_status Layer::shift_keys(const std::vector<int32_t>& shift) {
     Graph graph(backend_);
     ggml_context* ctx = graph.context();
@@ -206,7 +226,10 @@ void Layer::copy_stream(ggml_tensor* cache, int64_t from, int64_t to) {
 }
 
 std::vector<uint8_t> Layer::packed(ggml_tensor* cache) {
-    const size_t size = ggml_backend_buft_get_alloc_size(ggml_backend_buffer_get_type(buffer_.get()), cache);
+    ggml_tensor unplaced = *cache;   // as it was before it had memory
+    unplaced.data = nullptr;
+    ggml_tensor* tensors[] = {&unplaced};
+    const size_t size = ggml_backend_buft_get_alloc_size_n(ggml_backend_buffer_get_type(buffer_.get()), tensors, 1);
     const auto* bytes = static_cast<const uint8_t*>(cache->data);
     return {bytes, bytes + size};
 }

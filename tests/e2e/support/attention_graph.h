@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -39,7 +40,9 @@ void set_n_threads(ggml_backend_t backend, int n_threads);
 
 class Layer {
 public:
-    Layer(ggml_backend_t backend, const Shape& shape);
+    // Keys and values lie in buffers of these types; null: of the backend's own.
+    Layer(ggml_backend_t backend, const Shape& shape, ggml_backend_buffer_type_t keys_in = nullptr,
+          ggml_backend_buffer_type_t values_in = nullptr);
 
     // Frees the cache's memory and allocates it again; all zeros. The tensors stay.
     void allocate();
@@ -73,6 +76,9 @@ public:
 
     ggml_backend_buffer_t buffer() { return buffer_.get(); }
 
+    // The result of make(context), computed on this layer's backend; empty if the graph failed.
+    std::vector<uint8_t> compute(const std::function<ggml_tensor*(ggml_context*)>& make);
+
 private:
     ggml_tensor* head_view(ggml_context* ctx, ggml_tensor* cache, int64_t head_dim);
     ggml_tensor* stream_view(ggml_context* ctx, ggml_tensor* cache, int64_t stream);
@@ -82,7 +88,8 @@ private:
     ggml_context_ptr context_;
     ggml_tensor* keys_;
     ggml_tensor* values_;
-    ggml_backend_buffer_ptr buffer_;
+    ggml_backend_buffer_type_t keys_in_, values_in_;
+    ggml_backend_buffer_ptr buffer_, values_buffer_;   // all in the first one where both are of the same type
 };
 
 }  // namespace tq::e2e

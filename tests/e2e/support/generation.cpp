@@ -108,6 +108,18 @@ Logits Session::decode(const Tokens& tokens, llama_pos position, llama_seq_id se
     return logits_at(-1);
 }
 
+std::vector<Logits> Session::decode_all(const Tokens& tokens, llama_pos position, llama_seq_id seq) {
+    std::vector<Logits> all;
+    for (size_t begin = 0; begin < tokens.size(); begin += options_.n_batch) {
+        const size_t end = std::min(tokens.size(), begin + options_.n_batch);
+        Batch batch(end - begin);
+        for (size_t i = begin; i < end; ++i) batch.add(tokens[i], position + static_cast<llama_pos>(i), seq, true);
+        if (llama_decode(context_.get(), batch.batch) != 0) return {};
+        for (size_t i = begin; i < end; ++i) all.push_back(logits_at(static_cast<int>(i - begin)));
+    }
+    return all;
+}
+
 std::vector<Logits> Session::decode_together(const Tokens& tokens, const std::vector<llama_pos>& positions) {
     Batch batch(tokens.size());
     for (size_t i = 0; i < tokens.size(); ++i) batch.add(tokens[i], positions[i], static_cast<llama_seq_id>(i), true);
@@ -146,6 +158,13 @@ double kl_divergence(const Logits& p, const Logits& q) {
     double divergence = 0;
     for (size_t i = 0; i < p.size(); ++i) divergence += std::exp(p[i] - sum_p) * ((p[i] - sum_p) - (q[i] - sum_q));
     return divergence;
+}
+
+double mean_kl_divergence(const std::vector<Logits>& p, const std::vector<Logits>& q) {
+    if (p.empty() || p.size() != q.size()) return NAN;
+    double sum = 0;
+    for (size_t i = 0; i < p.size(); ++i) sum += kl_divergence(p[i], q[i]);
+    return sum / static_cast<double>(p.size());
 }
 
 }  // namespace tq::e2e

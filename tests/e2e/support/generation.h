@@ -39,6 +39,8 @@ public:
 
     // Decodes tokens at positions from `position` on, n_batch at a time. Returns the logits of the last one; empty on failure.
     Logits decode(const Tokens& tokens, llama_pos position, llama_seq_id seq = 0);
+    // The same, and the logits of each token.
+    std::vector<Logits> decode_all(const Tokens& tokens, llama_pos position, llama_seq_id seq = 0);
     // One token of each sequence in one batch; the logits of each.
     std::vector<Logits> decode_together(const Tokens& tokens, const std::vector<llama_pos>& positions);
 
@@ -61,5 +63,7 @@ llama_token argmax(const Logits& logits);
 
 // Kullback-Leibler divergence of softmax(q) from softmax(p); NaN if any logit is.
 double kl_divergence(const Logits& p, const Logits& q);
+// The mean over tokens; NaN if there are none, or not as many of both.
+double mean_kl_divergence(const std::vector<Logits>& p, const std::vector<Logits>& q);
 
 }  // namespace tq::e2e

@@ -9,6 +9,7 @@
 
 #include "bench/packed.h"
 #include "bench/rival.h"
+#include "cpu_device.h"
 #include "fail.h"
 
 namespace tq::tool {
@@ -36,7 +37,7 @@ class Case {
     Result<CaseResult> run(ThreadTeam& team, ReadBandwidth& read, GgmlThreads* ggml) {
         result_.threads = team.size();
         std::vector<std::unique_ptr<Contestant>> contestants;
-        for (const Preset& preset : plan_.presets) {
+        for (const BenchPreset& preset : plan_.presets) {
             for (Isa isa : plan_.isas) {
                 auto ours = header_.kind == BenchKind::kAttention ? packed_attention(task_, preset, isa, team)
                                                                   : packed_encode(task_, preset, isa, team);
@@ -58,7 +59,7 @@ class Case {
     void choose_rivals() {
         if (!header_.cpu) return;
         for (ggml_type type : plan_.rivals) {
-            const std::string reason = rival_reason(*header_.ggml, task_.shape, type);
+            const std::string reason = rival_reason(task_.shape, type);
             if (reason.empty()) {
                 rivals_.push_back(type);
             } else {
@@ -70,10 +71,10 @@ class Case {
     // In a model a layer's cache has left the CPU's caches when its turn comes again; here as well.
     int64_t automatic_layers() {
         std::vector<size_t> bytes;
-        for (const Preset& preset : plan_.presets) {
+        for (const BenchPreset& preset : plan_.presets) {
             for (size_t i = 0; i < plan_.isas.size(); ++i) bytes.push_back(packed_layer_bytes(task_, preset));
         }
-        for (ggml_type type : rivals_) bytes.push_back(rival_layer_bytes(*header_.ggml, task_, type));
+        for (ggml_type type : rivals_) bytes.push_back(rival_layer_bytes(task_, type));
         size_t sum = 0;
         for (size_t each : bytes) sum += each;
         const size_t least = *std::min_element(bytes.begin(), bytes.end());
@@ -93,21 +94,6 @@ class Case {
     CaseResult result_;
 };
 
-// Error: the folder that was asked for has no ggml that can be used. Without one being asked for there are just no
-// rivals.
-Status find_ggml(const BenchOptions& options, BenchHeader& header) {
-    const Result<const GgmlApi*> base = ggml_api(options.ggml);
-    const Status missing = base.ok() ? ggml_cpu_api(options.ggml).status() : base.status();
-    if (missing.ok()) {
-        header.ggml = base.value();
-        header.cpu = ggml_cpu_api(options.ggml).value();
-        return {};
-    }
-    if (!options.ggml.empty()) return Status(missing.error(), "--ggml: " + missing.message());
-    header.notes.push_back(missing.message() + "; TurboQuant is measured alone (--ggml names another folder)");
-    return {};
-}
-
 class Run {
   public:
     Run(const BenchPlan& plan, const BenchHeader& header, bool json) : plan_(plan), header_(header), json_(json) {}
@@ -126,7 +112,7 @@ class Run {
         ThreadTeam team(threads);
         ReadBandwidth read(read_bytes(), team);
         std::unique_ptr<GgmlThreads> ggml;
-        if (header_.cpu) ggml = std::make_unique<GgmlThreads>(*header_.ggml, *header_.cpu, threads);
+        if (header_.cpu) ggml = std::make_unique<GgmlThreads>(header_.cpu, threads);
         for (const HeadShape& shape : plan_.shapes) {
             for (int64_t batch : plan_.batches) {
                 for (int64_t depth : plan_.depths) {
@@ -165,9 +151,10 @@ int run_bench(BenchKind kind, const BenchOptions& options) {
     const Result<BenchPlan> plan = check_options(options, header.machine.cores);
     if (!plan.ok()) return fail(2, plan.status().message());
     if (!plan->rivals.empty()) {
-        if (Status status = find_ggml(options, header); !status.ok()) return fail(1, status.message());
+        const Result<ggml_backend_dev_t> cpu = cpu_device();
+        if (!cpu.ok()) return fail(1, cpu.status().message());
+        header.cpu = cpu.value();
     }
-    for (const std::string& note : header.notes) fmt::print(stderr, "tq: note: {}\n", note);
     try {
         return Run(plan.value(), header, options.json).run();
     } catch (const std::bad_alloc&) {

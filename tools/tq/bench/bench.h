@@ -6,8 +6,8 @@
 
 namespace tq::tool {
 
-// Prints to stdout, errors and notices to stderr. Returns the exit status: 0; 1 ggml was asked for and can't be loaded,
-// or there is no memory; 2 wrong usage.
+// Prints to stdout, errors and notices to stderr. Returns the exit status: 0; 1 ggml has no
+// CPU backend, or there is no memory; 2 wrong usage.
 int run_bench(BenchKind kind, const BenchOptions& options);
 
 }  // namespace tq::tool

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,6 +19,9 @@ class Contestant {
 
     // The result of the last layer, to compare with others'; empty: none.
     virtual std::vector<float> output() const { return {}; }
+
+    // A number for the bits of the result: the same for any number of threads. Empty: the system does not promise that.
+    virtual std::optional<uint64_t> digest() { return std::nullopt; }
 
     std::string name;        // of a preset or of a ggml type
     std::string isa;         // ours; empty: a rival

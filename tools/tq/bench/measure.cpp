@@ -63,7 +63,7 @@ Measurement measure(const std::vector<std::unique_ptr<Contestant>>& contestants,
                     const MeasureLimits& limits) {
     Measurement result;
     for (const auto& c : contestants) {
-        result.measured.push_back({c->name, c->isa, c->bits, c->layer_bytes, warm_up(*c), {}, {}});
+        result.measured.push_back({c->name, c->isa, c->bits, c->layer_bytes, warm_up(*c), {}, {}, {}});
     }
     const size_t n = contestants.size();
     const Clock::time_point begin = Clock::now();
@@ -78,6 +78,7 @@ Measurement measure(const std::vector<std::unique_ptr<Contestant>>& contestants,
         if (read) result.read_gbps.push_back(read_rate(*read));
     }
     compare_outputs(contestants, result);
+    for (size_t i = 0; i < n; ++i) result.measured[i].digest = contestants[i]->digest();
     return result;
 }
 

@@ -17,6 +17,7 @@ struct Measured {
     int passes = 1;               // over all layers, in one sample
     std::vector<double> us;       // one layer's time in each round
     std::optional<double> error;  // |output - f16's| / |f16's|, Euclidean; attention with an f16 rival only
+    std::optional<uint64_t> digest;
 };
 
 struct Measurement {

@@ -60,11 +60,21 @@ Result<int64_t> layers_of(const std::string& text) {
 
 }  // namespace
 
+Result<BenchPreset> parse_bench_preset(const std::string& text) {
+    const Result<LayerPresets> presets = LayerPresets::parse(text);
+    if (!presets.ok()) return presets.status();
+    if (!presets->is_uniform()) {
+        return Status(Error::kInvalidArgument,
+                      fmt::format("'{}' differs by layer; one layer is measured: give each preset by itself", text));
+    }
+    return BenchPreset{presets->base(), presets->exact()};
+}
+
 Result<BenchPlan> check_options(const BenchOptions& options, int cores) {
     BenchPlan plan;
     Checker check;
     check.parse("--shape", options.shapes, plan.shapes, parse_shape);
-    check.parse("--preset", options.presets, plan.presets, Preset::parse);
+    check.parse("--preset", options.presets, plan.presets, parse_bench_preset);
     check.parse("--isa", options.isas, plan.isas, [](const std::string& name) { return select_isa(name); });
     if (options.rivals != std::vector<std::string>{"none"}) {
         check.parse("--rival", options.rivals, plan.rivals, rival_type);

@@ -5,10 +5,12 @@
 #include <string>
 #include <vector>
 
+#include <ggml.h>
+
+#include "bench/preset.h"
 #include "bench/task.h"
-#include "ggml_api.h"
 #include "turboquant/base/isa.h"
-#include "turboquant/codec/preset.h"
+#include "turboquant/codec/layer_presets.h"
 
 namespace tq::tool {
 
@@ -16,11 +18,10 @@ struct BenchOptions {
     std::vector<std::string> shapes{"32/8/128"};
     std::vector<int64_t> depths{8192};
     std::vector<int64_t> batches{1};
-    std::vector<std::string> presets{"k4v4"};
+    std::vector<std::string> presets{kDefaultPresets};
     std::vector<std::string> rivals{"f16", "q8_0", "q4_0"};  // "none": ours alone
     std::vector<std::string> isas;                           // empty: TURBOQUANT_ISA or the best
     std::vector<int> threads;                                // empty: every core
-    std::string ggml;                                        // folder of ggml's libraries; empty: found
     std::string layers = "auto";
     int rounds = 20;
     double max_seconds = 30;  // of one case, after its first three rounds
@@ -31,7 +32,7 @@ struct BenchOptions {
 struct BenchPlan {
     std::vector<HeadShape> shapes;
     std::vector<int64_t> depths, batches;
-    std::vector<Preset> presets;
+    std::vector<BenchPreset> presets;
     std::vector<ggml_type> rivals;
     std::vector<Isa> isas;
     std::vector<int> threads;

@@ -1,49 +1,114 @@
 #include "bench/packed.h"
 
+#include <algorithm>
 #include <cstring>
+#include <numeric>
+#include <optional>
 
 #include "bench/memory.h"
 #include "turboquant/attention/plan.h"
+#include "turboquant/cache/exact_rows.h"
 
 namespace tq::tool {
 namespace {
 
 constexpr AttentionPhase kPhases[] = {AttentionPhase::kPrepare, AttentionPhase::kAttend, AttentionPhase::kMerge};
 
+// FNV-1a.
+constexpr uint64_t kDigestOfNothing = 0xcbf29ce484222325;
+uint64_t add_to_digest(uint64_t hash, const uint8_t* bytes, size_t n) {
+    for (size_t i = 0; i < n; ++i) hash = (hash ^ bytes[i]) * 0x100000001b3;
+    return hash;
+}
+
+// The exact rows of one layer's keys or values: slots for those that are kept, staging memory for a batch.
+struct ExactLayer {
+    ExactLayer(const ExactCells& cells, int64_t n_embd, int64_t depth, int64_t batch)
+        : slots(ExactRows::bytes(cells, n_embd, depth, 1)),
+          staging(sizeof(uint16_t) * static_cast<size_t>(batch * n_embd)),
+          rows(cells, n_embd, depth, 1, reinterpret_cast<uint16_t*>(slots.data())) {
+        rows.reserve(batch);
+    }
+    void begin(std::span<const int64_t> cells) { rows.begin(cells, reinterpret_cast<uint16_t*>(staging.data())); }
+
+    Memory slots, staging;
+    ExactRows rows;
+};
+
 // The keys or the values of all layers.
 struct Plane {
     RowCodec codec;
     int64_t n_embd;
     std::vector<Memory> layers;
+    std::vector<ExactLayer> exact;  // of each layer; empty: the preset keeps no exact rows
 
     const float* row(const std::vector<float>& pool, int64_t cell) const {
         return pool.data() + cell % kPoolRows * n_embd;
     }
+    ExactRows* exact_rows(size_t layer) { return exact.empty() ? nullptr : &exact[layer].rows; }
 };
 
-Result<Plane> make_plane(const Task& task, Side side, const Preset& preset, Isa isa) {
-    const int64_t n_embd = side == Side::kKey ? task.shape.n_embd_k() : task.shape.n_embd_v();
-    const Result<PackedLayout> layout = PackedLayout::create(preset, side, n_embd, task.depth, 1);
+int64_t n_embd_of(const Task& task, Side side) {
+    return side == Side::kKey ? task.shape.n_embd_k() : task.shape.n_embd_v();
+}
+
+Result<Plane> make_plane(const Task& task, Side side, const BenchPreset& preset, Isa isa) {
+    const int64_t n_embd = n_embd_of(task, side);
+    const Result<PackedLayout> layout = PackedLayout::create(preset.codes, side, n_embd, task.depth, 1);
     if (!layout.ok()) return layout.status();
     const int head_dim = side == Side::kKey ? task.shape.head_dim_k : task.shape.head_dim_v;
     Result<RowCodec> codec = RowCodec::create(layout.value(), head_dim, isa);
     if (!codec.ok()) return codec.status();
-    Plane plane{std::move(codec.value()), n_embd, {}};
-    for (int64_t i = 0; i < task.n_layer; ++i) plane.layers.emplace_back(layout->bytes());
+    Plane plane{std::move(codec.value()), n_embd, {}, {}};
+    const int64_t staged = std::max(task.batch, preset.exact.fitted(task.depth).n_slots());
+    for (int64_t i = 0; i < task.n_layer; ++i) {
+        plane.layers.emplace_back(layout->bytes());
+        if (preset.exact.any()) plane.exact.emplace_back(preset.exact, n_embd, task.depth, staged);
+    }
     return plane;
 }
 
-// Rows of one block share bytes: a block belongs to one thread.
-void fill(Plane& plane, const std::vector<float>& pool, int64_t n_cells, ThreadTeam& team) {
-    uint8_t* first = plane.layers.front().data();
-    team.run([&](int thread) {
-        for (int64_t cell = 0; cell < n_cells; ++cell) {
-            if (cell / kBlockCells % team.size() == thread) plane.codec.encode(plane.row(pool, cell), first, 0, cell);
+// Encodes cells [first, first + n): this thread's share of them. Cells of one block and slice share bytes, and the center
+// of a block depends on the block before: of centered keys a thread has a slice in all blocks, as in the plugin.
+void encode_share(const Plane& plane, const std::vector<float>& pool, int64_t first, int64_t n, uint8_t* packed,
+                  int thread, int n_threads) {
+    const RowCodec& codec = plane.codec;
+    for (int64_t cell = first; cell < first + n; ++cell) {
+        const int64_t block = codec.layout().centered ? 0 : cell / kBlockCells;
+        const int64_t at = cell % kBlockCells, rest = std::min(first + n - cell, kBlockCells - at);
+        const uint64_t to_come = ~uint64_t{0} >> (kBlockCells - rest) << at;
+        for (int slice = 0; slice < codec.n_slices(); ++slice) {
+            if ((block * codec.n_slices() + slice) % n_threads != thread) continue;
+            codec.encode_slice(plane.row(pool, cell), packed, 0, cell, slice, to_come);
         }
-    });
+    }
+}
+
+// Announces cells [first, first + n) to the layer and stores their rows.
+void keep_exact(Plane& plane, const std::vector<float>& pool, size_t layer, int64_t first, int64_t n) {
+    std::vector<int64_t> cells(static_cast<size_t>(n));
+    std::iota(cells.begin(), cells.end(), first);
+    plane.exact[layer].begin(cells);
+    for (int64_t i = 0; i < n; ++i) plane.exact[layer].rows.store(i, plane.row(pool, first + i));
+}
+
+// Exact rows as they are when the batch is attended to: sinks and the rows before the batch in their slots, those of the
+// batch still staged.
+void fill_exact(Plane& plane, const std::vector<float>& pool, size_t layer, const Task& task) {
+    const ExactCells& cells = plane.exact[layer].rows.cells();
+    const int64_t before = task.depth - task.batch, n_kept = std::min(cells.n_kept(), before);
+    keep_exact(plane, pool, layer, 0, std::min<int64_t>(cells.n_sink, before));
+    keep_exact(plane, pool, layer, before - n_kept, n_kept);
+    keep_exact(plane, pool, layer, before, task.batch);
+}
+
+void fill(Plane& plane, const std::vector<float>& pool, const Task& task, ThreadTeam& team) {
+    uint8_t* first = plane.layers.front().data();
+    team.run([&](int thread) { encode_share(plane, pool, 0, task.depth, first, thread, team.size()); });
     for (Memory& layer : plane.layers) {
         if (layer.data() != first) std::memcpy(layer.data(), first, plane.codec.layout().bytes());
     }
+    for (size_t layer = 0; layer < plane.exact.size(); ++layer) fill_exact(plane, pool, layer, task);
 }
 
 AttentionInputs inputs_of(const Task& task, const Memory& out) {
@@ -71,12 +136,14 @@ class PackedAttention : public Contestant {
           out_(sizeof(float) * out_floats_),
           workspace_(plan.workspace_bytes()),
           counters_(keys_.layers.size() * std::size(kPhases)) {
-        fill(keys_, task.k, task.depth, team);
-        fill(values_, task.v, task.depth, team);
+        fill(keys_, task.k, task, team);
+        fill(values_, task.v, task, team);
         for (size_t i = 0; i < keys_.layers.size(); ++i) {
             AttentionInputs in = inputs_of(task, out_);
             in.k = {&keys_.codec, keys_.layers[i].data()};
             in.v = {&values_.codec, values_.layers[i].data()};
+            in.exact_k = keys_.exact_rows(i);
+            in.exact_v = values_.exact_rows(i);
             inputs_.push_back(in);
         }
     }
@@ -89,6 +156,9 @@ class PackedAttention : public Contestant {
     }
 
     std::vector<float> output() const override { return {out_.floats(), out_.floats() + out_floats_}; }
+    std::optional<uint64_t> digest() override {
+        return add_to_digest(kDigestOfNothing, out_.data(), sizeof(float) * out_floats_);
+    }
 
   private:
     // As the plugin does it: a phase is a node, its items go to whichever thread is free, a barrier closes it.
@@ -116,68 +186,114 @@ class PackedAttention : public Contestant {
 class PackedEncode : public Contestant {
   public:
     PackedEncode(const Task& task, Plane keys, Plane values, ThreadTeam& team)
-        : task_(task), team_(team), keys_(std::move(keys)), values_(std::move(values)) {}
+        : task_(task),
+          team_(team),
+          keys_(std::move(keys)),
+          values_(std::move(values)),
+          cells_(static_cast<size_t>(task.batch)) {}
 
     // Every call writes the next cells, as generation does; over the whole depth in the end.
     double run() override {
         first_ = first_ + task_.batch > task_.depth ? 0 : first_;
+        std::iota(cells_.begin(), cells_.end(), first_);
         const double seconds = team_.time([this](int thread) {
-            for (size_t layer = 0; layer < keys_.layers.size(); ++layer) {
-                // Keys and values are one node of the plugin; threads change places between them.
-                encode(keys_, task_.k, layer, thread);
-                encode(values_, task_.v, layer, (thread + 1) % team_.size());
-                team_.barrier();
-            }
+            for (size_t layer = 0; layer < keys_.layers.size(); ++layer) encode_layer(layer, thread);
         });
         first_ += task_.batch;
         return seconds;
     }
 
+    // Of the first layer, written from the beginning.
+    std::optional<uint64_t> digest() override {
+        for (Plane* plane : {&keys_, &values_}) {
+            std::memset(plane->layers.front().data(), 0, plane->codec.layout().bytes());
+        }
+        for (first_ = 0; first_ + task_.batch <= task_.depth; first_ += task_.batch) {
+            std::iota(cells_.begin(), cells_.end(), first_);
+            team_.run([this](int thread) { encode_layer(0, thread); });
+        }
+        uint64_t hash = kDigestOfNothing;
+        for (const Plane* plane : {&keys_, &values_}) {
+            hash = add_to_digest(hash, plane->layers.front().data(), plane->codec.layout().bytes());
+        }
+        return hash;
+    }
+
   private:
-    // Which thread takes what: as in the plugin's SetRowsTask.
-    void encode(Plane& plane, const std::vector<float>& pool, size_t layer, int thread) const {
-        const int n_slices = plane.codec.n_slices();
-        for (int64_t cell = first_; cell < first_ + task_.batch; ++cell) {
-            for (int slice = 0; slice < n_slices; ++slice) {
-                if ((cell / kBlockCells * n_slices + slice) % team_.size() != thread) continue;
-                plane.codec.encode_slice(plane.row(pool, cell), plane.layers[layer].data(), 0, cell, slice);
-            }
+    void encode_layer(size_t layer, int thread) {
+        if (!keys_.exact.empty()) announce_exact(layer, thread);
+        // Keys and values are one node of the plugin; threads change places between them.
+        encode(keys_, task_.k, layer, thread);
+        encode(values_, task_.v, layer, (thread + 1) % team_.size());
+        team_.barrier();
+    }
+
+    // A node of its own in the plugin, before that of the codes.
+    void announce_exact(size_t layer, int thread) {
+        if (thread == 0) {
+            keys_.exact[layer].begin(cells_);
+            values_.exact[layer].begin(cells_);
+        }
+        team_.barrier();
+    }
+
+    void encode(Plane& plane, const std::vector<float>& pool, size_t layer, int thread) {
+        encode_share(plane, pool, first_, task_.batch, plane.layers[layer].data(), thread, team_.size());
+        if (plane.exact.empty()) return;
+        for (int64_t i = thread; i < task_.batch; i += team_.size()) {
+            plane.exact[layer].rows.store(i, plane.row(pool, first_ + i));
         }
     }
 
     const Task& task_;
     ThreadTeam& team_;
     Plane keys_, values_;
+    std::vector<int64_t> cells_;  // of the batch
     int64_t first_ = 0;
 };
 
-void describe(Contestant& contestant, const Task& task, const Preset& preset, Isa isa) {
-    contestant.name = preset.name();
-    contestant.isa = isa_name(isa);
-    contestant.layer_bytes = packed_layer_bytes(task, preset);
-    contestant.bits = 8.0 * static_cast<double>(contestant.layer_bytes) /
-                      static_cast<double>(task.depth * (task.shape.n_embd_k() + task.shape.n_embd_v()));
+// Bytes of a layer's exact rows that one query takes.
+size_t exact_bytes_read(const Task& task, const BenchPreset& preset) {
+    const int64_t rows = preset.exact.fitted(task.depth).n_per_query();
+    return sizeof(uint16_t) * static_cast<size_t>(rows * (task.shape.n_embd_k() + task.shape.n_embd_v()));
 }
 
-}  // namespace
-
-size_t packed_layer_bytes(const Task& task, const Preset& preset) {
+size_t code_bytes(const Task& task, const BenchPreset& preset) {
     size_t bytes = 0;
     for (Side side : {Side::kKey, Side::kValue}) {
-        const int64_t n_embd = side == Side::kKey ? task.shape.n_embd_k() : task.shape.n_embd_v();
-        const Result<PackedLayout> layout = PackedLayout::create(preset, side, n_embd, task.depth, 1);
+        const auto layout = PackedLayout::create(preset.codes, side, n_embd_of(task, side), task.depth, 1);
         if (layout.ok()) bytes += layout->bytes();
     }
     return bytes;
 }
 
-Result<std::unique_ptr<Contestant>> packed_attention(const Task& task, const Preset& preset, Isa isa,
+void describe(Contestant& contestant, const Task& task, const BenchPreset& preset, Isa isa) {
+    contestant.name = preset.name();
+    contestant.isa = isa_name(isa);
+    contestant.layer_bytes = code_bytes(task, preset) + exact_bytes_read(task, preset);
+    contestant.bits = 8.0 * static_cast<double>(packed_layer_bytes(task, preset)) /
+                      static_cast<double>(task.depth * (task.shape.n_embd_k() + task.shape.n_embd_v()));
+}
+
+}  // namespace
+
+size_t packed_layer_bytes(const Task& task, const BenchPreset& preset) {
+    size_t bytes = code_bytes(task, preset);
+    for (Side side : {Side::kKey, Side::kValue}) {
+        bytes += ExactRows::bytes(preset.exact, n_embd_of(task, side), task.depth, 1);
+    }
+    return bytes;
+}
+
+Result<std::unique_ptr<Contestant>> packed_attention(const Task& task, const BenchPreset& preset, Isa isa,
                                                      ThreadTeam& team) {
     Result<Plane> keys = make_plane(task, Side::kKey, preset, isa);
     if (!keys.ok()) return keys.status();
     Result<Plane> values = make_plane(task, Side::kValue, preset, isa);
     if (!values.ok()) return values.status();
-    const auto plan = AttentionPlan::create(task.attention_shape(team.size()), keys->codec, values->codec, isa);
+    AttentionShape shape = task.attention_shape(team.size());
+    shape.n_exact = preset.exact.fitted(task.depth).n_per_query();
+    const auto plan = AttentionPlan::create(shape, keys->codec, values->codec, isa);
     if (!plan.ok()) return plan.status();
     auto contestant =
         std::make_unique<PackedAttention>(task, std::move(keys.value()), std::move(values.value()), plan.value(), team);
@@ -185,7 +301,8 @@ Result<std::unique_ptr<Contestant>> packed_attention(const Task& task, const Pre
     return std::unique_ptr<Contestant>(std::move(contestant));
 }
 
-Result<std::unique_ptr<Contestant>> packed_encode(const Task& task, const Preset& preset, Isa isa, ThreadTeam& team) {
+Result<std::unique_ptr<Contestant>> packed_encode(const Task& task, const BenchPreset& preset, Isa isa,
+                                                  ThreadTeam& team) {
     Result<Plane> keys = make_plane(task, Side::kKey, preset, isa);
     if (!keys.ok()) return keys.status();
     Result<Plane> values = make_plane(task, Side::kValue, preset, isa);

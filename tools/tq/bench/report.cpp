@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "bench/stats.h"
+#include "cpu_device.h"
 #include "turboquant/base/isa.h"
 
 namespace tq::tool {
@@ -77,10 +78,7 @@ Json to_json(const Spread& s) {
 
 Json ggml_json(const BenchHeader& header) {
     if (!header.cpu) return nullptr;
-    return {{"version", header.ggml->version()},
-            {"commit", header.ggml->commit()},
-            {"library", header.cpu->path},
-            {"features", header.cpu->features}};
+    return {{"version", ggml_version()}, {"commit", ggml_commit()}, {"features", cpu_features(header.cpu)}};
 }
 
 Json to_json(const BenchHeader& header, const CaseResult& result, const Measured& m) {
@@ -104,6 +102,7 @@ Json to_json(const BenchHeader& header, const CaseResult& result, const Measured
     }
     json["times_faster_than"] = std::move(ratios);
     if (m.error) json["distance_to_f16"] = *m.error;
+    if (m.digest) json["digest"] = fmt::format("{:016x}", *m.digest);
     json["samples_us"] = m.us;
     return json;
 }
@@ -157,11 +156,17 @@ std::string joined(const std::vector<std::string>& words) {
     return text;
 }
 
+size_t label_width(const CaseResult& result) {
+    size_t width = 0;
+    for (const Measured& m : result.measurement.measured) width = std::max(width, label(m).size());
+    return width;
+}
+
 std::string row_text(const BenchHeader& header, const CaseResult& result, const Measured& m) {
     const Spread us = spread_of(m.us);
     const double rate = gbps(header, result, m, us.median);
-    std::string row = fmt::format("  {:11} {:10} {:>6.3f} {:>10.1f} {:>9.1f}..{:<9.1f} {:>7.2f}", label(m), m.isa,
-                                  m.bits, us.median, us.p10, us.p90, rate);
+    std::string row = fmt::format("  {:{}} {:10} {:>6.3f} {:>10.1f} {:>9.1f}..{:<9.1f} {:>7.2f}", label(m),
+                                  label_width(result), m.isa, m.bits, us.median, us.p10, us.p90, rate);
     if (header.kind == BenchKind::kEncode)
         row += fmt::format(" {:>8.3f}", us.median / static_cast<double>(result.batch));
     if (!result.measurement.read_gbps.empty()) {
@@ -175,7 +180,7 @@ std::string row_text(const BenchHeader& header, const CaseResult& result, const 
 }
 
 std::string columns_text(const BenchHeader& header, const CaseResult& result) {
-    std::string text = fmt::format("  {:11} {:10} {:>6} {:>10} {:>20} {:>7}", "cache", "isa", "bits", "us/layer",
+    std::string text = fmt::format("  {:{}} {:10} {:>6} {:>10} {:>20} {:>7}", "cache", label_width(result), "isa", "bits", "us/layer",
                                    "p10..p90        ", "GB/s");
     if (header.kind == BenchKind::kEncode) text += fmt::format(" {:>8}", "us/row");
     if (!result.measurement.read_gbps.empty()) text += fmt::format(" {:>7}", "of read");
@@ -193,10 +198,8 @@ std::string header_text(const BenchHeader& header) {
         fmt::format("turboquant.cpp {}: {}\n{}, {} cores, last-level cache {} MiB\n", TQ_VERSION,
                     kind_name(header.kind), header.machine.cpu, header.machine.cores, header.machine.l3_bytes >> 20);
     if (header.cpu) {
-        text += fmt::format("ggml {} ({}), {}: {}\n", header.ggml->version(), header.ggml->commit(), header.cpu->path,
-                            joined(header.cpu->features));
+        text += fmt::format("ggml {} ({}): {}\n", ggml_version(), ggml_commit(), joined(cpu_features(header.cpu)));
     }
-    for (const std::string& note : header.notes) text += "note: " + note + "\n";
     return text;
 }
 
@@ -237,7 +240,6 @@ std::string json_text(const BenchHeader& header, const std::vector<CaseResult>& 
                          {"cores", header.machine.cores},
                          {"last_level_cache_bytes", header.machine.l3_bytes}}},
                        {"ggml", ggml_json(header)},
-                       {"notes", header.notes},
                        {"cases", std::move(cases)},
                        {"fits", fits_json(results)}};
     return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";

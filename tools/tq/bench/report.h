@@ -4,10 +4,11 @@
 #include <string>
 #include <vector>
 
+#include <ggml-backend.h>
+
 #include "bench/machine.h"
 #include "bench/measure.h"
 #include "bench/task.h"
-#include "ggml_api.h"
 
 namespace tq::tool {
 
@@ -24,9 +25,7 @@ struct CaseResult {
 struct BenchHeader {
     BenchKind kind = BenchKind::kAttention;
     Machine machine;
-    const GgmlApi* ggml = nullptr;  // null: no rivals
-    const GgmlCpuApi* cpu = nullptr;
-    std::vector<std::string> notes;
+    ggml_backend_dev_t cpu = nullptr;  // null: no rivals
 };
 
 std::string header_text(const BenchHeader& header);

@@ -13,8 +13,7 @@
 #include "calibrate/output_weight.h"
 #include "fail.h"
 #include "file.h"
-#include "ggml_api.h"
-#include "gguf_model.h"
+#include "parallel.h"
 #include "turboquant/codec/channel_scales.h"
 
 namespace tq::tool {
@@ -28,14 +27,14 @@ constexpr const char* kFooter =
     "they are worth. The text should be like what the model will read, and other than what it is evaluated on.\n"
     "Exit status: 0; 1 if something can't be read, written or computed; 2 for wrong usage.";
 
-Result<Energies> measure(Host& host, const Tokens& tokens, int n_ctx) {
+Result<Energies> measure(Host& host, const Tokens& tokens, int n_ctx, int n_threads) {
     Energies energies;
     const int n_chunks = static_cast<int>(tokens.size()) / n_ctx;
     for (int chunk = 0; chunk < n_chunks; ++chunk) {
         fmt::print(stderr, "tokens {} to {} of {}\n", chunk * n_ctx, (chunk + 1) * n_ctx, n_chunks * n_ctx);
         const Result<Captured> captured = capture(host, Tokens(tokens.begin() + chunk * n_ctx, tokens.begin() + (chunk + 1) * n_ctx));
         if (!captured.ok()) return captured.status();
-        for (const auto& [index, layer] : captured.value()) energies[index].add(layer);
+        add(captured.value(), n_threads, energies);
     }
     return energies;
 }
@@ -62,22 +61,30 @@ std::vector<float> scales_of_heads(const std::vector<double>& energy, const std:
     return scales;
 }
 
-// Counts layers whose output projection is unknown.
-Status add_layer(CalibrationFile& file, const std::string& model, int index, const LayerEnergies& layer, int& n_unknown) {
+void add_layer(CalibrationFile& file, int index, const LayerEnergies& layer, const std::vector<double>& value_weights) {
     const auto add = [&](Side side, bool centered, std::vector<float> scales) {
         file.tensors[channel_scales_name(index, side, centered)] = std::move(scales);
     };
     add(Side::kKey, false, scales_of_heads(layer.keys, layer.queries, layer.head_dim_k));
     add(Side::kKey, true, scales_of_heads(layer.centered_keys, layer.queries, layer.head_dim_k));
-    const Result<std::vector<double>> weights = value_weights(model, index, layer);
-    if (!weights.ok()) return weights.status();
-    if (weights->empty()) {
-        ++n_unknown;
-        add(Side::kValue, false, std::vector<float>(layer.values.size(), 1.0f));
-    } else {
-        add(Side::kValue, false, scales_of_heads(layer.values, weights.value(), layer.head_dim_v));
+    add(Side::kValue, false,
+        value_weights.empty() ? std::vector<float>(layer.values.size(), 1.0f)
+                              : scales_of_heads(layer.values, value_weights, layer.head_dim_v));
+}
+
+// Counts layers whose output projection is unknown. The model's weights are read on all threads, a layer each.
+Result<int> add_layers(CalibrationFile& file, const std::string& model, const Energies& energies, int n_threads) {
+    const std::vector<std::pair<int, LayerEnergies>> layers(energies.begin(), energies.end());
+    std::vector<Result<std::vector<double>>> weights(layers.size(), std::vector<double>());
+    parallel_for(layers.size(), n_threads,
+                 [&](size_t i) { weights[i] = value_weights(model, layers[i].first, layers[i].second); });
+    int n_unknown = 0;
+    for (size_t i = 0; i < layers.size(); ++i) {
+        if (!weights[i].ok()) return weights[i].status();
+        n_unknown += weights[i]->empty();
+        add_layer(file, layers[i].first, layers[i].second, weights[i].value());
     }
-    return {};
+    return n_unknown;
 }
 
 // Before the work is done, not after it.
@@ -93,27 +100,27 @@ Status calibrate(const CalibrateOptions& options) {
     if (Status status = check_writable(options.out); !status.ok()) return status;
     const Result<std::string> text = read_file(options.text);
     if (!text.ok()) return text.status();
-    if (const Result<const GgmlApi*> ggml = ggml_api(options.llama); !ggml.ok()) return ggml.status();
-    const Result<GgufModel> model = read_gguf_model(options.model);
-    if (!model.ok()) return model.status();
-    Result<Host> host = Host::create({options.model, options.llama, "", options.n_threads > 0 ? options.n_threads : usable_cores(), ""});
+    const int n_threads = options.n_threads > 0 ? options.n_threads : usable_cores();
+    HostOptions host_options;
+    host_options.model = options.model;
+    host_options.n_threads = n_threads;
+    Result<Host> host = Host::create(host_options);
     if (!host.ok()) return host.status();
     Tokens tokens = host->tokenize(text.value());
     if (static_cast<int>(tokens.size()) < options.n_ctx) {
         return Status(Error::kInvalidArgument, fmt::format("{}: has {} tokens; at least {} (--ctx) are needed", options.text, tokens.size(), options.n_ctx));
     }
     tokens.resize(std::min(tokens.size(), static_cast<size_t>(std::max(options.n_tokens, options.n_ctx))));
-    const Result<Energies> energies = measure(host.value(), tokens, options.n_ctx);
+    const Result<Energies> energies = measure(host.value(), tokens, options.n_ctx, n_threads);
     if (!energies.ok()) return energies.status();
     if (energies->empty()) return Status(Error::kUnsupported, options.model + ": no layer's cache was seen; nothing to calibrate");
-    CalibrationFile file{model->name.empty() ? std::filesystem::path(options.model).filename().string() : model->name,
+    const std::string name = host->metadata("general.name");
+    CalibrationFile file{name.empty() ? std::filesystem::path(options.model).filename().string() : name,
                          std::filesystem::path(options.text).filename().string(), static_cast<int>(tokens.size()), {}};
-    int n_unknown = 0;
-    for (const auto& [index, layer] : energies.value()) {
-        if (Status status = add_layer(file, options.model, index, layer, n_unknown); !status.ok()) return status;
-    }
-    if (n_unknown > 0) {
-        fmt::print(stderr, "{} layers have no attn_output.weight in the model's file: their values get scales of 1\n", n_unknown);
+    const Result<int> n_unknown = add_layers(file, options.model, energies.value(), n_threads);
+    if (!n_unknown.ok()) return n_unknown.status();
+    if (n_unknown.value() > 0) {
+        fmt::print(stderr, "{} layers have no attn_output.weight in the model's file: their values get scales of 1\n", n_unknown.value());
     }
     if (Status status = write_calibration(file, options.out); !status.ok()) return status;
     fmt::print("{}: scales for {} layers\n  export TURBOQUANT_CALIBRATION={}\n", options.out, energies->size(), options.out);
@@ -132,7 +139,6 @@ CLI::App* add_calibrate_command(CLI::App& app, CalibrateOptions& o) {
         ->check(CLI::Range(kMinContext, kMaxContext));
     command->add_option("--tokens,-n", o.n_tokens, "Tokens of the text (default: 8192)")->type_name("N")->check(CLI::Range(1, kMaxTokens));
     command->add_option("--threads,-t", o.n_threads, "Threads (default: every core)")->type_name("N")->check(CLI::Range(0, 512));
-    command->add_option("--llama", o.llama, "Folder of libllama.so and ggml's libraries (default: the build's)")->type_name("DIR");
     command->footer(kFooter);
     return command;
 }

@@ -14,7 +14,6 @@ struct CalibrateOptions {
     int n_ctx = 2048;                // tokens read together
     int n_tokens = 8192;
     int n_threads = 0;               // 0: every core
-    std::string llama;               // folder; empty: the build's
 };
 
 CLI::App* add_calibrate_command(CLI::App& app, CalibrateOptions& options);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "parallel.h"
 #include "turboquant/codec/layout.h"
 
 namespace tq::tool {
@@ -101,23 +102,38 @@ void add_centered(const HeadView& head, const std::vector<double>& weights, doub
 
 }  // namespace
 
-void LayerEnergies::add(const CapturedLayer& layer) {
+void LayerEnergies::make_room(const CapturedLayer& layer) {
     head_dim_k = layer.head_dim_k;
     head_dim_v = layer.head_dim_v;
     n_head = layer.n_head;
     for (std::vector<double>* sums : {&keys, &queries, &centered_keys}) sums->resize(static_cast<size_t>(layer.n_embd_k));
     values.resize(static_cast<size_t>(layer.n_embd_v));
-    const auto n_head_kv = static_cast<size_t>(layer.n_embd_k / layer.head_dim_k);
-    for (size_t h = 0; h < n_head_kv; ++h) {
-        const HeadView head(layer, h);
-        const size_t k = h * head.dim(Side::kKey), v = h * head.dim(Side::kValue);
-        const Weights weights = weights_of_tokens(head, queries.data() + k);
-        for (size_t token = 0; token < head.n_tokens; ++token) {
-            add_squares(head.row(Side::kKey, token), head.dim(Side::kKey), weights.keys[token], keys.data() + k);
-            add_squares(head.row(Side::kValue, token), head.dim(Side::kValue), weights.values[token], values.data() + v);
-        }
-        add_centered(head, weights.keys, centered_keys.data() + k);
+}
+
+void LayerEnergies::add_head(const CapturedLayer& layer, size_t head_kv) {
+    const HeadView head(layer, head_kv);
+    const size_t k = head_kv * head.dim(Side::kKey), v = head_kv * head.dim(Side::kValue);
+    const Weights weights = weights_of_tokens(head, queries.data() + k);
+    for (size_t token = 0; token < head.n_tokens; ++token) {
+        add_squares(head.row(Side::kKey, token), head.dim(Side::kKey), weights.keys[token], keys.data() + k);
+        add_squares(head.row(Side::kValue, token), head.dim(Side::kValue), weights.values[token], values.data() + v);
     }
+    add_centered(head, weights.keys, centered_keys.data() + k);
+}
+
+void add(const Captured& captured, int n_threads, Energies& energies) {
+    struct Part {
+        const CapturedLayer* layer;
+        LayerEnergies* sums;
+        size_t head_kv;
+    };
+    std::vector<Part> parts;
+    for (const auto& [index, layer] : captured) {
+        energies[index].make_room(layer);
+        const auto n_head_kv = static_cast<size_t>(layer.n_embd_k / layer.head_dim_k);
+        for (size_t head = 0; head < n_head_kv; ++head) parts.push_back({&layer, &energies[index], head});
+    }
+    parallel_for(parts.size(), n_threads, [&](size_t i) { parts[i].sums->add_head(*parts[i].layer, parts[i].head_kv); });
 }
 
 }  // namespace tq::tool

@@ -18,10 +18,14 @@ struct LayerEnergies {
     std::vector<double> keys, values, queries;
     std::vector<double> centered_keys;   // less the mean of the block before theirs, as centered presets store them
 
-    // Of a text that one causal sequence has read.
-    void add(const CapturedLayer& layer);
+    void make_room(const CapturedLayer& layer);
+    // Adds what one KV head has to its own channels: different threads may add different heads.
+    void add_head(const CapturedLayer& layer, size_t head_kv);
 };
 
 using Energies = std::map<int, LayerEnergies>;   // by layer
+
+// Adds a text that one causal sequence has read. The sums are the same for any number of threads.
+void add(const Captured& captured, int n_threads, Energies& energies);
 
 }  // namespace tq::tool

@@ -4,8 +4,8 @@
 #include <memory>
 
 #include <fmt/format.h>
-
-#include "ggml_api.h"
+#include <ggml.h>
+#include <gguf.h>
 
 namespace tq::tool {
 namespace {
@@ -17,20 +17,19 @@ constexpr int64_t kMaxColumns = 1 << 20;
 }  // namespace
 
 Result<std::vector<double>> output_column_energies(const std::string& file, int layer, int64_t n_columns) {
-    const GgmlApi& ggml = *ggml_api().value();   // the model has been read with it
-    const Gguf gguf(ggml.gguf.init(file.c_str(), {/*no_alloc=*/true, /*ctx=*/nullptr}), ggml.gguf.free);
+    const Gguf gguf(gguf_init_from_file(file.c_str(), {/*no_alloc=*/true, /*ctx=*/nullptr}), gguf_free);
     if (!gguf) return Status(Error::kInvalidArgument, file + ": not a readable GGUF file");
-    const int64_t id = ggml.gguf.find_tensor(gguf.get(), fmt::format("blk.{}.attn_output.weight", layer).c_str());
+    const int64_t id = gguf_find_tensor(gguf.get(), fmt::format("blk.{}.attn_output.weight", layer).c_str());
     if (id < 0 || n_columns <= 0 || n_columns > kMaxColumns) return std::vector<double>();
-    const ggml_type type = ggml.gguf.get_tensor_type(gguf.get(), id);
-    const ggml_to_float_t to_float = ggml.get_type_traits(type)->to_float;
-    const size_t bytes = ggml.gguf.get_tensor_size(gguf.get(), id);
-    if ((type != GGML_TYPE_F32 && !to_float) || n_columns % ggml.blck_size(type) != 0) return std::vector<double>();
-    const size_t row_bytes = ggml.row_size(type, n_columns);
+    const ggml_type type = gguf_get_tensor_type(gguf.get(), id);
+    const ggml_to_float_t to_float = ggml_get_type_traits(type)->to_float;
+    const size_t bytes = gguf_get_tensor_size(gguf.get(), id);
+    if ((type != GGML_TYPE_F32 && !to_float) || n_columns % ggml_blck_size(type) != 0) return std::vector<double>();
+    const size_t row_bytes = ggml_row_size(type, n_columns);
     if (bytes % row_bytes != 0) return std::vector<double>();
 
     std::ifstream in(file, std::ios::binary);
-    in.seekg(static_cast<std::streamoff>(ggml.gguf.get_data_offset(gguf.get()) + ggml.gguf.get_tensor_offset(gguf.get(), id)));
+    in.seekg(static_cast<std::streamoff>(gguf_get_data_offset(gguf.get()) + gguf_get_tensor_offset(gguf.get(), id)));
     std::vector<char> row(row_bytes);
     std::vector<float> values(static_cast<size_t>(n_columns));
     std::vector<double> energies(static_cast<size_t>(n_columns));

@@ -1,8 +1,5 @@
 #include "eval/cache_choice.h"
 
-#include "ggml_api.h"
-#include "kv_cost.h"
-
 namespace tq::tool {
 namespace {
 
@@ -50,12 +47,6 @@ Result<CacheChoice> CacheChoice::parse(std::string_view text) {
     }
     choice.presets = presets.value();
     return choice;
-}
-
-std::optional<double> bits_per_value(const CacheChoice& cache, const GgufModel& model, int64_t n_ctx) {
-    const int64_t n_cells = cells_of_context(n_ctx);
-    if (cache.presets) return packed_kv_cost(model, n_cells, *cache.presets).bits_per_value;
-    return ggml_kv_bits(model, n_cells, cache.key_type, cache.value_type);
 }
 
 }  // namespace tq::tool

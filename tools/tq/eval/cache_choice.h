@@ -8,7 +8,6 @@
 
 #include <ggml.h>
 
-#include "gguf_model.h"
 #include "turboquant/codec/layer_presets.h"
 
 namespace tq::tool {
@@ -24,8 +23,5 @@ struct CacheChoice {
     // Error: kInvalidArgument, listing what is valid.
     static Result<CacheChoice> parse(std::string_view text);
 };
-
-// Everything counted, of a context of that many tokens; empty if llama.cpp refuses the type for this model.
-std::optional<double> bits_per_value(const CacheChoice& cache, const GgufModel& model, int64_t n_ctx);
 
 }  // namespace tq::tool

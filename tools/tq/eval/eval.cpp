@@ -4,16 +4,15 @@
 
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
 
 #include <fmt/format.h>
 
 #include "bench/machine.h"
+#include "cache_cost.h"
 #include "eval/evaluation.h"
 #include "eval/report.h"
 #include "fail.h"
 #include "file.h"
-#include "ggml_api.h"
 
 namespace tq::tool {
 namespace {
@@ -48,27 +47,15 @@ struct Progress {
 };
 
 Result<std::vector<double>> bits_of(const std::vector<CacheChoice>& caches, const EvalOptions& options) {
-    const Result<GgufModel> model = read_gguf_model(options.model);
-    if (!model.ok()) return model.status();
+    Result<CacheCosts> costs = CacheCosts::create(host_options(options), options.n_ctx, options.n_batch, options.n_batch);
+    if (!costs.ok()) return costs.status();
     std::vector<double> bits;
     for (const CacheChoice& cache : caches) {
-        const auto value = bits_per_value(cache, model.value(), options.n_ctx);
-        if (!value) {
-            return Status(Error::kInvalidArgument, fmt::format("--cache: {} needs heads of a multiple of 32 values, which "
-                                                               "this model has not; leave it out",
-                                                               cache.name));
-        }
-        bits.push_back(*value);
+        const Result<CacheCost> cost = costs->cost(cache);
+        if (!cost.ok()) return cost.status();
+        bits.push_back(cost->bits_per_value);
     }
     return bits;
-}
-
-int write_plot(const EvalReport& report) {
-    if (report.options.plot.empty()) return 0;
-    std::ofstream out(report.options.plot, std::ios::binary);
-    out << report_svg(report);
-    out.flush();
-    return out ? 0 : fail(1, report.options.plot + ": can't be written");
 }
 
 }  // namespace
@@ -78,14 +65,13 @@ Result<EvalReport> evaluate(const EvalOptions& given, const std::vector<CacheCho
     if (options.n_threads == 0) options.n_threads = usable_cores();
     const Result<std::string> text = read_file(options.text);
     if (!text.ok()) return text.status();
-    if (const Result<const GgmlApi*> ggml = ggml_api(options.llama); !ggml.ok()) return ggml.status();
     const Result<std::vector<double>> bits = bits_of(caches, options);
     if (!bits.ok()) return bits.status();
     const Result<std::string> subject = subject_of(options, text.value());
     if (!subject.ok()) return subject.status();
     Result<Records> records = Records::open(options.state, subject.value());
     if (!records.ok()) return records.status();
-    Result<Host> host = Host::create({options.model, options.llama, options.plugin, options.n_threads, options.calibration});
+    Result<Host> host = Host::create(host_options(options));
     if (!host.ok()) return host.status();
     const Progress progress;
     Evaluation evaluation(host.value(), options, caches, host->tokenize(text.value()), records.value(), progress);
@@ -105,7 +91,7 @@ int run_eval(const EvalOptions& given) {
     const Result<EvalReport> report = evaluate(given, caches.value());
     if (!report.ok()) return fail(1, report.status().message());
     fmt::print("{}", given.json ? report_json(report.value()) : report_text(report.value()));
-    return write_plot(report.value());
+    return 0;
 }
 
 }  // namespace tq::tool

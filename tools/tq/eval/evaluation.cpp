@@ -3,25 +3,14 @@
 #include <algorithm>
 #include <chrono>
 #include <random>
-#include <thread>
 
 #include <fmt/format.h>
 
+#include "bench/machine.h"
+#include "parallel.h"
+
 namespace tq::tool {
 namespace {
-
-// fn(i) for i in [0, n) on several threads.
-template <class Fn>
-void parallel(int n, int n_threads, Fn fn) {
-    std::vector<std::thread> threads;
-    for (int t = 1; t < n_threads; ++t) {
-        threads.emplace_back([=] {
-            for (int i = t; i < n; i += n_threads) fn(i);
-        });
-    }
-    for (int i = 0; i < n; i += n_threads) fn(i);
-    for (std::thread& thread : threads) thread.join();
-}
 
 int top(const float* logits, int n) { return static_cast<int>(std::max_element(logits, logits + n) - logits); }
 
@@ -42,6 +31,15 @@ class Remaining {
 };
 
 }  // namespace
+
+HostOptions host_options(const EvalOptions& options) {
+    HostOptions host;
+    host.model = options.model;
+    host.plugin = options.plugin;
+    host.n_threads = options.n_threads > 0 ? options.n_threads : usable_cores();
+    host.calibration = options.calibration;
+    return host;
+}
 
 Evaluation::Evaluation(Host& host, const EvalOptions& options, std::vector<CacheChoice> caches, Tokens text,
                        Records& records, std::function<void(const std::string&)> progress)
@@ -137,10 +135,9 @@ Status Evaluation::compare_batch(int begin, int n, const std::vector<Contestant*
         std::vector<Divergence> found(static_cast<size_t>(last - first));
         std::vector<std::pair<const float*, const float*>> logits;   // libllama's getters are for one thread
         for (int i = first; i < last; ++i) logits.emplace_back(f16_->logits(i), session.logits(i));
-        parallel(last - first, options_.n_threads, [&](int i) {
-            const auto [p, q] = logits[static_cast<size_t>(i)];
-            found[static_cast<size_t>(i)] =
-                diverge(p, q, session.n_vocab(), chunk[static_cast<size_t>(begin + first + i + 1)]);
+        parallel_for(found.size(), options_.n_threads, [&](size_t i) {
+            const auto [p, q] = logits[i];
+            found[i] = diverge(p, q, session.n_vocab(), chunk[static_cast<size_t>(begin + first + 1) + i]);
         });
         results[c].insert(results[c].end(), found.begin(), found.end());
     }

@@ -15,6 +15,9 @@ inline constexpr int kGreedyTokens = 64;      // that a prompt is continued by
 inline constexpr int kPassageTokens = 24;     // of a hidden passage
 inline constexpr int kPassageCue = 8;         // of them are given at the end; the others are to be recalled
 
+// n_threads 0: every core.
+HostOptions host_options(const EvalOptions& options);
+
 class Evaluation {
   public:
     // progress: called with a line before each step.

@@ -1,8 +1,10 @@
 #include "eval/host.h"
 
+#include <algorithm>
 #include <cstdlib>
-#include <filesystem>
 #include <mutex>
+
+#include "cpu_device.h"
 
 namespace tq::tool {
 namespace {
@@ -26,15 +28,36 @@ Status failure(const std::string& what) {
     return Status(Error::kUnsupported, message);
 }
 
+void forget_problems() {
+    std::lock_guard lock(g_log_mutex);
+    g_log.clear();
+}
+
+// llama.cpp does without flash attention for a few models (Grok), whatever it is asked for, and says so in a line only.
+bool flash_attention_was_refused() {
+    std::lock_guard lock(g_log_mutex);
+    return std::any_of(g_log.begin(), g_log.end(), [](const std::string& line) {
+        return line.find("flash_attn") != std::string::npos && line.find("forcing off") != std::string::npos;
+    });
+}
+
+// GGML_BACKEND_PATH as it was at first: cpu_device() takes it out of the environment.
+const std::string& default_plugin() {
+    static const std::string path = [] {
+        const char* given = std::getenv("GGML_BACKEND_PATH");
+        return std::string(given && *given ? given : TQ_PLUGIN_FILE);
+    }();
+    return path;
+}
+
 }  // namespace
 
-Session::Session(const LlamaApi& api, llama_context* context, int n_vocab)
-    : api_(&api), context_(context, api.free), n_vocab_(n_vocab) {}
+Session::Session(llama_context* context, int n_vocab) : context_(context, llama_free), n_vocab_(n_vocab) {}
 
-void Session::clear() { api_->memory_clear(api_->get_memory(context_.get()), true); }
+void Session::clear() { llama_memory_clear(llama_get_memory(context_.get()), true); }
 
 bool Session::decode(const llama_token* tokens, int n, int position, int first_output) {
-    llama_batch batch = api_->batch_init(n, 0, 1);
+    llama_batch batch = llama_batch_init(n, 0, 1);
     batch.n_tokens = n;
     for (int i = 0; i < n; ++i) {
         batch.token[i] = tokens[i];
@@ -43,22 +66,17 @@ bool Session::decode(const llama_token* tokens, int n, int position, int first_o
         batch.seq_id[i][0] = 0;
         batch.logits[i] = i >= first_output;
     }
-    const bool ok = api_->decode(context_.get(), batch) == 0;
-    api_->batch_free(batch);
+    const bool ok = llama_decode(context_.get(), batch) == 0;
+    llama_batch_free(batch);
     return ok;
 }
 
 Result<Host> Host::create(const HostOptions& options) {
-    const Result<const LlamaApi*> api = llama_api(options.llama);
-    if (!api.ok()) return api.status();
-    Host host(api.value(), options);
-    host.api_->log_set(keep_problems, nullptr);
-    if (const char* path = std::getenv("GGML_BACKEND_PATH"); path && host.options_.plugin.empty()) host.options_.plugin = path;
-    unsetenv("GGML_BACKEND_PATH");   // the plugin is loaded when a preset asks for it
-    host.api_->backend_init();
-    if (!host.api_->backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU)) {   // a build with backends as modules
-        host.api_->backend_load_all_from_path(std::filesystem::path(host.api_->path).parent_path().c_str());
-    }
+    Host host(options);
+    llama_log_set(keep_problems, nullptr);
+    if (host.options_.plugin.empty()) host.options_.plugin = default_plugin();
+    if (const auto cpu = cpu_device(); !cpu.ok()) return cpu.status();
+    llama_backend_init();
     Result<Model> model = host.load_model(nullptr);
     if (!model.ok()) return model.status();
     host.cpu_model_ = std::move(model.value());
@@ -67,19 +85,24 @@ Result<Host> Host::create(const HostOptions& options) {
 
 Result<Host::Model> Host::load_model(ggml_backend_dev_t device) {
     ggml_backend_dev_t devices[] = {device, nullptr};
-    llama_model_params params = api_->model_default_params();
+    llama_model_params params = llama_model_default_params();
     params.devices = devices;
     params.n_gpu_layers = device ? 999 : 0;
-    Model model(api_->model_load_from_file(options_.model.c_str(), params), api_->model_free);
+    if (options_.dry) {
+        params.no_alloc = true;
+        params.load_mode = LLAMA_LOAD_MODE_NONE;  // no_alloc wants it
+    }
+    Model model(llama_model_load_from_file(options_.model.c_str(), params), llama_model_free);
     if (!model) return failure(options_.model + ": llama.cpp can't load it");
     return model;
 }
 
 Status Host::load_plugin() {
-    const std::string path = options_.plugin.empty() ? TQ_PLUGIN_FILE : options_.plugin;
-    plugin_ = api_->backend_load(path.c_str());
+    const std::string& path = options_.plugin;
+    plugin_ = ggml_backend_reg_by_name("TurboQuant");  // another host may have loaded it
+    if (!plugin_) plugin_ = ggml_backend_load(path.c_str());
     if (!plugin_) return failure(path + ": llama.cpp can't load it as a backend");
-    Result<Model> model = load_model(api_->backend_reg_dev_get(plugin_, 0));
+    Result<Model> model = load_model(ggml_backend_reg_dev_get(plugin_, 0));
     if (!model.ok()) return model.status();
     packed_model_ = std::move(model.value());
     return {};
@@ -92,12 +115,12 @@ Result<Session> Host::open(const CacheChoice& cache, int n_ctx, int n_batch, int
     if (cache.presets) {
         using Configure = const char* (*)(const char* presets, const char* calibration);
         const auto configure =
-            reinterpret_cast<Configure>(api_->backend_reg_get_proc_address(plugin_, "turboquant_configure_cache"));
+            reinterpret_cast<Configure>(ggml_backend_reg_get_proc_address(plugin_, "turboquant_configure_cache"));
         if (!configure) return Status(Error::kUnsupported, "this plugin is of another version than tq");
         const std::string presets = cache.presets->name();
         if (const char* problem = configure(presets.c_str(), cache.calibrated ? options_.calibration.c_str() : nullptr)) return Status(Error::kInvalidArgument, problem);
     }
-    llama_context_params params = api_->context_default_params();
+    llama_context_params params = llama_context_default_params();
     params.n_ctx = static_cast<uint32_t>(n_ctx);
     params.n_batch = static_cast<uint32_t>(n_batch);
     params.n_ubatch = static_cast<uint32_t>(n_ubatch);
@@ -106,26 +129,39 @@ Result<Session> Host::open(const CacheChoice& cache, int n_ctx, int n_batch, int
     params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
     params.type_k = cache.key_type;
     params.type_v = cache.value_type;
+    params.swa_full = false;  // as llama.cpp's tools have it
     params.no_perf = true;
     params.cb_eval = watch.callback;
     params.cb_eval_user_data = watch.data;
     llama_model* model = cache.presets ? packed_model_.get() : cpu_model_.get();
-    llama_context* context = api_->init_from_model(model, params);
+    forget_problems();
+    llama_context* context = llama_init_from_model(model, params);
     if (!context) return failure(cache.name + ": llama.cpp can't make a context with this KV cache");
-    return Session(*api_, context, n_vocab());
+    Session session(context, n_vocab());
+    if (cache.presets && flash_attention_was_refused()) {
+        return failure(cache.name + ": needs flash attention, which llama.cpp does not use for this model");
+    }
+    return session;
+}
+
+std::string Host::metadata(const char* key) const {
+    std::string value(256, '\0');
+    const int n = llama_model_meta_val_str(model(), key, value.data(), value.size());
+    value.resize(n < 0 ? 0 : std::min(value.size() - 1, static_cast<size_t>(n)));
+    return value;
 }
 
 Tokens Host::tokenize(const std::string& text) const {
     Tokens tokens(text.size() + 2);
-    const int n = api_->tokenize(vocab(), text.data(), static_cast<int32_t>(text.size()), tokens.data(),
+    const int n = llama_tokenize(vocab(), text.data(), static_cast<int32_t>(text.size()), tokens.data(),
                                  static_cast<int32_t>(tokens.size()), /*add_special=*/true, /*parse_special=*/false);
     tokens.resize(static_cast<size_t>(n < 0 ? 0 : n));
     return tokens;
 }
 
 std::optional<llama_token> Host::begin_of_text() const {
-    if (!api_->vocab_get_add_bos(vocab())) return std::nullopt;
-    return api_->vocab_bos(vocab());
+    if (!llama_vocab_get_add_bos(vocab())) return std::nullopt;
+    return llama_vocab_bos(vocab());
 }
 
 }  // namespace tq::tool

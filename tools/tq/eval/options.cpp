@@ -16,7 +16,7 @@ constexpr const char* kFooter =
     "then\n"
     "is rounding, the floor. Caches are llama.cpp's types (q8_0, or q8_0/q4_0 for K and V) and TurboQuant presets, with\n"
     "exact cells (k4cv4+sink1+recent15) and others for some layers (k4cv4+0:k8cv8) if you like.\n"
-    "Exit status: 0; 1 if a file, libllama or the plugin can't be loaded or llama.cpp fails; 2 for wrong usage.";
+    "Exit status: 0; 1 if a file or the plugin can't be loaded or llama.cpp fails; 2 for wrong usage.";
 
 Status out_of_range(const char* option, int value, int low, int high) {
     return Status(Error::kInvalidArgument, fmt::format("{} is {}; valid: {} to {}", option, value, low, high));
@@ -28,7 +28,7 @@ CLI::App* add_eval_command(CLI::App& app, EvalOptions& o) {
     CLI::App* eval = app.add_subcommand("eval", "What KV caches do to a model's predictions, on your model and text");
     eval->add_option("--model,-m", o.model, "GGUF file of the model")->type_name("FILE")->required();
     eval->add_option("--text,-f", o.text, "Text file")->type_name("FILE")->required();
-    eval->add_option("--cache,-p", o.caches, "KV caches (default: " + fmt::format("{}", fmt::join(o.caches, ",")) + ")")
+    eval->add_option("--cache", o.caches, "KV caches (default: " + fmt::format("{}", fmt::join(o.caches, ",")) + ")")
         ->type_name("C ...")
         ->delimiter(',')
         ->allow_extra_args(false);
@@ -44,14 +44,11 @@ CLI::App* add_eval_command(CLI::App& app, EvalOptions& o) {
                      "are recalled at its end (default: 0)")
         ->type_name("N");
     eval->add_option("--threads,-t", o.n_threads, "Threads (default: every core)")->type_name("N");
-    eval->add_option("--llama", o.llama, "Folder of libllama.so and ggml's libraries (default: the build's)")
-        ->type_name("DIR");
     eval->add_option("--plugin", o.plugin, "The plugin (default: GGML_BACKEND_PATH, else the build's)")->type_name("FILE");
     eval->add_option("--calibration", o.calibration, "File of tq calibrate, for presets with +cal behind them (k4ctv4t+cal)")
         ->type_name("FILE");
     eval->add_option("--state", o.state, "Keep results in this file; what is there already is not computed again")
         ->type_name("FILE");
-    eval->add_option("--plot", o.plot, "Write a plot of divergence over bits")->type_name("FILE.svg");
     eval->add_flag("--json", o.json, "Print JSON");
     eval->footer(kFooter);
     return eval;

@@ -22,10 +22,9 @@ struct EvalOptions {
     int n_greedy = 0;     // prompts to continue greedily
     int n_recall = 0;     // passages to recall
     int n_threads = 0;    // 0: every core
-    std::string llama, plugin;   // empty: the build's
+    std::string plugin;   // empty: the build's
     std::string calibration;     // file for caches named ...+cal
     std::string state;    // file that results are kept in; empty: none
-    std::string plot;     // SVG file; empty: none
     bool json = false;
 };
 

@@ -1,17 +1,16 @@
 #include "eval/recommend.h"
 
 #include <cstdio>
-#include <cstdlib>
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
-#include "bench/machine.h"
+#include "cache_cost.h"
 #include "eval/eval.h"
+#include "eval/evaluation.h"
 #include "fail.h"
 #include "file.h"
-#include "ggml_api.h"
 #include "inspect/statistics.h"
 #include "turboquant/codec/layout.h"
 
@@ -49,7 +48,7 @@ bool has_trellis(const std::string& name) { return name.substr(0, name.find('+')
 Result<std::string> remedy_of_hard_layers(const EvalOptions& options) {
     const Result<std::string> text = read_file(options.text);
     if (!text.ok()) return text.status();
-    Result<Host> host = Host::create({options.model, options.llama, options.plugin, options.n_threads > 0 ? options.n_threads : usable_cores(), ""});
+    Result<Host> host = Host::create(host_options(options));
     if (!host.ok()) return host.status();
     Tokens tokens = host->tokenize(text.value());
     tokens.resize(std::min<size_t>(tokens.size(), kProbeTokens));
@@ -63,22 +62,29 @@ Result<std::string> remedy_of_hard_layers(const EvalOptions& options) {
     return remedy;
 }
 
+// Codes with the largest window that fits the budget; "" if none does, or if much less would be spent than there is.
+Result<std::string> fit(CacheCosts& costs, const std::string& codes, double budget) {
+    for (const ExactCells& window : kWindows) {
+        const std::string name = codes + window.name();
+        const Result<CacheCost> cost = costs.cost(CacheChoice::parse(name).value());
+        if (!cost.ok()) return cost.status();
+        if (cost->bits_per_value <= budget) return cost->bits_per_value > budget - kClose ? name : std::string();
+    }
+    return std::string();
+}
+
 // Presets that fit the budget, and the same with the remedy.
-std::vector<std::string> candidates(const GgufModel& model, int n_ctx, const std::string& remedy, double budget, bool fast) {
+Result<std::vector<std::string>> candidates(CacheCosts& costs, const std::string& remedy, double budget, bool fast) {
     std::vector<std::string> fitting;
-    const auto add = [&](const std::string& codes) {
-        if (fast && has_trellis(codes)) return;
-        for (const ExactCells& window : kWindows) {
-            const std::string name = codes + window.name();
-            const double bits = bits_per_value(CacheChoice::parse(name).value(), model, n_ctx).value();
-            if (bits > budget) continue;
-            if (bits > budget - kClose) fitting.push_back(name);
-            return;
+    for (const std::string codes : kCandidates) {
+        if (fast && has_trellis(codes)) continue;
+        std::vector<std::string> variants{codes};
+        if (!remedy.empty() && codes != "k8cv8") variants.push_back(codes + remedy);
+        for (const std::string& variant : variants) {
+            const Result<std::string> name = fit(costs, variant, budget);
+            if (!name.ok()) return name.status();
+            if (!name->empty()) fitting.push_back(name.value());
         }
-    };
-    for (const std::string name : kCandidates) {
-        add(name);
-        if (!remedy.empty() && name != "k8cv8") add(name + remedy);
     }
     // A budget beyond what any preset takes.
     if (fitting.empty() && budget > kMinBudget) fitting.emplace_back(kCandidates[std::size(kCandidates) - 1]);
@@ -86,15 +92,14 @@ std::vector<std::string> candidates(const GgufModel& model, int n_ctx, const std
 }
 
 Result<std::vector<std::string>> find_candidates(const EvalOptions& eval, double budget, bool fast) {
-    if (const Result<const GgmlApi*> ggml = ggml_api(eval.llama); !ggml.ok()) return ggml.status();
-    const Result<GgufModel> model = read_gguf_model(eval.model);
-    if (!model.ok()) return model.status();
+    Result<CacheCosts> costs = CacheCosts::create(host_options(eval), eval.n_ctx, eval.n_batch, eval.n_batch);
+    if (!costs.ok()) return costs.status();
     const bool calibrated = !eval.calibration.empty();   // a remedy of its own
     const Result<std::string> remedy = calibrated ? Result<std::string>(std::string()) : remedy_of_hard_layers(eval);
     if (!remedy.ok()) return remedy.status();
-    std::vector<std::string> names = candidates(model.value(), eval.n_ctx, remedy.value(), budget, fast);
-    if (calibrated) {
-        for (std::string& name : names) name += kCalibrated;
+    Result<std::vector<std::string>> names = candidates(costs.value(), remedy.value(), budget, fast);
+    if (calibrated && names.ok()) {
+        for (std::string& name : names.value()) name += kCalibrated;
     }
     return names;
 }
@@ -106,14 +111,13 @@ CLI::App* add_recommend_command(CLI::App& app, RecommendOptions& o) {
     CLI::App* command = app.add_subcommand("recommend", "The best preset for a budget of bits, measured on your model and text");
     command->add_option("--model,-m", o.eval.model, "GGUF file of the model")->type_name("FILE")->required();
     command->add_option("--text,-f", o.eval.text, "Text file")->type_name("FILE")->required();
-    command->add_option("--budget", o.budget, "Bits per value, everything counted (default: 4.25)")
+    command->add_option("--budget", o.budget, "Bits per value, everything counted (default: 4.5, what q4_0 takes)")
         ->type_name("BITS")
         ->check(CLI::Range(kMinBudget, kMaxBudget));
     command->add_flag("--fast", o.fast, "Only presets that decode at full speed (no trellis codes)");
     command->add_option("--ctx,-c", o.eval.n_ctx, "Tokens of a chunk (default: 512)")->type_name("N");
     command->add_option("--chunks", o.eval.n_chunks, "Chunks at most (default: 4)")->type_name("N");
     command->add_option("--threads,-t", o.eval.n_threads, "Threads (default: every core)")->type_name("N");
-    command->add_option("--llama", o.eval.llama, "Folder of libllama.so and ggml's libraries (default: the build's)")->type_name("DIR");
     command->add_option("--calibration", o.eval.calibration, "File of tq calibrate: presets are evaluated with it")->type_name("FILE");
     command->add_option("--plugin", o.eval.plugin, "The plugin (default: GGML_BACKEND_PATH, else the build's)")->type_name("FILE");
     command->add_flag("--json", o.eval.json, "Print JSON");
@@ -137,7 +141,6 @@ size_t choose(const std::vector<CacheReport>& caches) {
 int run_recommend(const RecommendOptions& options) {
     EvalOptions eval = options.eval;
     if (eval.n_chunks < 1) return fail(2, "--chunks is 0; at least one is needed");
-    if (const char* path = std::getenv("GGML_BACKEND_PATH"); path && eval.plugin.empty()) eval.plugin = path;   // for both hosts
     const Result<std::vector<std::string>> names = find_candidates(eval, options.budget, options.fast);
     if (!names.ok()) return fail(1, names.status().message());
     eval.caches = names.value();

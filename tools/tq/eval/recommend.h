@@ -8,7 +8,7 @@ namespace tq::tool {
 
 struct RecommendOptions {
     EvalOptions eval;      // of the presets that fit the budget
-    double budget = 4.25;  // bits per value, everything counted
+    double budget = 4.5;   // bits per value, everything counted
     bool fast = false;     // scalar codes only
 };
 

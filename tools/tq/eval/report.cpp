@@ -53,7 +53,7 @@ Json to_json(const CacheReport& c) {
                  {"n_tokens", d.n_tokens},
                  {"mean_kld", to_json(d.mean_kld)},
                  {"median_kld", d.median_kld},
-                 {"kld_99.9%", d.kld_999},
+                 {"kld_999", d.kld_999},
                  {"same_top", to_json(d.same_top)},
                  {"perplexity", d.perplexity},
                  {"perplexity_ratio", to_json(d.perplexity_ratio)}};
@@ -85,7 +85,9 @@ std::string report_text(const EvalReport& r) {
     if (r.n_chunks > 0) {
         text += fmt::format("perplexity with an f16 cache: {:.4f}\n", r.caches.front().divergence.perplexity_f16);
     }
-    text += fmt::format("\n{:14} {:>6} {:>19} {:>9} {:>8} {:>14} {:>18}", "cache", "bits", "mean KLD", "median", "99.9%",
+    size_t width = 14;
+    for (const CacheReport& c : r.caches) width = std::max(width, c.name.size());
+    text += fmt::format("\n{:{}} {:>6} {:>19} {:>9} {:>8} {:>14} {:>18}", "cache", width, "bits", "mean KLD", "median", "99.9%",
                         "same top, %", "perplexity ratio");
     const bool greedy = r.options.n_greedy > 0, recall = r.options.n_recall > 0;
     if (greedy) text += fmt::format(" {:>14}", fmt::format("same of {}", kGreedyTokens));
@@ -93,8 +95,8 @@ std::string report_text(const EvalReport& r) {
     text += '\n';
     for (const CacheReport& c : r.caches) {
         const DivergenceSummary& d = c.divergence;
-        text += fmt::format("{:14} {:>6.3f} {:>9.5f} ± {:.5f} {:>9.5f} {:>8.4f} {:>7.2f} ± {:.2f} {:>9.4f} ± {:.4f}", c.name,
-                            c.bits_per_value, d.mean_kld.value, d.mean_kld.error, d.median_kld, d.kld_999,
+        text += fmt::format("{:{}} {:>6.3f} {:>9.5f} ± {:.5f} {:>9.5f} {:>8.4f} {:>7.2f} ± {:.2f} {:>9.4f} ± {:.4f}", c.name,
+                            width, c.bits_per_value, d.mean_kld.value, d.mean_kld.error, d.median_kld, d.kld_999,
                             100 * d.same_top.value, 100 * d.same_top.error, d.perplexity_ratio.value,
                             d.perplexity_ratio.error);
         if (greedy && c.greedy) text += fmt::format(" {:>7.1f} ± {:.1f}", c.greedy->value, c.greedy->error);
@@ -115,47 +117,6 @@ std::string report_json(const EvalReport& r) {
                        {"perplexity_f16", r.caches.empty() ? 0 : r.caches.front().divergence.perplexity_f16},
                        {"caches", std::move(caches)}};
     return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
-}
-
-std::string report_svg(const EvalReport& r) {
-    constexpr double kWidth = 720, kHeight = 440, kLeft = 70, kRight = 20, kTop = 20, kBottom = 50;
-    double low = 1e9, high = 0, most_bits = 0;
-    for (const CacheReport& c : r.caches) {
-        if (c.bits_per_value > 12 || c.divergence.mean_kld.value <= 0) continue;   // f16 and its like would squeeze the rest
-        low = std::min(low, c.divergence.mean_kld.value);
-        high = std::max(high, c.divergence.mean_kld.value);
-        most_bits = std::max(most_bits, c.bits_per_value);
-    }
-    if (high == 0) low = 1e-3, high = 1, most_bits = 8;
-    const double bottom = std::floor(std::log10(low)), top = std::ceil(std::log10(high) + 1e-9), right = std::ceil(most_bits);
-    const auto x = [&](double bits) { return kLeft + (kWidth - kLeft - kRight) * (bits - 2) / (right - 2); };
-    const auto y = [&](double kld) {
-        return kHeight - kBottom - (kHeight - kTop - kBottom) * (std::log10(kld) - bottom) / (top - bottom);
-    };
-    std::string svg = fmt::format(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {} {}\" font-family=\"sans-serif\" font-size=\"12\">\n"
-        "<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n",
-        kWidth, kHeight);
-    for (double bits = 2; bits <= right; ++bits) {
-        svg += fmt::format("<path d=\"M{0:.1f} {1} V{2}\" stroke=\"#ddd\"/><text x=\"{0:.1f}\" y=\"{3}\" text-anchor=\"middle\">{4}</text>\n",
-                           x(bits), kTop, kHeight - kBottom, kHeight - kBottom + 16, bits);
-    }
-    for (double power = bottom; power <= top; ++power) {
-        const double at = y(std::pow(10, power));
-        svg += fmt::format("<path d=\"M{0} {1:.1f} H{2}\" stroke=\"#ddd\"/><text x=\"{3}\" y=\"{4:.1f}\" text-anchor=\"end\">{5}</text>\n",
-                           kLeft, at, kWidth - kRight, kLeft - 6, at + 4, std::pow(10, power));
-    }
-    svg += fmt::format("<text x=\"{}\" y=\"{}\" text-anchor=\"middle\">bits per value, everything counted</text>\n",
-                       (kLeft + kWidth - kRight) / 2, kHeight - 12);
-    svg += fmt::format("<text transform=\"translate(16 {}) rotate(-90)\" text-anchor=\"middle\">mean KLD against f16</text>\n",
-                       (kTop + kHeight - kBottom) / 2);
-    for (const CacheReport& c : r.caches) {
-        if (c.bits_per_value > 12 || c.divergence.mean_kld.value <= 0) continue;
-        svg += fmt::format("<circle cx=\"{0:.1f}\" cy=\"{1:.1f}\" r=\"4\" fill=\"{2}\"/><text x=\"{3:.1f}\" y=\"{4:.1f}\" fill=\"{2}\">{5}</text>\n",
-                           x(c.bits_per_value), y(c.divergence.mean_kld.value), c.packed ? "#0b6" : "#a33",
-                           x(c.bits_per_value) + 7, y(c.divergence.mean_kld.value) + (c.packed ? 12 : -4), c.name);
-    }
-    return svg + "</svg>\n";
 }
 
 }  // namespace tq::tool

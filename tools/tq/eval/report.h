@@ -1,4 +1,4 @@
-// What an evaluation has found, as text, JSON or a plot.
+// What an evaluation has found, as text or JSON.
 #pragma once
 
 #include <optional>
@@ -31,7 +31,5 @@ EvalReport make_report(const EvalOptions& options, const std::vector<CacheChoice
 
 std::string report_text(const EvalReport& report);
 std::string report_json(const EvalReport& report);
-// Mean divergence over bits per value, logarithmic.
-std::string report_svg(const EvalReport& report);
 
 }  // namespace tq::tool

@@ -12,7 +12,6 @@
 #include "bench/machine.h"
 #include "fail.h"
 #include "file.h"
-#include "ggml_api.h"
 #include "inspect/statistics.h"
 #include "turboquant/codec/layout.h"
 
@@ -40,14 +39,15 @@ void add_options(CLI::App* app, InspectOptions& o) {
         ->type_name("N")
         ->check(CLI::Range(kMinTokens, kMaxTokens));
     app->add_option("--threads,-t", o.n_threads, "Threads (default: every core)")->type_name("N")->check(CLI::Range(0, 512));
-    app->add_option("--llama", o.llama, "Folder of libllama.so and ggml's libraries (default: the build's)")->type_name("DIR");
 }
 
 Result<Captured> capture_text(const InspectOptions& options) {
     const Result<std::string> text = read_file(options.text);
     if (!text.ok()) return text.status();
-    const int threads = options.n_threads > 0 ? options.n_threads : usable_cores();
-    Result<Host> host = Host::create({options.model, options.llama, "", threads, ""});
+    HostOptions host_options;
+    host_options.model = options.model;
+    host_options.n_threads = options.n_threads > 0 ? options.n_threads : usable_cores();
+    Result<Host> host = Host::create(host_options);
     if (!host.ok()) return host.status();
     Tokens tokens = host->tokenize(text.value());
     if (static_cast<int>(tokens.size()) < kMinTokens) {
@@ -170,7 +170,7 @@ void add_inspect_commands(CLI::App& app, InspectCommands& c) {
     c.dump->footer(kDumpFooter);
     c.distortion = app.add_subcommand("distortion", "A model's keys and values, and what presets do to them, by layer");
     add_options(c.distortion, c.options);
-    c.distortion->add_option("--preset,-p", c.options.presets, "Presets (default: k4v4,k4tv4t,k3tv3t)")
+    c.distortion->add_option("--preset,-p", c.options.presets, "Presets (default: k4cv4,k4ctv4t,k3ctv3t, the codes of fast, balanced and small)")
         ->type_name("P ...")
         ->delimiter(',')
         ->allow_extra_args(false);

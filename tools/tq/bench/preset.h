@@ -1,0 +1,21 @@
+// A preset as one layer has it.
+#pragma once
+
+#include <string>
+
+#include "turboquant/codec/exact_cells.h"
+#include "turboquant/codec/preset.h"
+
+namespace tq::tool {
+
+struct BenchPreset {
+    Preset codes;
+    ExactCells exact;
+
+    std::string name() const { return codes.name() + exact.name(); }
+};
+
+// Error: kInvalidArgument, also of a preset that differs by layer.
+Result<BenchPreset> parse_bench_preset(const std::string& text);
+
+}  // namespace tq::tool
