@@ -487,7 +487,9 @@ struct Kernels {
             reset(m.chunk, t.n_rows);
             const int64_t end = smaller(n_blocks, (chunk + 1) * kChunkBlocks);
             for (int64_t first = chunk * kChunkBlocks; first < end; first += kSpanBlocks) {
-                Span span{};
+                Span span;
+                span.masks.n_blocks = 0;
+                span.live = 0;
                 for (int64_t block = first; block < smaller(end, first + kSpanBlocks); ++block) add_block(g, in, t, m, block, span);
                 if (span.live) attend_span(g, keys, values, m, span);
             }
