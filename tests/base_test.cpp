@@ -6,6 +6,8 @@
 #include <limits>
 #include <numeric>
 #include <set>
+#include <sstream>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -188,6 +190,16 @@ void expect_refused_with_the_list(const char* name) {
     for (Isa available : available_isas())
         EXPECT_NE(isa.status().message().find(isa_name(available)), std::string::npos);
 }
+
+// scripts/test names those that the operating system says the processor has: none may be missed.
+#ifndef TQ_SOME_ISAS
+TEST(Isa, RequiredOnesAreAvailable) {
+    const char* required = std::getenv("TQ_REQUIRE_ISAS");
+    if (required == nullptr) GTEST_SKIP() << "TQ_REQUIRE_ISAS is not set";
+    std::istringstream names(required);
+    for (std::string name; names >> name;) EXPECT_TRUE(select_isa(name).ok()) << name;
+}
+#endif
 
 // Also those of other machines: on any machine there are some.
 TEST(Isa, UnknownAndUnavailableNamesAreRefusedWithTheList) {

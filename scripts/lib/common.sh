@@ -1,6 +1,11 @@
 # Shared by the scripts: where things are, step lines with elapsed time, logs, packages. Source it, do not run it.
 # shellcheck shell=bash
 
+# What programs print is parsed here, and llama.cpp takes options from the environment: the user's settings would change both.
+export LC_ALL=C.UTF-8
+for TQ_VARIABLE in "${!LLAMA_ARG_@}"; do unset "$TQ_VARIABLE"; done
+unset TQ_VARIABLE
+
 TQ_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 TQ_LIB=$TQ_ROOT/scripts/lib
 TQ_DEPS=$TQ_ROOT/build/_deps # everything fetched or built of others; cmake/LlamaCpp.cmake uses the same folder
@@ -133,7 +138,9 @@ install_packages() {
     if ((EUID != 0)); then
         command -v sudo >/dev/null || die "these Debian packages are missing: ${missing[*]}" \
             "there is no sudo; as root run: apt-get install ${missing[*]}"
-        sudo -v # asks for the password here, not in the middle of a progress line
+        # Asks for the password here, not in the middle of a progress line.
+        sudo -v || die "these Debian packages are missing: ${missing[*]}" \
+            "sudo refused to install them; as root run: apt-get install ${missing[*]}"
     fi
     TQ_STEP_HINT="run it by hand: apt-get update && apt-get install ${missing[*]}${TQ_PACKAGES_HINT:-}" \
         run_step "apt-get install" apt.log apt_install "${missing[@]}"
@@ -145,6 +152,15 @@ ensure_packages() {
     else
         require_commands "${TQ_PACKAGES[*]}" c++ cmake ninja python3 unzip
     fi
+    require_cmake
+}
+
+# With an older one the presets' own message would be "Unrecognized version".
+require_cmake() {
+    local version
+    version=$(cmake --version | sed -n '1s/^cmake version //p')
+    [[ $(printf '%s\n' 3.25 "$version" | sort -V | head -n 1) == 3.25 ]] ||
+        die "CMake 3.25 or newer is needed, and $(command -v cmake) is $version" "a newer one: pip install cmake"
 }
 
 # The cross-compiler and the emulator of the preset arm64-qemu.

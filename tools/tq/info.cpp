@@ -1,15 +1,8 @@
 #include "info.h"
 
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <cstdio>
-#include <cstdlib>
-#include <cstring>
 #include <filesystem>
-#include <functional>
 #include <optional>
 #include <vector>
 
@@ -17,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cache_cost.h"
+#include "child_process.h"
 #include "fail.h"
 #include "turboquant/base/isa.h"
 #include "turboquant/codec/layout.h"
@@ -180,25 +174,6 @@ void print_text(const Report& r, const InfoOptions& options) {
     if (r.model) print_model(*r.model, options.model);
 }
 
-// llama.cpp takes files for honest: what it does with one that is not must not be the end of tq.
-int in_child_process(const std::string& file, const std::function<int()>& work) {
-    std::fflush(stdout);
-    const pid_t child = fork();
-    if (child < 0) return fail(1, "no process could be started");
-    if (child == 0) {
-        setenv("GGML_NO_BACKTRACE", "1", 1);
-        const int status = work();
-        std::fflush(stdout);
-        _exit(status);
-    }
-    int ended = 0;
-    while (waitpid(child, &ended, 0) < 0 && errno == EINTR) {
-    }
-    if (WIFEXITED(ended)) return WEXITSTATUS(ended);
-    return fail(1, fmt::format("{}: llama.cpp ended with signal {} ({}) while it read this file", file, WTERMSIG(ended),
-                               strsignal(WTERMSIG(ended))));
-}
-
 int print_report(Report report, const InfoOptions& options) {
     if (!options.model.empty()) {
         Result<ModelReport> model = make_model_report(options, report.presets);
@@ -232,7 +207,10 @@ int run_info(const InfoOptions& options) {
     if (options.model.empty()) return print_report(std::move(report), options);
     std::error_code ignored;
     if (!std::filesystem::is_regular_file(options.model, ignored)) return fail(1, options.model + ": no such file, or not a regular one");
-    return in_child_process(options.model, [&] { return print_report(report, options); });
+    const auto end = in_child_process([&] { return print_report(report, options); });
+    if (!end) return fail(1, "no process could be started");
+    if (!end->signal.empty()) return fail(1, options.model + ": llama.cpp died of " + end->signal + " while it read this file");
+    return end->status;
 }
 
 }  // namespace tq::tool

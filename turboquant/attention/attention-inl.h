@@ -55,7 +55,7 @@ static TQ_INLINE Tile tile_of_item(const AttentionGeometry& g, int64_t item) {
     item /= g.n_row_tiles;
     t.head_kv = static_cast<int>(item % g.shape.n_head_kv);
     t.stream = item / g.shape.n_head_kv;
-    t.n_rows = static_cast<int>(std::min<int64_t>(kMaxTileRows, g.rows_per_head_kv - t.first_row));
+    t.n_rows = static_cast<int>(smaller<int64_t>(kMaxTileRows, g.rows_per_head_kv - t.first_row));
     t.first_chunk = g.n_chunks * part / g.n_parts;
     t.end_chunk = g.n_chunks * (part + 1) / g.n_parts;
     return t;
@@ -82,7 +82,7 @@ struct Scratch {
     RunningRows total;       // over all chunks
     size_t bytes;
 
-    Scratch(const AttentionGeometry& g, char* base) {
+    TQ_INLINE Scratch(const AttentionGeometry& g, char* base) {
         const char* start = base;
         query_words = take<int32_t>(base, size_t{kMaxTileRows} * g.shape.head_dim_k / 4);
         query_bias = take<int32_t>(base, size_t{kMaxTileRows} * kMaxSegments);
@@ -94,18 +94,20 @@ struct Scratch {
         weights = take<uint8_t>(base, size_t{kMaxTileRows} * kRowWeights);
         units = take<float>(base, size_t{kSpanBlocks} * kPaddedRows);
         centers = take<float>(base, g.keys_centered ? size_t{kMaxTileRows} * kSpanCells : 0);
-        for (RunningRows* rows : {&chunk, &total}) {
-            *rows = {take<float>(base, kPaddedRows), take<float>(base, kPaddedRows), take<float>(base, size_t{kMaxTileRows} * g.shape.head_dim_v),
-                     static_cast<size_t>(g.shape.head_dim_v)};
-        }
+        chunk = take_rows(base, g.shape.head_dim_v);
+        total = take_rows(base, g.shape.head_dim_v);
         bytes = static_cast<size_t>(base - start);
     }
 
     template <class T>
-    static T* take(char*& base, size_t count) {
+    static TQ_INLINE T* take(char*& base, size_t count) {
         T* taken = reinterpret_cast<T*>(base);
         base += (count * sizeof(T) + 63) / 64 * 64;
         return taken;
+    }
+    static TQ_INLINE RunningRows take_rows(char*& base, int head_dim) {
+        return {take<float>(base, kPaddedRows), take<float>(base, kPaddedRows), take<float>(base, size_t{kMaxTileRows} * head_dim),
+                static_cast<size_t>(head_dim)};
     }
 };
 
@@ -154,13 +156,13 @@ struct Kernels {
         const float largest = Ops::reduce_max(top);
         const bool finite = Ops::reduce_add(sum) < kInfinity;   // false for NaN too
         // A subnormal `largest` would overflow the inverse.
-        const F inverse = Ops::set1(finite && largest > 0 ? std::min(kCentroidMax / largest, 0x1p126f) : 0.0f);
+        const F inverse = Ops::set1(finite && largest > 0 ? smaller(kCentroidMax / largest, 0x1p126f) : 0.0f);
         for (int i = 0; i < n; i += 16) {
             const F value = finite ? Ops::mul(Ops::load(rotated + i), inverse) : Ops::set1(0);
             Ops::store_bytes(reinterpret_cast<uint8_t*>(out->q + i), Ops::round_to_int(value));
         }
         const float log_factor = g.shape.softcap > 0 ? 1.0f : kLog2e;
-        out->logit_scale = finite ? largest / kCentroidMax * (g.shape.scale * log_factor) : std::numeric_limits<float>::quiet_NaN();
+        out->logit_scale = finite ? largest / kCentroidMax * (g.shape.scale * log_factor) : __builtin_nanf("");
         const Segments segments = segments_of_head(layout, n, head_kv);
         for (int i = 0; i < segments.count; ++i) {
             int32_t total = 0;
@@ -177,7 +179,7 @@ struct Kernels {
         SpanMasks masks;
         int64_t block[kSpanBlocks];
         uint32_t live_in_block[kSpanBlocks];
-        uint32_t live = 0;
+        uint32_t live;
     };
 
     struct Head {
@@ -198,7 +200,7 @@ struct Kernels {
     static TQ_INLINE void for_batches(uint32_t live, Fn fn) {
         constexpr int limit = Dots::kMaxBatchRows;
         while (live) {
-            const int first = std::countr_zero(live), span = 32 - std::countl_zero(live) - first;
+            const int first = __builtin_ctz(live), span = 32 - __builtin_clz(live) - first;
             const int batches = (span + limit - 1) / limit, n = (span + batches - 1) / batches;   // even shares
             [&]<int... i>(std::integer_sequence<int, i...>) TQ_LAMBDA {
                 ((n == i + 1 ? fn(std::integral_constant<int, i + 1>(), first) : void()), ...);
@@ -213,7 +215,7 @@ struct Kernels {
 
     // Packed codes are decoded in registers for each batch of rows, or to L1 once for all of them.
     static bool decodes_first(uint32_t live) {
-        const int rows = 32 - std::countl_zero(live) - std::countr_zero(live);
+        const int rows = 32 - __builtin_clz(live) - __builtin_ctz(live);
         return !Ops::kDecodesInRegisters || rows > (kDecodeBatches - 1) * Dots::kMaxBatchRows;
     }
 
@@ -333,7 +335,7 @@ struct Kernels {
         if (n_cells >= kBlockCells) return mask ? mask_of_block(mask, slope, out) : kUnmasked.logits;
         alignas(64) uint16_t half[kBlockCells] = {};
         if (mask) std::memcpy(half, mask, sizeof(uint16_t) * n_cells);
-        std::fill(half + n_cells, half + kBlockCells, kHalfMinusInfinity);
+        for (int64_t i = n_cells; i < kBlockCells; ++i) half[i] = kHalfMinusInfinity;
         return mask_of_block(half, slope, out);
     }
 
@@ -385,7 +387,7 @@ struct Kernels {
         if (*part.sum == 0) return;
         const float top = *part.max > *total.max ? *part.max : *total.max;
         const float keep = Soft::exp2(*total.max - top), take = Soft::exp2(*part.max - top);
-        *total.sum = std::fma(*total.sum, keep, *part.sum * take);
+        *total.sum = __builtin_fmaf(*total.sum, keep, *part.sum * take);
         *total.max = top;
         for (int d = 0; d < head_dim_v; d += 16) {
             const F taken = Ops::mul(Ops::load(part.out + d), Ops::set1(take));
@@ -416,7 +418,7 @@ struct Kernels {
             const float top = max > exact.max ? max : exact.max;
             factor = Soft::exp2(max - top);
             exact_factor = Soft::exp2(exact.max - top);
-            sum = std::fma(sum, factor, exact.sum * exact_factor);
+            sum = __builtin_fmaf(sum, factor, exact.sum * exact_factor);
             max = top;
         }
         if (in.sinks) {
@@ -424,7 +426,7 @@ struct Kernels {
             const float top = max > sink ? max : sink, keep = Soft::exp2(max - top);
             factor *= keep;
             exact_factor *= keep;
-            sum = std::fma(sum, keep, Soft::exp2(sink - top));
+            sum = __builtin_fmaf(sum, keep, Soft::exp2(sink - top));
         }
         factor = sum > 0 ? factor / sum : 0.0f;
         exact_factor = sum > 0 ? exact_factor / sum : 0.0f;
@@ -483,10 +485,12 @@ struct Kernels {
         if (!g.split()) reset(m.total, t.n_rows);
         for (int64_t chunk = t.first_chunk; chunk < t.end_chunk; ++chunk) {
             reset(m.chunk, t.n_rows);
-            const int64_t end = std::min(n_blocks, (chunk + 1) * kChunkBlocks);
+            const int64_t end = smaller(n_blocks, (chunk + 1) * kChunkBlocks);
             for (int64_t first = chunk * kChunkBlocks; first < end; first += kSpanBlocks) {
                 Span span;
-                for (int64_t block = first; block < std::min(end, first + kSpanBlocks); ++block) add_block(g, in, t, m, block, span);
+                span.masks.n_blocks = 0;
+                span.live = 0;
+                for (int64_t block = first; block < smaller(end, first + kSpanBlocks); ++block) add_block(g, in, t, m, block, span);
                 if (span.live) attend_span(g, keys, values, m, span);
             }
             for (int i = 0; i < t.n_rows; ++i) end_chunk(g, workspace, t, m, chunk, i);

@@ -45,7 +45,7 @@ static TQ_INLINE void prefetch_centers(const Centers& centers, int64_t run) {
 template <class Ops>
 TQ_INLINE HeadTiles gather_centers(const Centers& centers, const HeadTiles& keys, int64_t run, uint8_t* out, uint8_t (*scales)[kCenterRun]) {
     const int64_t first_block = run * kCenterRun;
-    const int n = static_cast<int>(std::min<int64_t>(kCenterRun, centers.n_blocks - first_block));
+    const int n = static_cast<int>(smaller<int64_t>(kCenterRun, centers.n_blocks - first_block));
     const uint8_t* center = centers.first + static_cast<size_t>(first_block) * centers.stride;
     for (int s = 0; s < keys.segments.count; ++s) std::memset(scales[s], 0, kCenterRun);
     for (int cell = 0; cell < n; ++cell, center += centers.stride) {

@@ -2,7 +2,6 @@
 // looked up with them. All of it constants of a kernel, but for the tables' entries.
 #pragma once
 
-#include <array>
 #include <cstdint>
 
 #include "turboquant/base/inline.h"
@@ -16,27 +15,27 @@ inline constexpr int kHalfTileUnits = kTileUnits / 2;
 // What a tile has, as a kernel is made for it: int8 centroids, codes of so many bits, or trellis codes.
 inline constexpr int kDecoded = 0;
 inline constexpr int kTrellis = 16;       // added to the bits
-constexpr bool is_trellis(int source) { return source > kTrellis; }
-constexpr int bits_of(int source) { return is_trellis(source) ? source - kTrellis : source; }
-constexpr int source_of(const PackedLayout& layout) { return layout.trellis ? kTrellis + layout.bits : layout.bits; }
-constexpr int n_sources() { return kMaxBits - kMinBits + 1 + kMaxTrellisBits - kMinTrellisBits + 1; }   // packed ones
-constexpr int source_at(int i) {
+TQ_INLINE constexpr bool is_trellis(int source) { return source > kTrellis; }
+TQ_INLINE constexpr int bits_of(int source) { return is_trellis(source) ? source - kTrellis : source; }
+TQ_INLINE constexpr int source_of(const PackedLayout& layout) { return layout.trellis ? kTrellis + layout.bits : layout.bits; }
+TQ_INLINE constexpr int n_sources() { return kMaxBits - kMinBits + 1 + kMaxTrellisBits - kMinTrellisBits + 1; }   // packed ones
+TQ_INLINE constexpr int source_at(int i) {
     constexpr int n_plain = kMaxBits - kMinBits + 1;
     return i < n_plain ? kMinBits + i : kTrellis + kMinTrellisBits + i - n_plain;
 }
-constexpr int index_of_source(int source) {
+TQ_INLINE constexpr int index_of_source(int source) {
     return is_trellis(source) ? kMaxBits - kMinBits + 1 + bits_of(source) - kMinTrellisBits : source - kMinBits;
 }
 
 // Bits of a centroid's number. Of trellis codes (TrellisBook::level): inner index, w, s.
-constexpr int index_bits(int source) { return bits_of(source) + (is_trellis(source) ? 1 : 0); }
-constexpr CodePlane path_plane(int source) {
+TQ_INLINE constexpr int index_bits(int source) { return bits_of(source) + (is_trellis(source) ? 1 : 0); }
+TQ_INLINE constexpr CodePlane path_plane(int source) {
     const CodePlanes planes = code_planes(bits_of(source), true);
     return planes.plane[planes.count - 1];
 }
 
 // 4-bit trellis codes: the planes of one unit share a vector.
-constexpr bool shares_vectors(int source) { return is_trellis(source) && bits_of(source) == 4; }
+TQ_INLINE constexpr bool shares_vectors(int source) { return is_trellis(source) && bits_of(source) == 4; }
 
 // ---- three ways to look a centroid up, by bits of its number
 
@@ -44,10 +43,10 @@ inline constexpr int kAnywhereBits = 6, kSplitBits = 4;
 // Where a look-up takes six bits at once they may lie in any order. Parts stay where they are if they can, and units whose
 // parts do so in different places have a table each.
 template <class Ops>
-constexpr bool anywhere(int source) { return Ops::kIndexAnywhere && index_bits(source) <= kAnywhereBits; }
+TQ_INLINE constexpr bool anywhere(int source) { return Ops::kIndexAnywhere && index_bits(source) <= kAnywhereBits; }
 // Five bits where a look-up takes four: the fifth, wherever it is, selects one of two tables.
 template <class Ops>
-constexpr bool split(int source) { return index_bits(source) == kSplitBits + 1 && !anywhere<Ops>(source); }
+TQ_INLINE constexpr bool split(int source) { return index_bits(source) == kSplitBits + 1 && !anywhere<Ops>(source); }
 // Else all bits in their order, from bit 0 on.
 
 // A part of the index: bits that lie in one vector.
@@ -64,13 +63,13 @@ struct IndexParts {
     int selector = -1;       // the plane that has the fifth bit of split look-ups
     int selector_bit = 0;    // where
 
-    constexpr int bits_before(int i) const {
+    TQ_INLINE constexpr int bits_before(int i) const {
         int bits = 0;
         for (int p = 0; p < i; ++p) bits |= part[p].mask << part[p].to;
         return bits;
     }
     // The number that an index stands for, but for the fifth bit of split look-ups.
-    constexpr int number_of(int index) const {
+    TQ_INLINE constexpr int number_of(int index) const {
         int number = 0;
         for (int p = 0; p < count; ++p) {
             for (int bit = 0, next = part[p].number; part[p].mask >> bit != 0; ++bit) {
@@ -82,12 +81,12 @@ struct IndexParts {
 };
 
 // w and s of trellis codes move together: s lies so far above w, and the units whose bits would overlap are in two vectors.
-constexpr int pair_gap(int source) { return shares_vectors(source) ? 2 : 1; }
-constexpr int pair_vector(int source, int unit) { return unit / pair_gap(source) % 2; }
+TQ_INLINE constexpr int pair_gap(int source) { return shares_vectors(source) ? 2 : 1; }
+TQ_INLINE constexpr int pair_vector(int source, int unit) { return unit / pair_gap(source) % 2; }
 
 // Its own place if that is free and the look-up sees it, else the lowest that is.
-constexpr int free_place(int mask, int from, int taken, int seen_bits) {
-    const auto fits = [=](int place) { return (mask << place & (taken | ~0u << seen_bits)) == 0; };
+TQ_INLINE constexpr int free_place(int mask, int from, int taken, int seen_bits) {
+    const auto fits = [=](int place) TQ_LAMBDA { return (mask << place & (taken | ~0u << seen_bits)) == 0; };
     if (fits(from)) return from;
     int place = 0;
     while (!fits(place)) ++place;
@@ -96,8 +95,8 @@ constexpr int free_place(int mask, int from, int taken, int seen_bits) {
 
 // Of unit 0..7 of a half tile: its planes, widest first, then for trellis codes the pair of w and s.
 template <class Ops>
-constexpr IndexParts index_parts(int source, int unit) {
-    IndexParts parts;
+TQ_INLINE constexpr IndexParts index_parts(int source, int unit) {
+    IndexParts parts{};
     const CodePlanes planes = code_planes(bits_of(source), is_trellis(source));
     int n_planes = planes.count - (is_trellis(source) ? 1 : 0);
     if (split<Ops>(source)) {
@@ -126,8 +125,8 @@ constexpr IndexParts index_parts(int source, int unit) {
 
 // Units whose parts have the same places share the table of the first of them.
 template <class Ops>
-constexpr int table_of_unit(int source, int unit) {
-    const auto same_places = [](const IndexParts& a, const IndexParts& b) {
+TQ_INLINE constexpr int table_of_unit(int source, int unit) {
+    const auto same_places = [](const IndexParts& a, const IndexParts& b) TQ_LAMBDA {
         for (int p = 0; p < a.count; ++p) {
             if (a.part[p].to != b.part[p].to) return false;
         }
@@ -158,14 +157,14 @@ struct UnitReads {
 };
 
 template <class Ops>
-constexpr PartRead part_read(int source, int unit, int plane_index) {
+TQ_INLINE constexpr PartRead part_read(int source, int unit, int plane_index) {
     const CodePlane plane = code_planes(bits_of(source), is_trellis(source)).plane[plane_index];
     return {plane.byte_offset + 64 * plane.vector_of(unit), 64 * (kHalfTileUnits / plane.units),
             unit % plane.units == 0 && !(shares_vectors(source) && plane_index > 0), 0, 0};
 }
 
 template <class Ops>
-constexpr UnitReads unit_reads(int source, int unit) {
+TQ_INLINE constexpr UnitReads unit_reads(int source, int unit) {
     UnitReads reads{};
     const IndexParts parts = index_parts<Ops>(source, unit);
     for (int i = 0; i < parts.count; ++i) {
@@ -201,7 +200,7 @@ struct CentroidTable {
 
 template <class Ops>
 CentroidTable make_centroid_table(int source, int bias) {
-    const int8_t* levels = is_trellis(source) ? trellis_book(bits_of(source)).level.data() : codebook(source).centroid.data();
+    const int8_t* levels = is_trellis(source) ? elements(trellis_book(bits_of(source)).level) : elements(codebook(source).centroid);
     CentroidTable table{};
     const CodePlanes planes = code_planes(bits_of(source), is_trellis(source));
     for (int unit = 0; unit < kHalfTileUnits; ++unit) {
@@ -218,17 +217,23 @@ CentroidTable make_centroid_table(int source, int bias) {
 
 // Of every source but 8 bits, which has no table.
 template <class Ops>
+struct CentroidTables {
+    CentroidTable of[n_sources()];
+};
+
+template <class Ops>
+CentroidTables<Ops> make_centroid_tables(int bias) {
+    CentroidTables<Ops> tables{};
+    for (int i = 0; i < n_sources(); ++i) {
+        if (source_at(i) != kMaxBits) tables.of[i] = make_centroid_table<Ops>(source_at(i), bias);
+    }
+    return tables;
+}
+
+template <class Ops>
 const CentroidTable& centroid_table(int source, int bias) {
-    using Tables = std::array<CentroidTable, n_sources()>;
-    const auto make = [](int b) {
-        Tables tables{};
-        for (int i = 0; i < n_sources(); ++i) {
-            if (source_at(i) != kMaxBits) tables[i] = make_centroid_table<Ops>(source_at(i), b);
-        }
-        return tables;
-    };
-    static const Tables plain = make(0), biased = make(Ops::kKeyBias);
-    return (bias == 0 ? plain : biased)[index_of_source(source)];
+    static const CentroidTables<Ops> plain = make_centroid_tables<Ops>(0), biased = make_centroid_tables<Ops>(Ops::kKeyBias);
+    return (bias == 0 ? plain : biased).of[index_of_source(source)];
 }
 
 }  // namespace tq::attention_impl

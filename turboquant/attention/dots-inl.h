@@ -4,8 +4,6 @@
 // registers, each once for all rows of the batch.
 #pragma once
 
-#include <algorithm>
-#include <array>
 #include <cstring>
 
 #include "turboquant/attention/plan.h"
@@ -15,7 +13,7 @@
 namespace tq::attention_impl {
 
 // 7-bit digits that a weight is cut into.
-constexpr int weight_digits(int value_bits) { return value_bits >= kWideWeightBits ? 2 : 1; }
+TQ_INLINE constexpr int weight_digits(int value_bits) { return value_bits >= kWideWeightBits ? 2 : 1; }
 
 template <class Ops>
 struct DotKernels {
@@ -24,10 +22,10 @@ struct DotKernels {
     using B = typename Ops::B;
     using Decoder = TileDecoder<Ops>;
 
-    static constexpr int kMaxBatchRows = std::min(4, Ops::kKeyAccumulators);   // rows of one kernel call
+    static constexpr int kMaxBatchRows = smaller(4, Ops::kKeyAccumulators);   // rows of one kernel call
 
     // 1, 2 or 4: at most x.
-    static constexpr int part_of_four(int x) { return x >= 4 ? 4 : x >= 2 ? 2 : 1; }
+    static TQ_INLINE constexpr int part_of_four(int x) { return x >= 4 ? 4 : x >= 2 ? 2 : 1; }
 
     // Operands of both products for one block of 64 cells. Rows are numbered in the tile.
     struct Block {
@@ -106,7 +104,7 @@ struct DotKernels {
         constexpr int vectors = part_of_four(Ops::kKeyAccumulators / n);
         if constexpr (vectors == 4) return dots_of_cells<source, n, 4, 0>(block, queries, row, 0, out);
         for (int half = 0; half < 2; ++half) {
-            dots_of_cells<source, n, std::min(2, vectors), 0>(block, queries, row, half, out);
+            dots_of_cells<source, n, smaller(2, vectors), 0>(block, queries, row, half, out);
             if constexpr (vectors == 1) dots_of_cells<source, n, 1, 1>(block, queries, row, half, out);
         }
     }
@@ -200,19 +198,25 @@ struct DotKernels {
 
 private:
     template <int n>
-    static KeyDots key_dots_from_table(int source) {
-        static constexpr auto table = []<int... i>(std::integer_sequence<int, i...>) {
-            return std::array<KeyDots, sizeof...(i)>{key_dots<source_at(i), n>...};
-        }(std::make_integer_sequence<int, n_sources()>());
-        return table[index_of_source(source)];
+    static TQ_INLINE KeyDots key_dots_from_table(int source) {
+        return key_dots_at<n>(std::make_integer_sequence<int, n_sources()>(), index_of_source(source));
+    }
+
+    template <int n, int... i>
+    static TQ_INLINE KeyDots key_dots_at(std::integer_sequence<int, i...>, int index) {
+        static constexpr KeyDots kTable[] = {key_dots<source_at(i), n>...};
+        return kTable[index];
     }
 
     template <int n>
-    static WeightedSums weighted_sums_from_table(int source) {
-        static constexpr auto table = []<int... i>(std::integer_sequence<int, i...>) {
-            return std::array<WeightedSums, sizeof...(i)>{weighted_sums<source_at(i), n, weight_digits(bits_of(source_at(i)))>...};
-        }(std::make_integer_sequence<int, n_sources()>());
-        return table[index_of_source(source)];
+    static TQ_INLINE WeightedSums weighted_sums_from_table(int source) {
+        return weighted_sums_at<n>(std::make_integer_sequence<int, n_sources()>(), index_of_source(source));
+    }
+
+    template <int n, int... i>
+    static TQ_INLINE WeightedSums weighted_sums_at(std::integer_sequence<int, i...>, int index) {
+        static constexpr WeightedSums kTable[] = {weighted_sums<source_at(i), n, weight_digits(bits_of(source_at(i)))>...};
+        return kTable[index];
     }
 };
 

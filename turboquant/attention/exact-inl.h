@@ -18,14 +18,14 @@ struct ExactList {
     Row rows[];
 };
 
-inline ExactList* exact_list(const AttentionGeometry& g, char* workspace, int64_t row) {
+TQ_INLINE ExactList* exact_list(const AttentionGeometry& g, char* workspace, int64_t row) {
     return reinterpret_cast<ExactList*>(workspace + g.exact_offset + static_cast<size_t>(row) * g.exact_bytes);
 }
 
 // A running softmax, as the rows of RunningRows: maximum (base 2), sum, output relative to it. Outputs are not rotated.
 struct ExactSums {
-    float max = -kInfinity;
-    float sum = 0;
+    float max;
+    float sum;
     alignas(64) float out[kMaxHeadDim];
 };
 
@@ -46,9 +46,11 @@ struct ExactAttention {
     };
 
     static void attend(const Query& query, const ExactList& list, ExactSums& sums) {
+        sums.max = -kInfinity;
+        sums.sum = 0;
         for (int d = 0; d < query.head_dim_v; d += 16) Ops::store(sums.out + d, Ops::set1(0));
         for (int64_t first = 0; first < list.count; first += kRows) {
-            add_rows(query, list.rows + first, static_cast<int>(std::min<int64_t>(kRows, list.count - first)), sums);
+            add_rows(query, list.rows + first, static_cast<int>(smaller<int64_t>(kRows, list.count - first)), sums);
         }
     }
 
@@ -57,7 +59,7 @@ private:
         alignas(64) float p[kRows];
         F largest = Ops::set1(sums.max);
         for (int i = 0; i < kRows; i += 16) {
-            const F x = i < n ? logits(query, rows + i, std::min(16, n - i)) : Ops::set1(-kInfinity);
+            const F x = i < n ? logits(query, rows + i, smaller(16, n - i)) : Ops::set1(-kInfinity);
             Ops::store(p + i, x);
             largest = Ops::max(largest, x);
         }
@@ -69,7 +71,7 @@ private:
             total = Ops::add(total, x);
         }
         sums.max = top;
-        sums.sum = std::fma(sums.sum, keep, Ops::reduce_add(total));
+        sums.sum = __builtin_fmaf(sums.sum, keep, Ops::reduce_add(total));
         for (int d = 0; d < query.head_dim_v; d += 16) {
             F out = Ops::mul(Ops::load(sums.out + d), Ops::set1(keep));
             for (int i = 0; i < n; ++i) out = Ops::fma(Ops::load_half(rows[i].v + query.v_offset + d), Ops::set1(p[i]), out);

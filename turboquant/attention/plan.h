@@ -27,6 +27,7 @@
 #include <string>
 
 #include "turboquant/attention/params.h"
+#include "turboquant/base/inline.h"
 
 namespace tq {
 
@@ -52,7 +53,7 @@ struct AttentionGeometry {
     int64_t n_row_tiles;       // tiles of kMaxTileRows rows
     int64_t n_chunks;
     int64_t n_parts;           // kAttend items of a tile, each with an even share of the chunks
-    bool split() const { return n_parts > 1; }
+    TQ_INLINE bool split() const { return n_parts > 1; }
 
     size_t query_bytes;        // one prepared row, see PreparedQuery in attention-inl.h
     size_t partial_floats;     // one partial: running maximum, sum, then head_dim_v outputs (16-float aligned)

@@ -39,7 +39,7 @@ inline constexpr ConstantMask kFullyMasked(-kInfinity);
 
 // The blocks of a span that some row of the tile attends to, and what each row of the tile sees of them.
 struct SpanMasks {
-    int n_blocks = 0;
+    int n_blocks;
     const float* of_block[kSpanBlocks][kMaxTileRows];   // 64 base-2 logits each; kFullyMasked.logits itself for a row that sees nothing
 };
 
@@ -97,6 +97,10 @@ struct Softmax {
     }
 
     static TQ_INLINE F max4(const F (&x)[4]) { return Ops::max(Ops::max(x[0], x[1]), Ops::max(x[2], x[3])); }
+
+    // Lambdas, as a pointer to a member of Ops would have that compiled out of line, maybe for another Ops that inherits it.
+    static constexpr auto reduce_max = [](const F (&rows)[4], float* out) TQ_LAMBDA { Ops::reduce_max_4(rows, out); };
+    static constexpr auto reduce_add = [](const F (&rows)[4], float* out) TQ_LAMBDA { Ops::reduce_add_4(rows, out); };
 
     // One number a row: lane r of the result is row r's; lanes behind the last row are `rest`.
     template <int n, class Reduce>
@@ -170,7 +174,7 @@ private:
                 largest[r] = Ops::max(largest[r], max4(logits));
             }
         }
-        return one_lane_a_row<n>(largest, -kInfinity, Ops::reduce_max_4);
+        return one_lane_a_row<n>(largest, -kInfinity, reduce_max);
     }
 
     // 2^(x - top) in place of x. Returns the rows' sums, a lane each.
@@ -192,7 +196,7 @@ private:
                 sums[r] = Ops::add(sums[r], Ops::add(Ops::add(p[0], p[1]), Ops::add(p[2], p[3])));
             }
         }
-        return one_lane_a_row<n>(sums, 0.0f, Ops::reduce_add_4);
+        return one_lane_a_row<n>(sums, 0.0f, reduce_add);
     }
 
     // The largest p * value scale of a block, a lane each row.
@@ -212,7 +216,7 @@ private:
                 largest[r] = max4(w);
             }
         }
-        return one_lane_a_row<n>(largest, 0.0f, Ops::reduce_max_4);
+        return one_lane_a_row<n>(largest, 0.0f, reduce_max);
     }
 
     template <int n, int digits>

@@ -1,7 +1,6 @@
 // Packed tiles -> int8 centroids, over Ops (simd/ops_*.h): in registers, or into L1 where many rows share them.
 #pragma once
 
-#include <array>
 #include <type_traits>
 #include <utility>
 
@@ -24,17 +23,18 @@ struct Segment {
 };
 
 struct Segments {
-    int count = 0;
+    int count;
     Segment at[kMaxSegments];
 };
 
 static TQ_INLINE Segments segments_of_head(const PackedLayout& layout, int head_dim, int head) {
     Segments segments;
+    segments.count = 0;
     const int steps = head_dim / kStepDims, width = group_steps(layout.side);
     const int base = head * steps;
     for (int step = 0; step < steps;) {
         const int group = (base + step) / width;
-        const int end = std::min(steps, (group + 1) * width - base);
+        const int end = smaller(steps, (group + 1) * width - base);
         segments.at[segments.count++] = {step, end - step, group, layout.continues_chain(base + step)};
         step = end;
     }
@@ -45,8 +45,8 @@ static TQ_INLINE Segments segments_of_head(const PackedLayout& layout, int head_
 struct Strided {
     const uint8_t* first;
     size_t stride;
-    const uint8_t* at(int64_t block) const { return first + static_cast<size_t>(block) * stride; }
-    size_t ahead() const { return kPrefetchBlocks * stride; }   // from what is read to what is prefetched meanwhile
+    TQ_INLINE const uint8_t* at(int64_t block) const { return first + static_cast<size_t>(block) * stride; }
+    TQ_INLINE size_t ahead() const { return kPrefetchBlocks * stride; }   // from what is read to what is prefetched meanwhile
 };
 
 // Into L2: fetching into L1 would hold one of its few miss buffers until memory answers. Past the last block this reads nothing.
@@ -234,10 +234,16 @@ struct TileDecoder {
     // A segment of a block as tiles of centroids; out: the segment's first.
     template <Side side, int bias>
     static void decode_segment(const HeadTiles& head, const Segment& segment, int64_t block, uint8_t* out) {
-        static constexpr auto table = []<int... i>(std::integer_sequence<int, i...>) {
-            return std::array{decode_tiles<source_at(i), side, bias>...};
-        }(std::make_integer_sequence<int, n_sources()>());
-        table[index_of_source(head.source)](head, segment, block, out);
+        decode_segment_of<side, bias>(std::make_integer_sequence<int, n_sources()>(), head, segment, block, out);
+    }
+
+private:
+    template <Side side, int bias, int... i>
+    static TQ_INLINE void decode_segment_of(std::integer_sequence<int, i...>, const HeadTiles& head, const Segment& segment, int64_t block,
+                                            uint8_t* out) {
+        using Decode = void (*)(const HeadTiles&, const Segment&, int64_t, uint8_t*);
+        static constexpr Decode kDecoders[] = {decode_tiles<source_at(i), side, bias>...};
+        kDecoders[index_of_source(head.source)](head, segment, block, out);
     }
 };
 

@@ -60,8 +60,8 @@ struct Peak {
 
 // Candidates: the codes low, low + 1, ...
 struct Window {
-    int low = 0;   // 0: all values are 0 or nearly so, and there are no candidates
-    int count = 0;
+    int low;       // 0: all values are 0 or nearly so, and there are no candidates
+    int count;
 };
 
 struct Output {
@@ -173,8 +173,8 @@ struct GroupEncoder {
     template <int vectors>
     static TQ_INLINE int choose_scale(const Codebook& book, const Group& group) {
         if (group.window.count == 0) return 0;
-        const int code = group.window.low + std::countr_zero(group.close);
-        if (std::has_single_bit(group.close) && is_admissible<vectors>(book, group, code)) return code;
+        const int code = group.window.low + __builtin_ctz(group.close);
+        if ((group.close & (group.close - 1)) == 0 && is_admissible<vectors>(book, group, code)) return code;
         return choose_in_order<vectors>(book, group);
     }
 
@@ -196,7 +196,7 @@ struct GroupEncoder {
     static TQ_INLINE int centroid(const Codebook& book, float scaled) {
         constexpr float round_to_even = 0x1.8p23f;
         const float clipped = scaled < kCentroidMax ? scaled : kCentroidMax;
-        return book.nearest.byte[static_cast<int>((clipped + round_to_even) - round_to_even)];
+        return elements(book.nearest.byte)[static_cast<int>((clipped + round_to_even) - round_to_even)];
     }
 
     // A scale is admissible if the encoder, given the decoded values, would look at it again: then encoding what was
@@ -257,12 +257,12 @@ struct GroupEncoder {
 
     template <int vectors>
     static TQ_INLINE Window make_window(const Codebook& book, const Peak& peak) {
-        const float unit = std::sqrt(peak.energy / (16 * vectors)) / book.sigma_units;
+        const float unit = __builtin_sqrtf(peak.energy / (16 * vectors)) / book.sigma_units;
         const float reach = peak.top / kCentroidMax;    // the scale at which no value is clipped
         if (reach <= kScales.scale[1] / 2) return {};   // nearer to 0 than to any other scale
-        const int low = std::max(1, scale_code_floor(std::min(kWindowLow * unit, kReachLow * reach)));
-        const int high = scale_code_ceil(std::max(kWindowHigh * unit, kReachHigh * reach));
-        return {low, std::min(high - low + 1, kMaxCandidates)};
+        const int low = larger(1, scale_code_floor(smaller(kWindowLow * unit, kReachLow * reach)));
+        const int high = scale_code_ceil(larger(kWindowHigh * unit, kReachHigh * reach));
+        return {low, smaller(high - low + 1, kMaxCandidates)};
     }
 
     // Returns the code of the scale to store.
@@ -300,7 +300,7 @@ struct GroupEncoder {
     static void encode_run(const Codebook& book, const float* y, int n_groups, bool unbiased, Output out) {
         constexpr int width = 16 * vectors;
         for (int g = 0; g < n_groups; g += kFewGroups) {
-            const int n = std::min(n_groups - g, kFewGroups);
+            const int n = smaller(n_groups - g, kFewGroups);
             encode_few<vectors>(book, y + width * g, n, unbiased, {out.codes + width * g, out.scales + g});
         }
     }

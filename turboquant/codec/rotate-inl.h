@@ -109,26 +109,33 @@ struct RotateKernels {
     }
 
     template <bool any_input>
-    static TQ_INLINE void rotate(const Rotation& r, const float* first, const float* in, float* out) {
+    static TQ_INLINE void rotate(const Rotation& r, const float* first, const float* second, const float* in, float* out) {
         const F norm = Ops::set1(r.norm);
         for (int i = 0; i < r.head_dim; i += 16) {
             const F v = any_input ? finite(Ops::load(in + i)) : Ops::load(in + i);
             Ops::store(out + i, Ops::mul(Ops::mul(v, norm), Ops::load(first + i)));
         }
         mix(r, out);
-        multiply(out, r.second.data(), out, r.head_dim);
+        multiply(out, second, out, r.head_dim);
         mix(r, out);
     }
-    static void rotate_row(const Rotation& r, const float* in, float* out) { rotate<true>(r, r.first.data(), in, out); }
-    static void rotate_query(const Rotation& r, const float* in, float* out) { rotate<false>(r, r.first_inverse.data(), in, out); }
+    static void rotate_row(const Rotation& r, const float* in, float* out) {
+        const Rotation::Diagonals d = r.diagonals();
+        rotate<true>(r, d.first, d.second, in, out);
+    }
+    static void rotate_query(const Rotation& r, const float* in, float* out) {
+        const Rotation::Diagonals d = r.diagonals();
+        rotate<false>(r, d.first_inverse, d.second, in, out);
+    }
 
     static void rotate_inverse(const Rotation& r, const float* in, float* out) {
         const F norm = Ops::set1(r.norm);
+        const Rotation::Diagonals d = r.diagonals();
         for (int i = 0; i < r.head_dim; i += 16) Ops::store(out + i, Ops::mul(Ops::load(in + i), norm));
         mix(r, out);
-        multiply(out, r.second.data(), out, r.head_dim);
+        multiply(out, d.second, out, r.head_dim);
         mix(r, out);
-        multiply(out, r.first_inverse.data(), out, r.head_dim);
+        multiply(out, d.first_inverse, out, r.head_dim);
     }
 };
 

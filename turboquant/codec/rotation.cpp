@@ -40,4 +40,6 @@ Result<Rotation> Rotation::create(int head_dim, std::span<const float> channel_s
     return rotation;
 }
 
+Rotation::Diagonals Rotation::diagonals() const { return {first.data(), first_inverse.data(), second.data()}; }
+
 }  // namespace tq

@@ -35,6 +35,12 @@ struct Rotation {
     // head_dim: a multiple of 16 in 16..512. channel_scales: D, head_dim of them in [kMinChannelScale, kMaxChannelScale], or
     // none for ones. Errors: kUnsupported (head_dim), kInvalidArgument (scales).
     static Result<Rotation> create(int head_dim, std::span<const float> channel_scales = {});
+
+    // For kernels, which call no inline function of the standard library (base/inline.h).
+    struct Diagonals {
+        const float *first, *first_inverse, *second;
+    };
+    Diagonals diagonals() const;
 };
 
 // True for a minus sign. A counter-based hash (the finalizer of MurmurHash3 on 64 bits), the same in every build and backend.

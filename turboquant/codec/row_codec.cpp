@@ -44,6 +44,10 @@ RowCodec::RowCodec(const PackedLayout& layout, std::vector<Rotation> rotations, 
     n_slices_ = static_cast<int>((layout.n_embd + slice_dims_ - 1) / slice_dims_);
 }
 
+const Rotation& RowCodec::rotation(int head) const {
+    return rotations_[rotations_.size() > 1 ? static_cast<size_t>(head) : 0];
+}
+
 RowCodec::Slice RowCodec::slice_at(int slice) const {
     const int64_t first = int64_t{slice} * slice_dims_;
     return {first, static_cast<int>(std::min<int64_t>(slice_dims_, layout_.n_embd - first))};

@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "turboquant/base/inline.h"
 #include "turboquant/base/isa.h"
 #include "turboquant/codec/codebook.h"
 #include "turboquant/codec/kernels.h"
@@ -22,13 +23,11 @@ class RowCodec {
     static Result<RowCodec> create(const PackedLayout& layout, int head_dim, Isa isa,
                                    std::span<const float> channel_scales = {});
 
-    const PackedLayout& layout() const { return layout_; }
-    const Rotation& rotation(int head) const {
-        return rotations_[rotations_.size() > 1 ? static_cast<size_t>(head) : 0];
-    }
-    const CodecKernels& kernels() const { return *kernels_; }
-    const Codebook& book() const { return *book_; }           // of a layout without trellis
-    const TrellisBook& trellis() const { return *trellis_; }  // of one with
+    TQ_INLINE const PackedLayout& layout() const { return layout_; }
+    const Rotation& rotation(int head) const;   // not inline: kernels call it (base/inline.h)
+    TQ_INLINE const CodecKernels& kernels() const { return *kernels_; }
+    const Codebook& book() const { return *book_; }              // of a layout without trellis
+    const TrellisBook& trellis() const { return *trellis_; }     // of one with
     int head_dim() const { return rotations_.front().head_dim; }
 
     // A row is encoded in independent slices: the least runs of dims that hold whole heads and whole groups.

@@ -16,14 +16,14 @@ inline constexpr int kMaxScaleCode = 255;
 TQ_INLINE constexpr float scale_from_code(uint8_t code) {
     constexpr uint32_t exponent_bias = (127u - 21u) << 23;
     if (code < 8) return static_cast<float>(code) * 0x1p-23f;
-    return std::bit_cast<float>((static_cast<uint32_t>(code) << 20) + exponent_bias);
+    return __builtin_bit_cast(float, (static_cast<uint32_t>(code) << 20) + exponent_bias);
 }
 
 // Largest code whose scale is <= `scale` (scale >= 0; saturates at the largest code).
 TQ_INLINE int scale_code_floor(float scale) {
     if (!(scale < 1920.0f)) return kMaxScaleCode;
     if (scale < 0x1p-20f) return static_cast<int>(scale * 0x1p23f);
-    return static_cast<int>(std::bit_cast<uint32_t>(scale) >> 20) - ((127 - 21) << 3);
+    return static_cast<int>(__builtin_bit_cast(uint32_t, scale) >> 20) - ((127 - 21) << 3);
 }
 
 // Smallest code whose scale is >= `scale` (saturates).

@@ -52,16 +52,16 @@ private:
         float top = 0;
         for (int i = 0; i < n_; ++i) {
             energy_ += chain_[i] * chain_[i];
-            top = std::max(top, std::fabs(chain_[i]));
+            top = larger(top, __builtin_fabsf(chain_[i]));
         }
-        const float unit = std::sqrt(energy_ / static_cast<float>(n_)) / book_.sigma_units, reach = top / kCentroidMax;
+        const float unit = __builtin_sqrtf(energy_ / static_cast<float>(n_)) / book_.sigma_units, reach = top / kCentroidMax;
         if (reach <= kScales.scale[1] / 2) return {};
-        const int low = std::max(1, scale_code_floor(std::min(kWindowLow * unit, kReachLow * reach)));
-        const int high = scale_code_ceil(std::max(kWindowHigh * unit, kReachHigh * reach));
-        return {low, std::min(high - low + 1, kMaxCandidates)};
+        const int low = larger(1, scale_code_floor(smaller(kWindowLow * unit, kReachLow * reach)));
+        const int high = scale_code_ceil(larger(kWindowHigh * unit, kReachHigh * reach));
+        return {low, smaller(high - low + 1, kMaxCandidates)};
     }
 
-    const TrellisBook::Nearest& nearest(int t, int rounded) const { return book_.nearest[chain_[t] < 0][rounded]; }
+    const TrellisBook::Nearest& nearest(int t, int rounded) const { return elements(elements(book_.nearest)[chain_[t] < 0])[rounded]; }
 
     // The forward pass for the scales low, low + 1, ..., candidates first, first + 1, ...: for each state the least error of
     // any path there, in units of the scale.
@@ -71,7 +71,7 @@ private:
         Four inverse;
         std::memcpy(&inverse, kScales.inverse + low, sizeof inverse);
         for (int t = 0; t < n_; ++t) {
-            const Four scaled = std::fabs(chain_[t]) * inverse;
+            const Four scaled = __builtin_fabsf(chain_[t]) * inverse;
             const FourInts rounded = round(scaled);
             for (int c = 0; c < kTogether; ++c) advance(scaled[c], nearest(t, rounded[c]), cost[c], from_high_[t][first + c]);
         }
@@ -87,7 +87,7 @@ private:
     // One value. The two states that lead to a state differ in their oldest path bit; from_high: which one it was.
     static TQ_INLINE void advance(float scaled, const TrellisBook::Nearest& nearest, Eight& cost, EightInts& from_high) {
         Four level;
-        std::memcpy(&level, nearest.level.data(), sizeof level);
+        std::memcpy(&level, elements(nearest.level), sizeof level);
         const Four distance = scaled - level, error = distance * distance;
         Eight low = __builtin_shufflevector(cost, cost, 0, 0, 1, 1, 2, 2, 3, 3);
         Eight high = __builtin_shufflevector(cost, cost, 4, 4, 5, 5, 6, 6, 7, 7);
@@ -111,7 +111,7 @@ private:
         for (int s = 1; s < kTrellisStates; ++s) state = cost[s] < cost[state] ? s : state;
         const float scale = kScales.scale[scale_code];
         last_state_[candidate] = state;
-        error_[candidate] = std::max(cost[state] * scale * scale, energy_ * kNegligibleError);
+        error_[candidate] = larger(cost[state] * scale * scale, energy_ * kNegligibleError);
     }
 
     // The least error wins, of equals the smallest scale, if it is admissible; else the next. An inadmissible one only where
@@ -141,10 +141,11 @@ private:
         for (int t = n_ - 1; t >= 0; --t) {
             const int u = state & 1, before = state >> 1 | (from_high_[t][index][state] ? kTrellisStates / 2 : 0);
             const int subset = trellis_subset(before, u);
-            const int inner = nearest(t, round(std::fabs(chain_[t]) * inverse)[0]).inner[subset];
+            const auto& inner_of = nearest(t, round(__builtin_fabsf(chain_[t]) * inverse)[0]).inner;
+            const int inner = elements(inner_of)[subset];
             candidate.codes[t] = static_cast<uint8_t>(inner | u << (book_.bits - 1));
             const int level = book_.level_at(subset, inner);
-            top = std::max(top, std::abs(level));
+            top = larger(top, __builtin_abs(level));
             energy += level * level;
             state = before;
         }
@@ -166,7 +167,7 @@ private:
 template <class Ops>
 void encode_trellis(const TrellisBook& book, const float* y, int n, int width, uint8_t* codes, uint8_t* scales) {
     TrellisEncoder<Ops> encoder(book);
-    for (int i = 0; i < n; i += width) *scales++ = encoder.encode(y + i, std::min(width, n - i), codes + i);
+    for (int i = 0; i < n; i += width) *scales++ = encoder.encode(y + i, smaller(width, n - i), codes + i);
 }
 
 }  // namespace tq::codec_impl

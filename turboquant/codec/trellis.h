@@ -46,7 +46,7 @@ struct TrellisBook {
     std::array<std::array<Nearest, 128>, 2> nearest{};
 
     TQ_INLINE int level_at(int subset, int inner_index) const {
-        return level[static_cast<size_t>(inner_index | (subset >> 1) << (bits - 1) | (subset & 1) << bits)];
+        return elements(level)[inner_index | (subset >> 1) << (bits - 1) | (subset & 1) << bits];
     }
 };
 

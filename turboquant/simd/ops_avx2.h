@@ -277,8 +277,8 @@ private:
     template <bool stepped, int n>
     static TQ_INLINE void lookup_magnitudes(const MagnitudeTable& table, __m256i (&a)[n]) {
         if constexpr (stepped) {
-            const __m256i below = load_table(table.below.data()), above = load_table(table.above.data());
-            const __m256i border = load_table(table.border.data());
+            const __m256i below = load_table(elements(table.below)), above = load_table(elements(table.above));
+            const __m256i border = load_table(elements(table.border));
             for (__m256i& x : a) {
                 const __m256i run = _mm256_and_si256(_mm256_srli_epi16(x, 3), _mm256_set1_epi8(0x0f));
                 const __m256i is_above = _mm256_cmpgt_epi8(x, _mm256_shuffle_epi8(border, run));
@@ -287,7 +287,7 @@ private:
         } else {
             __m256i result[n];
             for (int part = 0; part < 8; ++part) {
-                const __m256i change = load_table(table.change.data() + 16 * part);
+                const __m256i change = load_table(elements(table.change) + 16 * part);
                 const __m256i begin = _mm256_set1_epi8(static_cast<char>(16 * part));
                 for (int i = 0; i < n; ++i) {
                     // Zero for magnitudes before the part, which become negative.

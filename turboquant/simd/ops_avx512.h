@@ -184,7 +184,7 @@ private:
     }
     static TQ_INLINE I lookup_magnitude(const MagnitudeTable& table, I a) {
         // vpermt2w picks the pair of bytes, the lowest bit the byte.
-        const __m512i low = _mm512_load_si512(table.byte.data()), high = _mm512_load_si512(table.byte.data() + 64);
+        const __m512i low = _mm512_load_si512(elements(table.byte)), high = _mm512_load_si512(elements(table.byte) + 64);
         a = _mm512_min_epi32(a, _mm512_set1_epi32(kMagnitudes - 1));
         const __m512i pair = _mm512_permutex2var_epi16(low, _mm512_srli_epi32(a, 1), high);
         return and_int(_mm512_srlv_epi32(pair, _mm512_slli_epi32(and_int(a, 1), 3)), 0xff);
@@ -226,7 +226,7 @@ struct OpsAvx512Vbmi : OpsAvx512Vnni {
 
 private:
     static TQ_INLINE I lookup_magnitude(const MagnitudeTable& table, I a) {
-        const __m512i low = _mm512_load_si512(table.byte.data()), high = _mm512_load_si512(table.byte.data() + 64);
+        const __m512i low = _mm512_load_si512(elements(table.byte)), high = _mm512_load_si512(elements(table.byte) + 64);
         a = _mm512_min_epi32(a, _mm512_set1_epi32(kMagnitudes - 1));
         return _mm512_maskz_permutex2var_epi8(0x1111111111111111u, low, a, high);
     }

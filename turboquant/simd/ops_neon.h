@@ -218,11 +218,11 @@ private:
     template <bool stepped> static TQ_INLINE uint8x16_t lookup_magnitudes(const MagnitudeTable& table, I x) {
         const int16x8_t low = vqmovn_high_s32(vqmovn_s32(x.a), x.b), high = vqmovn_high_s32(vqmovn_s32(x.c), x.d);
         const uint8x16_t magnitudes = vreinterpretq_u8_s8(vqmovn_high_s16(vqmovn_s16(low), high));   // at most 127
-        if constexpr (!stepped) return lookup128(table.byte.data(), magnitudes);
+        if constexpr (!stepped) return lookup128(elements(table.byte), magnitudes);
         const uint8x16_t run = vshrq_n_u8(magnitudes, 3);
-        const uint8x16_t border = vqtbl1q_u8(vld1q_u8(table.border.data()), run);
-        return vbslq_u8(vcgtq_u8(magnitudes, border), vqtbl1q_u8(vld1q_u8(table.above.data()), run),
-                        vqtbl1q_u8(vld1q_u8(table.below.data()), run));
+        const uint8x16_t border = vqtbl1q_u8(vld1q_u8(elements(table.border)), run);
+        return vbslq_u8(vcgtq_u8(magnitudes, border), vqtbl1q_u8(vld1q_u8(elements(table.above)), run),
+                        vqtbl1q_u8(vld1q_u8(elements(table.below)), run));
     }
     static TQ_INLINE float32x4_t widen(uint16x4_t x) { return vcvtq_f32_u32(vmovl_u16(x)); }
     static TQ_INLINE float32x4_t scale(uint16x4_t codes) {

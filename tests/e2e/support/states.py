@@ -14,14 +14,14 @@ def read_table(output):
 
 
 def differences(f16, device):
-    """What passes with an f16 cache and not on the device."""
+    """[(model, test, result)] of what passes with an f16 cache and not on the device."""
     faults = []
     for model, wanted in f16.items():
         got = device.get(model, [])
         for column, result in enumerate(wanted):
             ours = got[column] if column < len(got) else "not run"
             if result == "PASS" and ours != "PASS":
-                faults.append(f"{model}: test {column + 1} {ours}")
+                faults.append((model, column + 1, ours))
     return faults
 
 

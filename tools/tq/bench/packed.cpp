@@ -68,8 +68,8 @@ Result<Plane> make_plane(const Task& task, Side side, const BenchPreset& preset,
     return plane;
 }
 
-// Encodes cells [first, first + n): this thread's share of them. Cells of one block and slice share bytes, and the center
-// of a block depends on the block before: of centered keys a thread has a slice in all blocks, as in the plugin.
+// Encodes cells [first, first + n): this thread's share of them. Cells of one block and slice share bytes, and the
+// center of a block depends on the block before: of centered keys a thread has a slice in all blocks, as in the plugin.
 void encode_share(const Plane& plane, const std::vector<float>& pool, int64_t first, int64_t n, uint8_t* packed,
                   int thread, int n_threads) {
     const RowCodec& codec = plane.codec;
@@ -92,8 +92,8 @@ void keep_exact(Plane& plane, const std::vector<float>& pool, size_t layer, int6
     for (int64_t i = 0; i < n; ++i) plane.exact[layer].rows.store(i, plane.row(pool, first + i));
 }
 
-// Exact rows as they are when the batch is attended to: sinks and the rows before the batch in their slots, those of the
-// batch still staged.
+// Exact rows as they are when the batch is attended to: sinks and the rows before the batch in their slots, those of
+// the batch still staged.
 void fill_exact(Plane& plane, const std::vector<float>& pool, size_t layer, const Task& task) {
     const ExactCells& cells = plane.exact[layer].rows.cells();
     const int64_t before = task.depth - task.batch, n_kept = std::min(cells.n_kept(), before);

@@ -104,6 +104,7 @@ Status calibrate(const CalibrateOptions& options) {
     HostOptions host_options;
     host_options.model = options.model;
     host_options.n_threads = n_threads;
+    if (Status status = Host::check_survival(host_options); !status.ok()) return status;
     Result<Host> host = Host::create(host_options);
     if (!host.ok()) return host.status();
     Tokens tokens = host->tokenize(text.value());

@@ -65,6 +65,7 @@ Result<EvalReport> evaluate(const EvalOptions& given, const std::vector<CacheCho
     if (options.n_threads == 0) options.n_threads = usable_cores();
     const Result<std::string> text = read_file(options.text);
     if (!text.ok()) return text.status();
+    if (Status status = Host::check_survival(host_options(options)); !status.ok()) return status;
     const Result<std::vector<double>> bits = bits_of(caches, options);
     if (!bits.ok()) return bits.status();
     const Result<std::string> subject = subject_of(options, text.value());

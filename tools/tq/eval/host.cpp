@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <mutex>
 
+#include "child_process.h"
 #include "cpu_device.h"
 
 namespace tq::tool {
@@ -11,6 +12,7 @@ namespace {
 
 // llama.cpp talks a lot: the last warnings and errors are kept for our own messages.
 constexpr size_t kKeptLines = 4;
+constexpr int kProbeContext = 256;
 std::mutex g_log_mutex;
 std::vector<std::string> g_log;
 
@@ -69,6 +71,20 @@ bool Session::decode(const llama_token* tokens, int n, int position, int first_o
     const bool ok = llama_decode(context_.get(), batch) == 0;
     llama_batch_free(batch);
     return ok;
+}
+
+// Reads the model's metadata in another process first; errors that it survives are left to the real thing.
+Status Host::check_survival(const HostOptions& options) {
+    const auto end = in_child_process([&] {
+        HostOptions dry = options;
+        dry.dry = true;
+        Result<Host> host = create(dry);
+        if (host.ok()) (void)host->open(CacheChoice(), kProbeContext, kProbeContext, kProbeContext);
+        return 0;
+    });
+    if (!end) return Status(Error::kUnsupported, "no process could be started");
+    if (end->signal.empty()) return {};
+    return Status(Error::kInvalidArgument, options.model + ": llama.cpp died of " + end->signal + " while it read this file");
 }
 
 Result<Host> Host::create(const HostOptions& options) {

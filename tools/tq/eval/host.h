@@ -45,6 +45,9 @@ class Host {
   public:
     // Loads libraries and the model. Errors: kUnsupported, kInvalidArgument, with llama.cpp's own words.
     static Result<Host> create(const HostOptions& options);
+    // Whether llama.cpp survives reading the model: create() and open() can abort on a damaged file. To be asked first, before
+    // there are threads. Error: kInvalidArgument.
+    static Status check_survival(const HostOptions& options);
 
     // A function that llama.cpp calls for every node of its graphs, before and after.
     struct Watch {

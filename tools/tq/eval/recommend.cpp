@@ -92,6 +92,7 @@ Result<std::vector<std::string>> candidates(CacheCosts& costs, const std::string
 }
 
 Result<std::vector<std::string>> find_candidates(const EvalOptions& eval, double budget, bool fast) {
+    if (Status status = Host::check_survival(host_options(eval)); !status.ok()) return status;
     Result<CacheCosts> costs = CacheCosts::create(host_options(eval), eval.n_ctx, eval.n_batch, eval.n_batch);
     if (!costs.ok()) return costs.status();
     const bool calibrated = !eval.calibration.empty();   // a remedy of its own

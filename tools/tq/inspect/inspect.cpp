@@ -47,6 +47,7 @@ Result<Captured> capture_text(const InspectOptions& options) {
     HostOptions host_options;
     host_options.model = options.model;
     host_options.n_threads = options.n_threads > 0 ? options.n_threads : usable_cores();
+    if (Status status = Host::check_survival(host_options); !status.ok()) return status;
     Result<Host> host = Host::create(host_options);
     if (!host.ok()) return host.status();
     Tokens tokens = host->tokenize(text.value());
