@@ -82,7 +82,7 @@ INSTANTIATE_TEST_SUITE_P(Cases, AttentionOfManyRows, testing::ValuesIn(cases_whe
 // ---- accuracy
 // ---------------------------------------------------------------------------------------------------------
 
-constexpr double kOrdinary = 0.25;  // of the bound: what ordinary rows need
+constexpr double kOrdinary = 0.25;  // share of the bound that ordinary rows need
 
 TEST_P(Attention, IsWithinAQuarterOfTheStatedBound) {
     const std::vector<float> reference = problem_.reference();

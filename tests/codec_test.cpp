@@ -179,7 +179,7 @@ float through_bfloat16(float x) {
 constexpr int kHeadDims[] = {16, 32, 48, 64, 80, 96, 112, 128, 192, 256, 512};
 constexpr int kRowsPerHeadDim = 40;
 
-// Of 440 rows of a kind, how many get other bytes when what they decode to is encoded.
+// Counts how many of 440 rows of a kind get other bytes when what they decode to is encoded.
 int count_changed(Side side, Coding coding, RowKind kind, Round round) {
     int changed = 0;
     for (int head_dim : kHeadDims) {

@@ -177,7 +177,7 @@ TEST(ExactRows, RowsThatAreTakenBackCostTheWindowNothing) {
         k.write({30}, {20});
         const auto seen = [](int64_t cell) { return cell < 10 || cell == 30; };
         std::map<int64_t, float> whole{{0, 10}, {7, 17}, {8, 18}, {9, 19}, {30, 20}};
-        if (n_back > 8) whole.erase(7);   // of 12 kept rows 9 are drafts, one is the query's own
+        if (n_back > 8) whole.erase(7);   // 9 of 12 kept rows are drafts, one is the query's own
         EXPECT_EQ(exact_of_query(k.rows, k.rows, 0, 0, 1, seen), whole) << n_back;
     }
 }

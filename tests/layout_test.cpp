@@ -1,4 +1,4 @@
-// Where bits lie: presets, offsets of tiles and scales, codes in a tile.
+// These tests check where bits lie: presets, offsets of tiles and scales, codes in a tile.
 #include "turboquant/codec/layout.h"
 
 #include <algorithm>

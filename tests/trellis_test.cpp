@@ -44,7 +44,7 @@ TEST_P(Trellis, LevelsAreDistinctAndSymmetricAndDealtInTurn) {
 TEST_P(Trellis, DecodingFollowsTheDefinition) {
     Random random(1);
     const std::vector<int> levels = sorted_levels();
-    std::vector<int> u(3);   // of all values so far, oldest first
+    std::vector<int> u(3);   // path bits of all values so far, oldest first
     int state = 0;
     for (int step = 0; step < 4; ++step) {
         uint8_t codes[kStepDims];

@@ -132,7 +132,7 @@ struct Registry {
 struct Graph {
     int size, n_nodes, n_leafs;
     ggml_tensor **nodes, **grads, **grad_accs, **leafs;
-    int32_t* use_counts;   // of each tensor, by its place in `visited`
+    int32_t* use_counts;   // uses of each tensor, by its place in `visited`
     struct {
         size_t size;
         uint32_t* used;

@@ -16,7 +16,7 @@ float attention_param(const ggml_tensor* node, int index) {
 
 namespace {
 
-// How a K or V operand [head_dim, n_kv, n_head_kv, n_stream] looks into its root.
+// Says how a K or V operand [head_dim, n_kv, n_head_kv, n_stream] looks into its root.
 struct KvView {
     KvTensor* kv = nullptr;
     int64_t first_stream = 0;

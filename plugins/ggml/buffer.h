@@ -33,9 +33,9 @@ class KvBuffer {
     // Bytes that allocate() takes for these tensors, padding included.
     static size_t alloc_size(ggml_tensor** tensors, int n, const Config& config);
 
-    // Whether a tensor's own buffer is of our type.
+    // Says whether a tensor's own buffer is of our type.
     static bool is_ours(const ggml_tensor* tensor);
-    // Whether it is one of the empty buffers that llama.cpp puts in the place of memory in a dry run.
+    // Says whether it is one of the empty buffers that llama.cpp puts in the place of memory in a dry run.
     static bool is_dummy(const ggml_tensor* tensor);
 
     // The packed tensor that begins at a tensor's data, null if there is none. The tensor's buffer must be ours.
@@ -54,7 +54,7 @@ class KvBuffer {
     uint8_t* base_;
     size_t size_;
     Config config_;
-    std::map<const void*, std::unique_ptr<KvTensor>> tensors_;  // by their data pointer
+    std::map<const void*, std::unique_ptr<KvTensor>> tensors_;  // keyed by their data pointer
 };
 
 // The packed tensor behind a tensor or view. Null if there is none: what is packed is known to the buffer that a tensor

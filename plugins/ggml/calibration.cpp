@@ -14,7 +14,7 @@
 namespace tq::plugin {
 namespace {
 
-constexpr size_t kMaxScales = size_t{1} << 20;   // of a row: far beyond any model
+constexpr size_t kMaxScales = size_t{1} << 20;   // scales that a row may have: far beyond any model
 
 using Gguf = std::unique_ptr<gguf_context, decltype(&gguf_free)>;
 
@@ -30,7 +30,7 @@ std::string string_or_empty(const gguf_context* gguf, const char* key) {
     return id >= 0 && gguf_get_kv_type(gguf, id) == GGUF_TYPE_STRING ? gguf_get_val_str(gguf, id) : "";
 }
 
-// What is wrong with tensor i, or "".
+// Says what is wrong with tensor i, or "".
 std::string read_scales(const gguf_context* gguf, int64_t i, std::ifstream& in, std::vector<float>& scales) {
     const size_t bytes = gguf_get_tensor_size(gguf, i);
     if (gguf_get_tensor_type(gguf, i) != GGML_TYPE_F32 || bytes > kMaxScales * sizeof(float)) return "is not a row of f32 scales";

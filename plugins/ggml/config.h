@@ -1,4 +1,4 @@
-// What the user chose: TURBOQUANT_KV=<presets>, TURBOQUANT_CALIBRATION=<file>, TURBOQUANT_ISA=<isa>,
+// Config holds what the user chose: TURBOQUANT_KV=<presets>, TURBOQUANT_CALIBRATION=<file>, TURBOQUANT_ISA=<isa>,
 // TURBOQUANT_ATTENTION=fused|dense.
 #pragma once
 

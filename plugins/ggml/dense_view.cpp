@@ -57,7 +57,7 @@ DenseView::DenseView(const ggml_tensor* view) : row_bytes(row_bytes_of(view)) {
         nb[d] = view->nb[d];
         if (steps_rows(view, d, row_bytes)) order.push_back(d);
     }
-    // In the order of their strides, so that what was ascending or contiguous still is.
+    // They are sorted by their strides, so that what was ascending or contiguous still is.
     std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return view->nb[a] < view->nb[b]; });
     for (size_t i = 0; i < order.size(); ++i) {
         const int d = order[i];

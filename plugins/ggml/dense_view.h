@@ -23,7 +23,7 @@ struct DenseView {
     // The row of the root, numbered over all streams, that decoded row i is.
     int64_t source_row(int64_t i) const;
 
-    size_t row_bytes;  // of a row of the root
+    size_t row_bytes;  // bytes of a row of the root
     int64_t rows_a_record;
     int64_t n_records = 1;
     size_t offset;             // bytes from the first decoded row to the view's first value
@@ -32,7 +32,7 @@ struct DenseView {
   private:
     // A dim whose stride is whole rows, the smallest stride first.
     struct RowDim {
-        int64_t n = 1, stride = 0;  // in rows
+        int64_t n = 1, stride = 0;  // counted in rows
     };
     int64_t first_row;
     std::array<RowDim, GGML_MAX_DIMS> dims;

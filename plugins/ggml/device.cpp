@@ -43,8 +43,8 @@ bool host_cpu_uses_openmp() {
     return false;
 }
 
-// For programs that compare caches in one process: buffers made from now on take these presets and calibration file (null:
-// none). Returns what is wrong with them, or null. Not while another thread makes a context.
+// Programs that compare caches in one process call this: buffers made from now on take these presets and calibration
+// file (null: none). Returns what is wrong with them, or null. No other thread may make a context meanwhile.
 const char* configure(const char* preset_names, const char* calibration_file) try {
     static std::string problem;
     const Result<LayerPresets> presets = LayerPresets::parse(preset_names);
@@ -220,7 +220,7 @@ struct Host {
         KvBuffer::set_type(buft());
     }
 
-    // As the CPU device, so that weights are mapped into memory as they are for it.
+    // Says what the CPU device says, so that weights are mapped into memory as they are for it.
     static void get_props(ggml_backend_dev_t, ggml_backend_dev_props* props) {
         ggml_backend_dev_get_props(cpu_device(), props);
         props->name = kDeviceName;
@@ -283,7 +283,7 @@ struct Host {
 
 namespace {
 
-// Whether a graph's use counts are where abi.h says: of a graph in which one tensor is used twice.
+// Says whether a graph's use counts are where abi.h says, by a graph in which one tensor is used twice.
 bool knows_graphs() {
     const ggml_context_ptr context(ggml_init({ggml_tensor_overhead() * 4 + ggml_graph_overhead(), nullptr, /*no_alloc=*/true}));
     if (!context) return false;

@@ -13,7 +13,8 @@ inline constexpr const char* kVersion = TQ_VERSION;
 // GGML_BACKEND_API_VERSION of the host, as its CPU backend says; 0 if it has none.
 int host_api_version();
 
-// Whether this host's ggml lays out tensors and graphs and numbers its ops and types as the headers that this plugin was compiled with.
+// Says whether this host's ggml lays out tensors and graphs and numbers its ops and types as the headers that this
+// plugin was compiled with.
 bool host_is_compatible();
 
 // The registry with the device, for a host that speaks this GGML_BACKEND_API_VERSION (2 or 3). Made once, lives forever.

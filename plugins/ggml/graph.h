@@ -32,8 +32,8 @@ private:
         bool reusable = false;
         GraphSnapshot snapshot;
         int n_threads = 0;
-        uint64_t generation = 0;   // of the KV tensors
-        uint64_t moves = 0;        // of the workspace
+        uint64_t generation = 0;   // KvTensor::generation() when it was made
+        uint64_t moves = 0;        // Workspace::moves() when it was made
         uint64_t used = 0;         // the last call that took it
     };
     Slot* find(ggml_cgraph* graph, int n_threads);

@@ -1,4 +1,4 @@
-// Which nodes of a ggml graph touch packed KV tensors, and what is to become of them.
+// This finds which nodes of a ggml graph touch packed KV tensors, and what is to become of them.
 #pragma once
 
 #include <string>
@@ -15,8 +15,8 @@ inline bool is_view_op(ggml_op op) {
            op == GGML_OP_TRANSPOSE;
 }
 
-// Whether a tensor or view looks into a packed tensor, or will do so: a dry run of llama.cpp shows us graphs on caches
-// that have no memory.
+// Says whether a tensor or view looks into a packed tensor, or will do so: a dry run of llama.cpp shows us graphs on
+// caches that have no memory.
 bool is_kv(const ggml_tensor* tensor);
 
 // The node itself or one of its sources looks into a packed tensor.

@@ -1,5 +1,5 @@
-// What a host reads and writes of a packed tensor outside its graphs, in nominal rows: states that it saves and loads; and what
-// a context shift does to blocks.
+// This is what a host reads and writes of a packed tensor outside its graphs, in nominal rows: states that it saves and
+// loads; and what a context shift does to blocks.
 #include <algorithm>
 #include <bit>
 #include <cstring>

@@ -21,7 +21,7 @@ std::optional<Side> side_of_name(std::string_view name) {
     return key ? Side::kKey : Side::kValue;
 }
 
-// Of a name that side_of_name knows.
+// Takes a name that side_of_name knows.
 int layer_of_name(std::string_view name) { return std::atoi(name.data() + name.rfind("_l") + 2); }
 
 PackedLayout layout_of(const ggml_tensor* root, Side side, const Config& config) {
@@ -106,7 +106,7 @@ void KvTensor::encode_row(const float* row, int64_t index) { codec().encode(row,
 
 void KvTensor::decode_row(int64_t index, float* row) { codec().decode(data_, index / layout_.n_cells, index % layout_.n_cells, row); }
 
-// Of blocks that are copied as a whole, from one stream to another.
+// Copies the centers of the blocks that are copied as a whole from one stream to another.
 void KvTensor::copy_centers(int64_t from, int64_t to, int64_t n) {
     const int64_t cells = layout_.n_cells;
     if (from / cells == to / cells || from % cells != to % cells) return;
@@ -117,7 +117,7 @@ void KvTensor::copy_centers(int64_t from, int64_t to, int64_t n) {
     }
 }
 
-// Of ranges that do not overlap; what is copied over itself has codes alone.
+// Copies exact rows where the ranges do not overlap; what is copied over itself has codes alone.
 void KvTensor::copy_exact(int64_t from, int64_t to, int64_t n) {
     exact_->forget(to, n);
     for (int64_t i = 0; i < n; ++i) {

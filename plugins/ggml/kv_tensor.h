@@ -18,8 +18,8 @@ namespace tq::plugin {
 // The tensor that a view (of a view ...) looks into.
 const ggml_tensor* root_of(const ggml_tensor* tensor);
 
-// Whether a root tensor in one of our buffers is one that we pack, by name (cache_k_l<i>, cache_v_l<i>), shape and type; and
-// which side. Only before memory is allocated does this decide: afterwards the buffer knows (kv_tensor_of).
+// Says whether a root tensor in one of our buffers is one that we pack, by name (cache_k_l<i>, cache_v_l<i>), shape and
+// type; and which side. Only before memory is allocated does this decide: afterwards the buffer knows (kv_tensor_of).
 std::optional<Side> kv_side(const ggml_tensor* root);
 
 // llama.cpp names the tensors of all its caches so, and no weight.
@@ -73,8 +73,9 @@ public:
     // same. Without exact rows a state holds what codes decode to, and there is nothing to do.
     void round_to_state(float* row) const;
 
-    // For what is computed from the rows of a block and goes back to their cells (context shifts): exact rows where there are
-    // some. rows: kBlockCells rows, some unused where the stream ends in the block. Different threads may do different blocks.
+    // Loads a block whose rows something is computed from that goes back to their cells (context shifts): exact rows
+    // where there are some. rows: kBlockCells rows, some unused where the stream ends in the block. Different threads
+    // may do different blocks.
     void load_block(int64_t block, float* rows);
     // Stores the cells of the bits that are set. Where these are most of what the block holds, centered keys get their mean as
     // the center, and what else it holds is coded again around it.
@@ -112,10 +113,10 @@ private:
     size_t row_bytes_;
     Isa isa_;
     std::shared_ptr<const Calibration> calibration_;   // owns scales_
-    std::span<const float> scales_;                    // of the row's channels, or none
+    std::span<const float> scales_;                    // scales of the row's channels, or none
     uint8_t* data_;
     std::optional<RowCodec> codec_;
-    std::optional<ExactRows> exact_;   // behind the packed bytes
+    std::optional<ExactRows> exact_;   // its slots lie behind the packed bytes
     std::vector<float> row_;         // scratch of the calls that are made by one thread at a time
 };
 

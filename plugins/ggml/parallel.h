@@ -22,7 +22,7 @@ void parallel_for(int64_t n, int64_t max_threads, Fn fn) {
     std::vector<std::jthread> threads;
     try {
         for (int64_t i = 1; i < n_threads; ++i) threads.emplace_back(work, i);
-    } catch (const std::system_error&) {   // as many as there are
+    } catch (const std::system_error&) {   // the threads that could be started do the work
     }
     work(0);
 }

@@ -15,7 +15,7 @@
 namespace tq::plugin {
 namespace {
 
-constexpr int64_t kShiftBlocks = 4;   // of a context shift that are dense at the same time
+constexpr int64_t kShiftBlocks = 4;   // blocks of a context shift that are dense at the same time
 
 void run_task(ggml_tensor*, int thread, int n_threads, void* task) { static_cast<Task*>(task)->run(thread, n_threads); }
 

@@ -36,7 +36,7 @@ void ExactRowsTask::run(int thread, int) {
     for (const Begun& b : begun_) {
         cells_.clear();
         for (int64_t i = 0; i < b.set_rows->src[0]->ne[1]; ++i) cells_.push_back(row_index(b.set_rows->src[1], i));
-        b.kv->exact()->abandon();   // of a graph that was aborted: others have had the staging memory since
+        b.kv->exact()->abandon();   // rows of an aborted graph are lost: others have had the staging memory since
         b.kv->exact()->begin(cells_, b.staging);
     }
 }

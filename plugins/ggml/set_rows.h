@@ -11,8 +11,8 @@
 
 namespace tq::plugin {
 
-// What one thread has to note down, before the rows of this layer are stored, of exact rows: those of the layer before move to
-// their slots (they share the staging memory), those of this one are announced.
+// One thread has to note this down, before the rows of this layer are stored, of exact rows: those of the layer before
+// move to their slots (they share the staging memory), those of this one are announced.
 class ExactRowsTask : public Task {
 public:
     void commit(KvTensor& kv) { committed_.push_back(&kv); }
@@ -29,7 +29,7 @@ private:
     };
     std::vector<KvTensor*> committed_;
     std::vector<Begun> begun_;
-    std::vector<int64_t> cells_;   // of a node, numbered over all streams
+    std::vector<int64_t> cells_;   // cells that a node writes, numbered over all streams
 };
 
 class SetRowsTask : public Task {
@@ -48,7 +48,7 @@ private:
     const RowCodec& codec_;   // made here, before threads share it
     const ggml_tensor* rows_;
     const ggml_tensor* indices_;
-    std::vector<float> floats_;   // of f16 rows: one for each thread, made here, since run() allocates nothing
+    std::vector<float> floats_;   // f16 rows as floats: one for each thread, made here, since run() allocates nothing
     std::atomic<bool>& bad_data_;
 };
 

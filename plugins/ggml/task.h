@@ -78,7 +78,7 @@ private:
 // 64-byte aligned scratch that the nodes of a graph share, one after another. It only grows.
 class Arena {
 public:
-    // At least `bytes` bytes, at the address of the last call unless it had to grow.
+    // Returns at least `bytes` bytes, at the address of the last call unless it had to grow.
     void* reserve(size_t bytes) {
         if (bytes > size_) {
             ++moves_;          // even if there is no memory: what was there is gone
@@ -90,7 +90,7 @@ public:
         return memory_.get();
     }
 
-    // How often it has moved; what was reserved before is gone.
+    // Says how often it has moved; what was reserved before is gone.
     uint64_t moves() const { return moves_; }
 
 private:

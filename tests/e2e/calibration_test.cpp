@@ -65,7 +65,7 @@ class File {
     std::string path_;
 };
 
-// How far attention on the packed cache is from ggml's on the same cache decoded.
+// Says how far attention on the packed cache is from ggml's on the same cache decoded.
 double error_against_cpu() {
     const Shape shape;
     ggml_backend_ptr backend(ggml_backend_dev_init(load_plugin(), nullptr));
@@ -78,7 +78,7 @@ double error_against_cpu() {
     return relative_error(packed.attend(7), dense.attend(7));
 }
 
-// Of the keys' bytes.
+// Returns the keys' packed bytes.
 std::string packed_keys() {
     ggml_backend_ptr backend(ggml_backend_dev_init(load_plugin(), nullptr));
     Layer layer(backend.get(), {});

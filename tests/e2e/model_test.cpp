@@ -69,7 +69,7 @@ protected:
         for (llama_seq_id seq = 0; seq < 4; ++seq) logits.push_back(session.decode(prompt(model, length(seq), seq * 50u), 0, seq));
         return logits;
     }
-    // Of the i-th token behind each prompt.
+    // Returns the position of the i-th token behind each prompt.
     static std::vector<llama_pos> positions(size_t i) {
         std::vector<llama_pos> all;
         for (llama_seq_id seq = 0; seq < 4; ++seq) all.push_back(static_cast<llama_pos>(length(seq) + i));
@@ -166,7 +166,7 @@ TEST_F(Model, ContextShiftStaysCloseToF16) {
     EXPECT_LT(divergence[1], 0.25);
 }
 
-// What the process takes more for a context of 8192 cells, against what llama.cpp says that the KV cache takes.
+// Compares what the process takes more for a context of 8192 cells with what llama.cpp says that the KV cache takes.
 TEST_F(Model, MemoryIsWhatTheKvLinesSay) {
     auto measure = [](llama_model* model, double* kv_mib) {
         capture_log();

@@ -50,7 +50,7 @@ TEST(Placement, CacheInCpuMemoryIsOrdinary) {
     EXPECT_EQ(here.read(here.keys()), there.read(there.keys()));
 }
 
-// Of K and V one is packed: its rows are decoded for ggml's own attention.
+// Packs one of K and V alone: its rows are decoded for ggml's own attention.
 void expect_right_with_one_side_packed(bool keys_packed) {
     const Shape shape{.n_stream = 2, .n_kv = 192, .causal_holes = true};
     Layer layer(plugin_backend(), shape, keys_packed ? plugin_memory() : cpu_memory(),
@@ -229,7 +229,7 @@ TEST(Views, AnyViewIsDecodedAsItsStridesSay) {
     }
 }
 
-// As MiniMax M3 has them: every KV head is a stream of its own, dimension 3.
+// Attends as MiniMax M3 does: every KV head is a stream of its own, dimension 3.
 Floats attend_with_heads_in_dim_3(Layer& layer) {
     const std::vector<uint8_t> bytes = layer.compute([&](ggml_context* ctx) {
         auto heads_last = [&](ggml_tensor* cache) {

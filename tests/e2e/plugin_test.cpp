@@ -22,7 +22,7 @@ ggml_backend_t cpu_backend() {
     return backend.get();
 }
 
-// How far attention on the packed cache is from ggml's attention on the same cache decoded.
+// Says how far attention on the packed cache is from ggml's attention on the same cache decoded.
 double error_against_cpu(const Shape& shape) {
     Layer packed(plugin_backend(), shape), dense(cpu_backend(), shape);
     packed.fill(1);
@@ -246,7 +246,7 @@ TEST(Buffer, RowsWrittenAsReadKeepTheirBytes) {
     layer.fill(1);
     const Floats before = layer.attend(3);
     Layer other(plugin_backend(), shape);
-    other.attend(3);  // as in llama.cpp, head_dim is known before a state is restored
+    other.attend(3);  // llama.cpp, too, makes head_dim known before it restores a state
     for (auto cache : {&Layer::keys, &Layer::values}) {
         other.write((other.*cache)(), layer.read((layer.*cache)()));
         EXPECT_EQ(other.packed((other.*cache)()), layer.packed((layer.*cache)()));

@@ -8,7 +8,7 @@ namespace tq::e2e {
 namespace {
 
 constexpr double kExact = 2e-3;   // ggml's attention and ours, both in float, on f16 rows
-constexpr double kCodes = 0.1;    // at least, on 2-bit codes
+constexpr double kCodes = 0.1;    // attention on 2-bit codes errs by at least this
 
 ggml_backend_ptr plugin_backend() { return ggml_backend_ptr(ggml_backend_dev_init(load_plugin(), nullptr)); }
 ggml_backend_ptr cpu_backend() { return ggml_backend_ptr(ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr)); }
@@ -84,7 +84,7 @@ TEST(Window, AClearedBufferForgetsThem) {
     });
 }
 
-// What a token's query sees of rows stored in the same graph: the same, whether it came alone or with those before it.
+// A token's query sees the same of rows stored in the same graph, whether it came alone or with those before it.
 bool a_batch_is_its_tokens() {
     constexpr int64_t kTokens = 30, kFirst = 40;
     ggml_backend_ptr backend = plugin_backend();

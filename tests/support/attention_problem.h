@@ -161,7 +161,7 @@ class AttentionProblem {
         return in;
     }
 
-    // In the first stream; dense_k and dense_v keep what was there.
+    // Both write to the first stream; dense_k and dense_v keep what was there.
     void set_key(int64_t cell, const std::vector<float>& row) { keys_.encode(row, cell); }
     void set_value(int64_t cell, const std::vector<float>& row) { values_.encode(row, cell); }
 
@@ -326,9 +326,9 @@ class AttentionProblem {
 
     AttentionCase case_;
     Random random_;
-    std::vector<float> key_scales_, value_scales_;   // of all channels, 1 where the case has none
+    std::vector<float> key_scales_, value_scales_;   // scales of all channels, 1 where the case has none
     PackedRows keys_, values_;
-    std::optional<ExactSide> exact_k_, exact_v_;   // of the case's cells, if it has some
+    std::optional<ExactSide> exact_k_, exact_v_;   // exact rows of the case's cells, if it has some
     int64_t q_head_, q_token_, out_head_, out_token_;
 };
 

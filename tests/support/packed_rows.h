@@ -13,8 +13,9 @@
 
 namespace tq::test {
 
-// What a packed tensor is made for; `isa` picks the kernels.
-// How values are coded: 4 is 4 bits each, trellis(4) the trellis codes of 4 bits, centered(...) around a block's center.
+// A packed tensor is made for this; `isa` picks the kernels.
+// Coding says how values are coded: 4 is 4 bits each, trellis(4) the trellis codes of 4 bits, centered(...) around a
+// block's center.
 struct Coding {
     constexpr Coding(int bits, bool trellis = false, bool centered = false)  // NOLINT: implicit
         : bits(bits), trellis(trellis), centered(centered) {}
@@ -50,7 +51,7 @@ inline std::string side_name(Side side) {
     return side == Side::kKey ? "K" : "V";
 }
 
-// For readable parameter names and failure messages.
+// Makes parameter names and failure messages readable.
 inline void PrintTo(const PackedShape& s, std::ostream* out) {
     *out << side_name(s.side) << s.coding << " " << s.n_head << "x" << s.head_dim;
 }

@@ -5,13 +5,13 @@
 #include <fmt/format.h>
 
 #if __has_include(<llama-ext.h>)
-#include <llama-ext.h>  // of llama.cpp's sources; installations leave it out
+#include <llama-ext.h>  // llama.cpp's sources have this header; installations leave it out
 #endif
 
 namespace tq::tool {
 namespace {
 
-constexpr int kDefaultContext = 4096;  // for models that name none
+constexpr int kDefaultContext = 4096;  // context of models that name none
 
 #if __has_include(<llama-ext.h>)
 Result<size_t> cache_bytes(const llama_context* context) {

@@ -9,7 +9,7 @@
 namespace tq::tool {
 
 struct ChildEnd {
-    int status = 1;           // that work returned
+    int status = 1;           // status that work returned
     std::string signal = {};  // what it died of, "signal 6 (Aborted)"; empty: it did not
 };
 

@@ -50,7 +50,7 @@ double mib(size_t bytes) {
     return static_cast<double>(bytes) / (1024.0 * 1024.0);
 }
 
-// What llama.cpp's tools take if they are not told otherwise; the size of a sliding window's cache depends on it.
+// llama.cpp's tools take it if they are not told otherwise; the size of a sliding window's cache depends on it.
 constexpr int kBatch = 2048, kUbatch = 512;
 
 Result<ModelReport> make_model_report(const InfoOptions& options, const std::vector<ListedPreset>& presets) {

@@ -1,6 +1,6 @@
 // The attention algorithm over Ops (simd/ops_*.h). Written once, compiled per ISA; no ISA changes a bit of the result.
 //
-// For every span of kSpanBlocks blocks of 64 cells, of the blocks that some row of the tile attends to:
+// These steps run for every span of kSpanBlocks blocks of 64 cells, of the blocks that some row of the tile attends to:
 //   1. int8 query x int8 centroid dot products, exact in int32, lanes are cells; times key scale, query scale (dots-inl.h)
 //   2. softmax relative to the row's maximum so far in this chunk of cells (softmax-inl.h)
 //   3. weights p * value scale become 7-bit integers relative to the largest of their block (two 7-bit digits from
@@ -41,7 +41,7 @@ TQ_INLINE T* at_byte(T* base, size_t bytes) {
 struct Tile {
     int64_t stream;
     int head_kv;
-    int64_t first_row;   // of rows_per_head_kv
+    int64_t first_row;   // index among the rows_per_head_kv rows
     int n_rows;
     int64_t first_chunk, end_chunk;
 };
@@ -78,8 +78,8 @@ struct Scratch {
     uint8_t* weights;        // [row][block of a span][2 digits][64]
     float* units;            // [block of a span][row]
     float* centers;          // [row][kSpanCells]: q . centers of a run of blocks, if keys are centered
-    RunningRows chunk;       // of this chunk
-    RunningRows total;       // over all chunks
+    RunningRows chunk;       // state over this chunk
+    RunningRows total;       // state over all chunks
     size_t bytes;
 
     TQ_INLINE Scratch(const AttentionGeometry& g, char* base) {
@@ -191,7 +191,7 @@ struct Kernels {
     struct Keys {
         Head own;
         const Centers* centers;   // null: none
-        int n_rows;               // of the tile
+        int n_rows;               // rows that the tile has
         int64_t loaded = -1;      // the run of centers whose products are in scratch
     };
 
@@ -306,7 +306,7 @@ struct Kernels {
 
     // ---- masks ----------------------------------------------------------------------------------------------------
 
-    // What a block's mask lets a row see.
+    // Says what a block's mask lets a row see.
     enum class Sight { kNothing, kEverything, kBiased };
 
     static TQ_INLINE Sight sight_of(const uint16_t* half) {
@@ -347,7 +347,7 @@ struct Kernels {
     static void add_block(const AttentionGeometry& g, const AttentionInputs& in, const Tile& t, const Scratch& m, int64_t block, Span& span) {
         const AttentionShape& s = g.shape;
         const int b = span.masks.n_blocks;
-        const float* mask = nullptr;   // of the token, where heads do not differ
+        const float* mask = nullptr;   // the token's mask, which its heads share where they do not differ
         int64_t last_token = -1;
         uint32_t live = 0;
         for (int i = 0; i < t.n_rows; ++i) {

@@ -10,15 +10,15 @@
 namespace tq::attention_impl {
 
 inline constexpr int kCenterRun = 16;   // blocks
-inline constexpr int kCenterTileBytes = kCenterRun * kStepDims * kCenterBits / 8;   // what such a tile has of 16 cells
+inline constexpr int kCenterTileBytes = kCenterRun * kStepDims * kCenterBits / 8;   // bytes that a tile has
 
 // One head's centers of one stream.
 struct Centers {
-    const uint8_t* first;   // of block 0
-    size_t stride;          // to the next block's
-    size_t scales;          // from a center to its scales
+    const uint8_t* first;   // center of block 0
+    size_t stride;          // bytes to the next block's center
+    size_t scales;          // bytes from a center to its scales
     int64_t n_blocks;
-    int64_t first_dim;      // of the head, in the row
+    int64_t first_dim;      // the head's first dim in the row
     int64_t n_dims;
 };
 

@@ -1,5 +1,5 @@
-// How codes become centroids: which bits of which vectors make up the number of a code's centroid, and the tables that are
-// looked up with them. All of it constants of a kernel, but for the tables' entries.
+// This is how codes become centroids: which bits of which vectors make up the number of a code's centroid, and the
+// tables that are looked up with them. All of it constants of a kernel, but for the tables' entries.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,7 @@
 namespace tq::attention_impl {
 
 inline constexpr int kHalfTileUnits = kTileUnits / 2;
-// What a tile has, as a kernel is made for it: int8 centroids, codes of so many bits, or trellis codes.
+// A kernel is made for what a tile has: int8 centroids, codes of so many bits, or trellis codes.
 inline constexpr int kDecoded = 0;
 inline constexpr int kTrellis = 16;       // added to the bits
 TQ_INLINE constexpr bool is_trellis(int source) { return source > kTrellis; }
@@ -52,16 +52,16 @@ TQ_INLINE constexpr bool split(int source) { return index_bits(source) == kSplit
 // A part of the index: bits that lie in one vector.
 struct IndexPart {
     int mask;     // its bits, the lowest moved to bit 0
-    int number;   // of its lowest bit in the centroid's number; the others follow
-    int from;     // where its lowest bit lies in the vector
-    int to;       // where it is wanted in the index
+    int number;   // place of its lowest bit in the centroid's number; the others follow
+    int from;     // place of its lowest bit in the vector
+    int to;       // place where the index wants it
 };
 
 struct IndexParts {
     int count = 0;
     IndexPart part[4]{};
     int selector = -1;       // the plane that has the fifth bit of split look-ups
-    int selector_bit = 0;    // where
+    int selector_bit = 0;    // place of that bit in the plane's bytes
 
     TQ_INLINE constexpr int bits_before(int i) const {
         int bits = 0;
@@ -93,7 +93,7 @@ TQ_INLINE constexpr int free_place(int mask, int from, int taken, int seen_bits)
     return place;
 }
 
-// Of unit 0..7 of a half tile: its planes, widest first, then for trellis codes the pair of w and s.
+// Finds the parts for unit 0..7 of a half tile: its planes, widest first, then for trellis codes the pair of w and s.
 template <class Ops>
 TQ_INLINE constexpr IndexParts index_parts(int source, int unit) {
     IndexParts parts{};
@@ -137,23 +137,23 @@ TQ_INLINE constexpr int table_of_unit(int source, int unit) {
     return first;
 }
 
-// How one part of an index is read.
+// Says how one part of an index is read.
 struct PartRead {
-    int offset;        // of the vector that has it, in half tile 0
-    int half_stride;   // from there to that of half tile 1
-    bool first_use;    // of this vector, by this half tile
-    int shift;         // to the right, from where it lies to where it is wanted
+    int offset;        // bytes to the vector that has it, in half tile 0
+    int half_stride;   // bytes from there to that of half tile 1
+    bool first_use;    // this half tile uses this vector for the first time
+    int shift;         // bits to the right, from where it lies to where it is wanted
     int before;        // bits of the index that the parts before it fill
 };
 
-// What a kernel does for one unit of a half tile. The units' are values in a table, not template arguments: a loop over it costs
-// the compiler one body, which it unrolls late, when everything else is done.
+// Says what a kernel does for one unit of a half tile. The units' are values in a table, not template arguments: a loop
+// over it costs the compiler one body, which it unrolls late, when everything else is done.
 struct UnitReads {
     PartRead part[4];
     PartRead selector;   // the plane that has the fifth bit of split look-ups
     int selector_bit;
-    int pair;            // which vector of TrellisPath
-    int table;           // whose table it shares
+    int pair;            // vector of TrellisPath that it reads
+    int table;           // unit whose table it shares
 };
 
 template <class Ops>
@@ -215,7 +215,7 @@ CentroidTable make_centroid_table(int source, int bias) {
     return table;
 }
 
-// Of every source but 8 bits, which has no table.
+// Tables of every source but 8 bits, which has no table.
 template <class Ops>
 struct CentroidTables {
     CentroidTable of[n_sources()];

@@ -118,7 +118,7 @@ struct DotKernels {
     // ---- weighted sums --------------------------------------------------------------------------------------------
 
     template <int source>
-    using ValuePaths = typename Decoder::template PathReader<source, Side::kValue>[2];   // of both half tiles
+    using ValuePaths = typename Decoder::template PathReader<source, Side::kValue>[2];   // readers of both half tiles
 
     // out[row][16 * step + lane] += unit[row] * sum over cells of weight * centroid, for n rows and `steps` steps.
     // weights: of this block, rows kRowWeights apart. No branch on unit == 0 here: GCC would move a row's whole product behind it.

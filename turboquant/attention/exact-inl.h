@@ -35,12 +35,12 @@ struct ExactAttention {
     using Soft = Softmax<Ops>;
     static constexpr int kRows = 64;   // rows that go through the softmax together; their order alone decides the result
 
-    // What a query of one head needs. k_offset, v_offset: of its KV head in a row.
+    // A query of one head needs these. k_offset, v_offset: where its KV head begins in a row.
     struct Query {
         const float* q;
         int head_dim_k, head_dim_v;
         int64_t k_offset, v_offset;
-        float logit_scale;   // to base 2, or not yet with a softcap
+        float logit_scale;   // scales logits to base 2, or not yet with a softcap
         float softcap;
         float mask_scale;    // the ALiBi slope times log2 e
     };

@@ -8,7 +8,7 @@
 
 namespace tq {
 
-// What a plan is made for.
+// A plan is made for this.
 struct AttentionShape {
     int head_dim_k = 0;
     int head_dim_v = 0;
@@ -24,7 +24,7 @@ struct AttentionShape {
     int64_t n_exact = 0;  // at most so many cells of a query are attended to as exact rows: ExactCells::n_per_query()
 };
 
-// What it runs on. Strides are in bytes, so that any tensor view fits.
+// A plan runs on this. Strides are in bytes, so that any tensor view fits.
 struct AttentionInputs {
     const float* q = nullptr;            // (head_dim_k, n_tokens, n_head, n_stream)
     size_t q_token_stride = 0, q_head_stride = 0, q_stream_stride = 0;

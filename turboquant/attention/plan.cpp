@@ -161,8 +161,8 @@ void AttentionPlan::run(AttentionPhase phase, int64_t item, int thread, const At
     }
 }
 
-// Of the first KV head's item, since heads do not differ here: the list of the cells that the token attends to exactly, and a
-// mask that hides these from what works on the codes.
+// Makes the list of the cells that the token attends to exactly, and a mask that hides these from what works on the
+// codes. The first KV head's item does it for all, since heads do not differ here.
 void AttentionPlan::prepare_exact(int64_t item, const AttentionInputs& in, char* workspace) const {
     using attention_impl::ExactList;
     const AttentionShape& s = geometry_.shape;

@@ -34,7 +34,7 @@ namespace tq {
 inline constexpr int kChunkCells = 512;
 inline constexpr int kSpanBlocks = 4;       // blocks of 64 cells that go through the softmax together; a part of a chunk
 inline constexpr int kSpanCells = kSpanBlocks * kBlockCells;
-inline constexpr int kItemsPerThread = 4;   // at least, where tiles and chunks allow it: threads do not run evenly
+inline constexpr int kItemsPerThread = 4;   // the least where tiles and chunks allow it: threads do not run evenly
 inline constexpr int kMaxTileRows = 32;   // query rows that share one decoded block
 
 inline constexpr int kWideWeightBits = 6;       // value widths from here on get two 7-bit digits of weight
@@ -57,10 +57,10 @@ struct AttentionGeometry {
 
     size_t query_bytes;        // one prepared row, see PreparedQuery in attention-inl.h
     size_t partial_floats;     // one partial: running maximum, sum, then head_dim_v outputs (16-float aligned)
-    size_t scratch_bytes;      // of one thread
-    size_t scratch_offset, partial_offset;  // in the workspace; prepared queries come first
-    size_t exact_offset, mask_offset;       // of ExactList of each (stream, token), and of the masks that hide what is in them
-    size_t exact_bytes;                     // of one list
+    size_t scratch_bytes;      // bytes of one thread's scratch
+    size_t scratch_offset, partial_offset;  // bytes from the workspace's begin; prepared queries come first
+    size_t exact_offset, mask_offset;       // bytes to each (stream, token)'s ExactList and mask that hides it
+    size_t exact_bytes;                     // bytes of one list
     size_t workspace_bytes;
 };
 
@@ -69,9 +69,9 @@ public:
     // Errors: kUnsupported with the reason (the caller takes another path), kInvalidArgument.
     static Result<AttentionPlan> create(const AttentionShape& shape, const RowCodec& keys, const RowCodec& values, Isa isa);
 
-    // Whether run() may be given these inputs; to be asked once for each of them. Error: kInvalidArgument naming what does not
-    // fit the plan: a tensor coded otherwise than the one the plan was made for, streams or cells that it does not have,
-    // exact rows that are missing, not expected, or more than n_exact. run() checks nothing.
+    // Says whether run() may be given these inputs; to be asked once for each of them. Error: kInvalidArgument naming
+    // what does not fit the plan: a tensor coded otherwise than the one the plan was made for, streams or cells that it
+    // does not have, exact rows that are missing, not expected, or more than n_exact. run() checks nothing.
     Status bind(const AttentionInputs& inputs) const;
 
     // Bytes of 64-byte aligned memory that run() needs.

@@ -43,7 +43,7 @@ struct SpanMasks {
     const float* of_block[kSpanBlocks][kMaxTileRows];   // 64 base-2 logits each; kFullyMasked.logits itself for a row that sees nothing
 };
 
-inline constexpr int kPaddedRows = kMaxTileRows + 16;   // of arrays that are written by whole vectors
+inline constexpr int kPaddedRows = kMaxTileRows + 16;   // rows of arrays that are written by whole vectors
 
 // Weights are [row][block][2 digits][64].
 inline constexpr int kBlockWeights = 2 * kBlockCells;

@@ -16,9 +16,9 @@ inline constexpr int kPrefetchBlocks = 2; // ahead of the block at hand
 
 // The part of one head that shares a scale: whole steps. Heads and groups need not be aligned to each other.
 struct Segment {
-    int first_step;   // in the head
+    int first_step;   // index in the head
     int n_steps;
-    int group;        // in the row
+    int group;        // index in the row
     bool continues;   // the step before the first, another head's, is of the same group: of trellis codes, of the same chain
 };
 
@@ -46,10 +46,11 @@ struct Strided {
     const uint8_t* first;
     size_t stride;
     TQ_INLINE const uint8_t* at(int64_t block) const { return first + static_cast<size_t>(block) * stride; }
-    TQ_INLINE size_t ahead() const { return kPrefetchBlocks * stride; }   // from what is read to what is prefetched meanwhile
+    TQ_INLINE size_t ahead() const { return kPrefetchBlocks * stride; }   // bytes from the read to the prefetch
 };
 
-// Into L2: fetching into L1 would hold one of its few miss buffers until memory answers. Past the last block this reads nothing.
+// Prefetches into L2: fetching into L1 would hold one of its few miss buffers until memory answers. Past the last block
+// this reads nothing.
 static TQ_INLINE void prefetch(const uint8_t* line) { __builtin_prefetch(line, 0, 2); }
 
 // Before a chain: path bits of 0.

@@ -19,7 +19,7 @@
 
 namespace tq {
 
-// As std::min and std::max, for NaN too.
+// These do what std::min and std::max do, for NaN too.
 template <class T>
 TQ_INLINE constexpr T smaller(T a, T b) {
     return b < a ? b : a;
@@ -29,7 +29,7 @@ TQ_INLINE constexpr T larger(T a, T b) {
     return a < b ? b : a;
 }
 
-// As array.data().
+// Does what array.data() does.
 template <class T, size_t n>
 TQ_INLINE const T* elements(const std::array<T, n>& array) {
     return reinterpret_cast<const T*>(&array);

@@ -64,7 +64,7 @@ void ExactRows::count_rows(std::span<const int64_t> cells) {
     }
 }
 
-// Where the next row goes, which is written to `cell`.
+// Returns the place of the next row, which is written to `cell`.
 uint16_t* ExactRows::place(int64_t cell, uint16_t* staging) {
     drop(cell);
     const int64_t stream = cell / n_cells_, cell_in_stream = cell % n_cells_;

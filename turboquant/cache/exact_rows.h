@@ -79,8 +79,8 @@ public:
 private:
     struct Stream {
         int64_t n_in_ubatch = 0;            // rows of the last begin()
-        std::vector<int64_t> sink_cells;    // of each slot its cell in the stream, or -1
-        std::vector<Kept> kept;             // beside sinks: oldest first, n_kept() at most
+        std::vector<int64_t> sink_cells;    // each slot's cell in the stream, or -1
+        std::vector<Kept> kept;             // rows beside sinks: oldest first, n_kept() at most
         std::vector<Kept> staged;           // rows of the last ubatch, newer than `kept`, a sink's without a cell; not in slots yet
         std::vector<uint16_t*> free_slots;
     };
@@ -100,8 +100,8 @@ private:
     int64_t n_cells_;   // a stream
     uint16_t* slots_;
     std::vector<Stream> streams_;
-    std::vector<bool> kept_;          // of cells, numbered over all streams
-    std::vector<uint16_t*> rows_;     // where the rows of the ubatch go; null: nowhere
+    std::vector<bool> kept_;          // cells that have an exact row, numbered over all streams
+    std::vector<uint16_t*> rows_;     // places where the rows of the ubatch go; null: nowhere
 };
 
 // A cell that a query attends to exactly.

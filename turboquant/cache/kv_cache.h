@@ -18,9 +18,9 @@ struct KvCacheParams {
     int head_dim_k = 0;
     int head_dim_v = 0;
     int n_head_kv = 0;
-    int64_t n_cells = 0;    // per stream
+    int64_t n_cells = 0;    // cells that a stream has
     int64_t n_stream = 1;
-    // From a calibration: a scale for each channel of all heads, n_head_kv*head_dim (codec/rotation.h); none: ones.
+    // A calibration gives a scale for each channel of all heads, n_head_kv*head_dim (codec/rotation.h); none: ones.
     std::vector<float> key_scales = {}, value_scales = {};
     ExactCells exact = {};   // attention must be told: exact_keys(), exact_values()
 };
@@ -78,7 +78,7 @@ private:
         RowCodec codec;
         std::unique_ptr<uint8_t[], Deleter> data;   // packed bytes, then the slots of exact rows
         std::optional<ExactRows> exact;
-        std::vector<std::vector<uint16_t>> staging;   // of each stream's last write()
+        std::vector<std::vector<uint16_t>> staging;   // rows of each stream's last write()
 
         size_t bytes() const;
         void write(int64_t stream, int64_t cell, int64_t n, const float* rows);

@@ -25,7 +25,7 @@ inline constexpr float kReachHigh = 1.1f;
 inline constexpr int kReachCentroid = 110;
 // A window has at most 29 codes: its ends are less than 9 times apart, as top / rms is 1 to 8 and sigma 30 to 84 units.
 inline constexpr int kMaxCandidates = 32;
-// Of scales that fit equally well but for rounding, the smallest wins.
+// The smallest wins among scales that fit equally well but for rounding.
 inline constexpr float kClearlyLess = 1.0f - 0x1p-10f;
 inline constexpr float kNegligibleError = 0x1p-36f;
 
@@ -69,14 +69,14 @@ struct Output {
     uint8_t* scales;   // a code for each group
 };
 
-// How a magnitude 0..127 finds its level.
+// Says how a magnitude 0..127 finds its level.
 enum class Levels {
     kFew,    // 2-4 bits: the table changes at most once in a run of 8
     kMany,   // 5-7 bits
     kAll,    // 8 bits: each magnitude is a level
 };
 
-inline constexpr int kFewGroups = 4;   // that are encoded together: those of keys of a head of 128
+inline constexpr int kFewGroups = 4;   // groups that are encoded together: those of keys of a head of 128
 
 // Quantizes groups. `vectors` is a group's width in vectors of 16: 1 to 4.
 template <class Ops, Levels levels>
@@ -91,7 +91,7 @@ struct GroupEncoder {
         alignas(64) float magnitudes[64];
         Peak peak;
         Window window;
-        F errors[kMaxCandidates];   // of candidates in units of the scale, squared, to be added up over the lanes
+        F errors[kMaxCandidates];   // squared errors of candidates in units of the scale, to be added up over lanes
         alignas(64) float squared_errors[kMaxCandidates];
         uint32_t close;   // bits of candidates among which the winner is
     };
@@ -133,8 +133,8 @@ struct GroupEncoder {
         }
     }
 
-    // As many candidates at once as make four vectors: independent work side by side. Errors of what follows the last
-    // candidate are 0 up to a multiple of 16.
+    // Takes as many candidates at once as make four vectors: independent work side by side. Errors of what follows the
+    // last candidate are 0 up to a multiple of 16.
     template <int vectors>
     static TQ_INLINE void find_errors(const Codebook& book, Group& group) {
         constexpr int candidates = 4 / vectors;
@@ -192,7 +192,7 @@ struct GroupEncoder {
         return best;
     }
 
-    // As quantize, of one value.
+    // Does what quantize does, to one value.
     static TQ_INLINE int centroid(const Codebook& book, float scaled) {
         constexpr float round_to_even = 0x1.8p23f;
         const float clipped = scaled < kCentroidMax ? scaled : kCentroidMax;
@@ -273,7 +273,7 @@ struct GroupEncoder {
             stored = unbiased ? unbiased_scale<vectors>(book, group, best) : best;
             write_codes<vectors>(book, group.y, best, codes);
         }
-        // As zero-filled memory, not the signs of rounding errors.
+        // The codes are those of zero-filled memory, not the signs of rounding errors.
         if (stored == 0) std::memset(codes, 0, 16 * vectors);
         return static_cast<uint8_t>(stored);
     }

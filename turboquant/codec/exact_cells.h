@@ -1,4 +1,4 @@
-// Which cells keep their rows as they came (f16) beside the codes: "+sink4+recent64" behind a preset.
+// ExactCells says which cells keep their rows as they came (f16) beside the codes: "+sink4+recent64" behind a preset.
 #pragma once
 
 #include <algorithm>
@@ -7,7 +7,7 @@
 
 namespace tq {
 
-inline constexpr int kMaxExactCells = 65536;   // of each kind
+inline constexpr int kMaxExactCells = 65536;   // the most cells of each kind
 inline constexpr int kReserveByLength = -1;
 
 struct ExactCells {

@@ -36,7 +36,7 @@ Result<LayerPresets::Exception> LayerPresets::parse_exception(std::string_view t
     return Exception{*first, *last, preset.value()};
 }
 
-// What stands behind a '+'.
+// Adds what stands behind a '+'.
 Status LayerPresets::add(std::string_view text) {
     for (auto [word, n] : {std::pair{std::string_view("sink"), &exact_.n_sink}, {"recent", &exact_.n_recent}, {"reserve", &exact_.n_reserve}}) {
         if (!text.starts_with(word)) continue;

@@ -17,14 +17,14 @@ class LayerPresets {
 public:
     LayerPresets(const Preset& base = {}) : base_(base) {}   // NOLINT: every preset is one for all layers
 
-    // A preset (a name has exact cells too), and behind it any number of +LAYER:PRESET and +FIRST-LAST:PRESET, +sinkN and +recentN; of several for a layer or
-    // of a kind the last one holds.
-    // Error: kInvalidArgument, saying what is valid.
+    // A preset (a name has exact cells too), and behind it any number of +LAYER:PRESET and +FIRST-LAST:PRESET, +sinkN
+    // and +recentN; the last one holds where there are several for a layer or of a kind. Error: kInvalidArgument,
+    // saying what is valid.
     static Result<LayerPresets> parse(std::string_view text);
 
     const Preset& base() const { return base_; }
     const Preset& of(int layer) const;
-    const ExactCells& exact() const { return exact_; }   // of all layers
+    const ExactCells& exact() const { return exact_; }   // the same for all layers
     bool is_uniform() const { return exceptions_.empty(); }
     std::string name() const;
 

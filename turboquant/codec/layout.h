@@ -1,4 +1,5 @@
-// Where the bits of one packed K or V tensor lie. All offsets are in bytes; see docs/codec.md for a worked example.
+// This says where the bits of one packed K or V tensor lie. All offsets are in bytes; see docs/codec.md for a worked
+// example.
 //
 //   tile   = 16 dims x 64 cells: 1024 codes in 128*bits bytes, the unit that SIMD kernels decode
 //   step   = 16 consecutive dims of a row (a row holds n_embd = n_head_kv * head_dim values)
@@ -47,7 +48,7 @@ struct PackedLayout {
     // Error: kInvalidArgument naming the argument.
     static Result<PackedLayout> create(Side side, int bits, int64_t n_embd, int64_t n_cells, int64_t n_stream,
                                        bool trellis = false, bool centered = false);
-    // Of one side of a preset.
+    // Makes the layout of one side of a preset.
     static Result<PackedLayout> create(const Preset& preset, Side side, int64_t n_embd, int64_t n_cells, int64_t n_stream) {
         return create(side, preset.bits(side), n_embd, n_cells, n_stream, preset.trellis(side), preset.centered(side));
     }
@@ -81,7 +82,7 @@ struct PackedLayout {
     }
 
     TQ_INLINE int group_of_step(int64_t step) const { return static_cast<int>(step >> group_steps_log2(side)); }
-    // Whether what precedes the step in its group is a part of its chain (of trellis codes).
+    // Says whether what precedes the step in its group is a part of its chain (of trellis codes).
     TQ_INLINE bool continues_chain(int64_t step) const { return step % group_steps(side) != 0; }
     // Steps that the group really has: the last one may be narrower.
     TQ_INLINE int64_t steps_in_group(int64_t group) const {
@@ -112,10 +113,10 @@ inline double effective_bits(const Preset& preset) {
 struct CodePlane {
     int width;         // 8, 4, 2 or 1 bits
     int shift;         // position of these bits in the code
-    int byte_offset;   // of the first vector in the tile
-    int units;         // in a vector
+    int byte_offset;   // bytes to the first vector in the tile
+    int units;         // units that a vector has
     int first_bit;     // the lowest of the first unit, in every byte of its vector
-    int step;          // from there to the next unit's
+    int step;          // bits from there to the next unit's
 
     TQ_INLINE constexpr int vector_of(int unit) const { return unit / units; }
     TQ_INLINE constexpr int bit_of(int unit) const { return first_bit + step * (unit % units); }
@@ -140,7 +141,7 @@ TQ_INLINE constexpr CodePlanes code_planes(int bits, bool trellis = false) {
     return planes;
 }
 
-// Where a value sits in its tile: unit, 32-bit lane, and byte in the lane.
+// Says where a value sits in its tile: unit, 32-bit lane, and byte in the lane.
 // Keys: lanes are cells, bytes are 4 consecutive dims. Values: lanes are dims, bytes are 4 consecutive cells.
 struct TilePosition {
     int unit;

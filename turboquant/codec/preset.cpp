@@ -33,7 +33,7 @@ struct NamedPreset {
     Preset preset;
     ExactCells exact;
 };
-constexpr NamedPreset kNamedPresets[] = {   // in the order of kPresetNames
+constexpr NamedPreset kNamedPresets[] = {   // they have the order of kPresetNames
     {"tiny", {2, 2, false, false, true}, {4, 60}},      // k2cv2
     {"small", {3, 3, true, true, true}, {1, 15}},       // k3ctv3t
     {"fast", {4, 4, false, false, true}, {1, 15}},      // k4cv4

@@ -35,7 +35,7 @@ struct Preset {
     static Result<Preset> parse(std::string_view text);
 };
 
-// By what they give; docs/quality.md has the measurements behind the choice.
+// The names say what they give; docs/quality.md has the measurements behind the choice.
 inline constexpr const char* kPresetNames[] = {"tiny", "small", "fast", "balanced", "quality", "lossless"};
 
 // The exact cells that a name stands for, beside its codes; of any other text none.

@@ -36,7 +36,7 @@ struct Rotation {
     // none for ones. Errors: kUnsupported (head_dim), kInvalidArgument (scales).
     static Result<Rotation> create(int head_dim, std::span<const float> channel_scales = {});
 
-    // For kernels, which call no inline function of the standard library (base/inline.h).
+    // Kernels read these, since they call no inline function of the standard library (base/inline.h).
     struct Diagonals {
         const float *first, *first_inverse, *second;
     };

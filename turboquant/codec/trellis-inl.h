@@ -1,5 +1,6 @@
-// Encoding to trellis codes: Viterbi's algorithm for every candidate scale, several of them side by side, the eight states
-// of each in one vector. In GCC's and Clang's vector types, which exist for every ISA; compiled per ISA, with the same bits.
+// Encoding to trellis codes: Viterbi's algorithm for every candidate scale, several of them side by side, the eight
+// states of each in one vector. The vector types are GCC's and Clang's, which exist for every ISA; it is compiled per
+// ISA, with the same bits.
 #pragma once
 
 #include <algorithm>
@@ -36,7 +37,7 @@ public:
 
 private:
     using Four = float __attribute__((vector_size(16)));     // a float for each subset, or for each of kTogether candidates
-    using Eight = float __attribute__((vector_size(32)));    // for each state
+    using Eight = float __attribute__((vector_size(32)));    // a float for each state
     using EightInts = int32_t __attribute__((vector_size(32)));
     using FourInts = int32_t __attribute__((vector_size(16)));
 
@@ -46,7 +47,7 @@ private:
         uint8_t codes[kMaxChain];
     };
 
-    // As of scalar codes.
+    // Makes the window as it is made for scalar codes.
     Window make_window() {
         energy_ = 0;
         float top = 0;
@@ -98,7 +99,7 @@ private:
         from_high = better;
     }
 
-    // To each state's cost the error of its subset on the way from the state with this oldest bit.
+    // Adds to each state's cost the error of its subset on the way from the state with this oldest bit.
     template <int oldest>
     static TQ_INLINE void add_branch_errors(const Four& error, Eight& cost) {
         [&]<int... s>(std::integer_sequence<int, s...>) TQ_LAMBDA {

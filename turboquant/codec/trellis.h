@@ -33,12 +33,12 @@ TQ_INLINE constexpr int next_trellis_state(int state, int path_bit) { return (st
 
 struct TrellisBook {
     int bits = 0;
-    // As in Codebook: value / sigma * sigma_units is what gets quantized.
+    // It means what it means in Codebook: value / sigma * sigma_units is what gets quantized.
     float sigma_units = 0;
-    // By index: inner | w << (bits - 1) | s << bits.
+    // The index is inner | w << (bits - 1) | s << bits.
     std::array<int8_t, 2 << kMaxTrellisBits> level{};
-    // By sign (1: negative), rounded magnitude and subset: the inner index of the subset's nearest level, and that level
-    // with the sign taken off.
+    // Sign (1: negative), rounded magnitude and subset give the inner index of the subset's nearest level, and that
+    // level with the sign taken off.
     struct Nearest {
         alignas(16) std::array<float, kTrellisSubsets> level;
         std::array<uint8_t, kTrellisSubsets> inner;

@@ -119,7 +119,7 @@ struct OpsAvx512 {
 
     static TQ_INLINE B load_bytes(const void* p) { return {_mm512_loadu_si512(p)}; }
     static TQ_INLINE void store_bytes(void* p, B a) { _mm512_storeu_si512(p, a.v); }
-    static TQ_INLINE B shift_bits(B a, int n) {   // as in ops_avx2.h
+    static TQ_INLINE B shift_bits(B a, int n) {   // shift_words() of ops_avx2.h says why
         const auto words = reinterpret_cast<Words>(a.v);
         return n == 0 ? a : B{reinterpret_cast<__m512i>(n > 0 ? words >> n : words << -n)};
     }

@@ -6,7 +6,7 @@
 
 namespace tq::simd {
 
-// For its USDOT: keys need no sign, which saves 8-bit ones a step when they are decoded.
+// It exists for USDOT: keys need no sign, which saves 8-bit ones a step when they are decoded.
 struct OpsI8mm : OpsNeon {
     static constexpr int kKeyBias = 128;
 

@@ -19,13 +19,13 @@ struct OpsScalar {
     struct I { int32_t v[16]; };   // 16 int32
     struct B { uint8_t v[64]; };   // 64 bytes, four to a 32-bit lane
 
-    // What is added to a key centroid in a decoded key tile: 0, or 128 where the dot product wants unsigned bytes.
+    // This is added to a key centroid in a decoded key tile: 0, or 128 where the dot product wants unsigned bytes.
     static constexpr int kKeyBias = 0;
-    // How many I the kernels of both products should hold in registers, beside what they decode and load.
+    // Says how many I the kernels of both products should hold in registers, beside what they decode and load.
     static constexpr int kKeyAccumulators = 1, kValueAccumulators = 1;
-    // Whether kernels decode packed codes in registers; else tiles are always decoded to memory first.
+    // Says whether kernels decode packed codes in registers; else tiles are always decoded to memory first.
     static constexpr bool kDecodesInRegisters = false;
-    // Whether lookup_bytes takes six bits as fast as four.
+    // Says whether lookup_bytes takes six bits as fast as four.
     static constexpr bool kIndexAnywhere = false;
 
     template <class Fn> static F map(Fn fn) { F r; for (int i = 0; i < 16; ++i) r.v[i] = fn(i); return r; }
@@ -76,7 +76,7 @@ struct OpsScalar {
     // the low bytes of four vectors, one after another; lanes are in 0..127
     static void store_bytes_4(uint8_t* p, const I (&a)[4]) { for (int v = 0; v < 4; ++v) store_bytes(p + 16 * v, a[v]); }
 
-    // For the codec's search. n is 1 to 4 vectors, lanes of a are 0..2^15-1; those above 127 count as 127.
+    // The codec's search uses it. n is 1 to 4 vectors, lanes of a are 0..2^15-1; those above 127 count as 127.
     // table.byte[a]; stepped: also the stepped form of the table is valid.
     template <bool stepped, int n>
     static void lookup_floats(const MagnitudeTable& table, const I (&a)[n], F (&out)[n]) {
@@ -105,7 +105,7 @@ struct OpsScalar {
     static void store_bytes(void* p, B a) { std::memcpy(p, &a, sizeof a); }
     // Each byte's bits moved right by n (left for negative n); what enters at the other end is unspecified.
     static B shift_bits(B a, int n) { return map_bytes([&](int i) { return n >= 0 ? a.v[i] >> n : a.v[i] << -n; }); }
-    // Of each byte the bits of the mask from a, the others from b.
+    // Takes of each byte the bits of the mask from a, the others from b.
     static B select_bits(int mask, B a, B b) {
         return map_bytes([&](int i) { return (a.v[i] & mask) | (b.v[i] & ~mask); });
     }

@@ -1,7 +1,7 @@
-// What the plugin allocates. A test linked with allocations.cpp has its own malloc, which looks at who called: an
-// allocation is the plugin's if the plugin's code is closer on the stack than the CPU backend's, which allocates for
-// itself in every run. Its tasks, run by the CPU backend's threads, count; so does what ggml-base or the C++ library
-// allocates for the plugin.
+// This counts what the plugin allocates. A test linked with allocations.cpp has its own malloc, which looks at who
+// called: an allocation is the plugin's if the plugin's code is closer on the stack than the CPU backend's, which
+// allocates for itself in every run. Its tasks, run by the CPU backend's threads, count; so does what ggml-base or the
+// C++ library allocates for the plugin.
 #pragma once
 
 #include <cstddef>

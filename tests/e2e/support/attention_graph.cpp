@@ -158,7 +158,7 @@ Floats Layer::attend(unsigned seed, int n_threads) {
     const Shape& s = shape_;
     Graph graph(backend_);
     ggml_context* ctx = graph.context();
-    // As the matmul leaves them: [head_dim, n_head, n_tokens, n_stream]
+    // The matmul leaves queries as [head_dim, n_head, n_tokens, n_stream].
     ggml_tensor* q = graph.input_f32({s.head_dim_k, s.n_head, s.n_tokens, s.n_stream},
                                      random_rows(s.n_head * s.n_tokens * s.n_stream, s.head_dim_k, seed));
     ggml_tensor* mask = graph.input_f16({s.n_kv, s.n_tokens, 1, s.n_stream}, mask_values(s));
@@ -226,7 +226,7 @@ void Layer::copy_stream(ggml_tensor* cache, int64_t from, int64_t to) {
 }
 
 std::vector<uint8_t> Layer::packed(ggml_tensor* cache) {
-    ggml_tensor unplaced = *cache;   // as it was before it had memory
+    ggml_tensor unplaced = *cache;   // the tensor as it was before it had memory
     unplaced.data = nullptr;
     ggml_tensor* tensors[] = {&unplaced};
     const size_t size = ggml_backend_buft_get_alloc_size_n(ggml_backend_buffer_get_type(buffer_.get()), tensors, 1);

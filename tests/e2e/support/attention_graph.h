@@ -16,9 +16,9 @@ namespace tq::e2e {
 struct Shape {
     int64_t head_dim_k = 64, head_dim_v = 64;
     int64_t n_head = 9, n_head_kv = 3;
-    int64_t n_cells = 256;  // of a stream
+    int64_t n_cells = 256;  // cells that a stream has
     int64_t n_stream = 1;
-    int64_t n_tokens = 5;   // of a stream
+    int64_t n_tokens = 5;   // tokens that a stream computes
     int64_t n_kv = 256;     // cells that attention looks at
     float softcap = 0, max_bias = 0;
     bool sinks = false;

@@ -22,7 +22,7 @@ llama_model_ptr load_model(const std::string& path, Cache cache);
 Tokens prompt(const llama_model* model, size_t n, size_t from = 0);
 
 struct ContextOptions {
-    uint32_t n_ctx = 1024;    // of all sequences together
+    uint32_t n_ctx = 1024;    // cells of all sequences together
     uint32_t n_batch = 512;
     uint32_t n_seq_max = 1;
     bool unified = false;

@@ -16,9 +16,9 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr size_t kLeastDepths = 4;  // for a line to mean something
+constexpr size_t kLeastDepths = 4;  // depths that a line needs to mean something
 
-// How many times as long the other takes: the median over rounds, as what disturbs one round disturbs both.
+// Says how many times as long the other takes: the median over rounds, as what disturbs one round disturbs both.
 Spread ratio(const Measured& other, const Measured& mine) {
     std::vector<double> ratios;
     for (size_t i = 0; i < mine.us.size(); ++i) ratios.push_back(other.us[i] / mine.us[i]);

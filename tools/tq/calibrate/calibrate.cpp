@@ -39,7 +39,8 @@ Result<Energies> measure(Host& host, const Tokens& tokens, int n_ctx, int n_thre
     return energies;
 }
 
-// For each KV head: what its values' channels weigh in the output, summed over its query heads. Empty if unknown.
+// Returns for each KV head what its values' channels weigh in the output, summed over its query heads. Empty if
+// unknown.
 Result<std::vector<double>> value_weights(const std::string& model, int index, const LayerEnergies& layer) {
     const size_t d = static_cast<size_t>(layer.head_dim_v), n_embd = layer.values.size();
     const auto n_head = static_cast<size_t>(layer.n_head);

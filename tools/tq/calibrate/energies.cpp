@@ -53,7 +53,7 @@ void add_squares(const float* x, size_t n, double weight, double* sums) {
 }
 
 struct Weights {
-    std::vector<double> keys, values;   // by token
+    std::vector<double> keys, values;   // one weight a token
 };
 
 // Adds the queries' energies on the way.

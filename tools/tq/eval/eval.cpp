@@ -24,7 +24,7 @@ uint64_t hash(const std::string& text) {
     return value;
 }
 
-// What results depend on, but the cache.
+// Names what results depend on, but the cache.
 Result<std::string> subject_of(const EvalOptions& options, const std::string& text) {
     std::error_code ignored;
     std::string subject = fmt::format("{} ({} bytes), text {:016x}, ctx {}, batch {}",

@@ -87,7 +87,7 @@ Status Evaluation::run() {
     return {};
 }
 
-// As llama-perplexity cuts a text: whole chunks, each beginning as a text does.
+// Cuts the text as llama-perplexity does: whole chunks, each beginning as a text does.
 Tokens Evaluation::chunk_tokens(int index) const {
     const auto begin = text_.begin() + static_cast<ptrdiff_t>(index) * options_.n_ctx;
     Tokens tokens(begin, begin + options_.n_ctx);

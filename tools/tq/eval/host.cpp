@@ -145,7 +145,7 @@ Result<Session> Host::open(const CacheChoice& cache, int n_ctx, int n_batch, int
     params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
     params.type_k = cache.key_type;
     params.type_v = cache.value_type;
-    params.swa_full = false;  // as llama.cpp's tools have it
+    params.swa_full = false;  // llama.cpp's tools have it so
     params.no_perf = true;
     params.cb_eval = watch.callback;
     params.cb_eval_user_data = watch.data;

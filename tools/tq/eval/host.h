@@ -45,8 +45,8 @@ class Host {
   public:
     // Loads libraries and the model. Errors: kUnsupported, kInvalidArgument, with llama.cpp's own words.
     static Result<Host> create(const HostOptions& options);
-    // Whether llama.cpp survives reading the model: create() and open() can abort on a damaged file. To be asked first, before
-    // there are threads. Error: kInvalidArgument.
+    // Says whether llama.cpp survives reading the model: create() and open() can abort on a damaged file. To be asked
+    // first, before there are threads. Error: kInvalidArgument.
     static Status check_survival(const HostOptions& options);
 
     // A function that llama.cpp calls for every node of its graphs, before and after.
@@ -61,7 +61,7 @@ class Host {
     // A value of the model's metadata; empty if it has none.
     std::string metadata(const char* key) const;
 
-    // With the model's own beginning of a text.
+    // The tokens begin with the model's own beginning of a text.
     Tokens tokenize(const std::string& text) const;
     int n_vocab() const { return llama_vocab_n_tokens(vocab()); }
     // The token that texts begin with; empty if the model has none.

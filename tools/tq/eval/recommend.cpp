@@ -21,7 +21,8 @@ namespace {
 constexpr const char* kCandidates[] = {"k2cv2",   "k3cv2",   "k3cv3",   "k3ctv3t", "k4cv3",   "k4ctv3t", "k4cv4",
                                        "k4ctv4t", "k5cv4",   "k5ctv4t", "k5cv5",   "k5ctv5t", "k6cv5",   "k6cv6",
                                        "k7cv6",   "k8cv7",   "k8cv8"};
-// Beside the codes: the largest of these that fits the budget, since exact cells gain more than the bits they take (docs/quality.md).
+// The largest of these that fits the budget goes beside the codes, since exact cells gain more than the bits they take
+// (docs/quality.md).
 constexpr ExactCells kWindows[] = {{4, 124}, {4, 60}, {2, 30}, {1, 15}, {0, 0}};
 constexpr double kMinBudget = 2.3, kMaxBudget = 16;
 
@@ -41,7 +42,7 @@ constexpr double kHardLogit = 1;
 constexpr const char* kProbe = "k4cv4";
 constexpr int kProbeTokens = 256;
 
-// Of codes' or a cache's name.
+// Takes the name of codes or of a cache.
 bool has_trellis(const std::string& name) { return name.substr(0, name.find('+')).find('t') != std::string::npos; }
 
 // "+0:k8cv8+8:k8cv8", or "" if no layer is hard.

@@ -7,7 +7,7 @@
 namespace tq::tool {
 
 struct RecommendOptions {
-    EvalOptions eval;      // of the presets that fit the budget
+    EvalOptions eval;      // how the presets that fit the budget are evaluated
     double budget = 4.5;   // bits per value, everything counted
     bool fast = false;     // scalar codes only
 };

@@ -14,7 +14,7 @@ namespace tq::tool {
 // One hidden passage.
 struct Recall {
     int n_tokens = 0, n_right = 0;
-    double log_p = 0;   // of its tokens, summed
+    double log_p = 0;   // log-probabilities of its tokens, summed
 };
 
 class Records {

@@ -1,4 +1,4 @@
-// What an evaluation has found, as text or JSON.
+// This reports what an evaluation has found, as text or JSON.
 #pragma once
 
 #include <optional>

@@ -121,7 +121,7 @@ Result<std::vector<LayerReport>> layer_reports(const Captured& captured, const s
 
 double snr(const CodecDistortion& d) { return -10 * std::log10(std::max(d.relative, 1e-30)); }
 
-// Of Gaussian values: 6.02 dB a bit.
+// Returns the signal-to-noise ratio in dB that Gaussian values allow: 6.02 dB a bit.
 double bound(Side side, const Preset& preset) { return 20 * std::log10(2.0) * effective_bits(preset, side); }
 
 void print_side(int layer, Side side, const SideReport& r, const std::vector<Preset>& presets) {

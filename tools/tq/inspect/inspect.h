@@ -14,7 +14,7 @@ struct InspectOptions {
     std::string model, text;         // files
     int n_tokens = 1024;
     int n_threads = 0;               // 0: every core
-    std::vector<std::string> presets{"k4cv4", "k4ctv4t", "k3ctv3t"};   // of distortion
+    std::vector<std::string> presets{"k4cv4", "k4ctv4t", "k3ctv3t"};   // presets whose distortion is shown
     std::string out;                 // folder that dump writes to
     bool json = false;
 };

@@ -37,7 +37,7 @@ double squared(const std::vector<double>& values) {
     return sum;
 }
 
-// Of the queries that meet a KV head.
+// Returns the moments of the queries that meet a KV head.
 Moments query_moments(const CapturedLayer& layer, int head_kv) {
     const int d = layer.head_dim_k, n_head_kv = static_cast<int>(layer.n_embd_k / d), group = layer.n_head / n_head_kv;
     const int64_t n_tokens = static_cast<int64_t>(layer.queries.size()) / (int64_t{layer.n_head} * d);

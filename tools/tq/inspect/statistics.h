@@ -1,4 +1,4 @@
-// What the keys or values of a layer look like, and what a codec makes of them.
+// This measures what the keys or values of a layer look like, and what a codec makes of them.
 #pragma once
 
 #include "inspect/capture.h"
@@ -6,12 +6,12 @@
 
 namespace tq::tool {
 
-// Of the heads of one layer and side, averaged over heads and tokens.
+// Statistics of the heads of one layer and side, averaged over heads and tokens.
 struct RowStatistics {
-    double rms = 0;             // of a value
-    double mean_share = 0;      // of the energy that the mean over the tokens has: what a fixed center would take away
+    double rms = 0;             // root mean square of a value
+    double mean_share = 0;      // share of the energy that a fixed center, the mean over the tokens, would take away
     double largest_channel = 0; // rms of the largest channel, relative to rms
-    double dimensions = 0;      // that the energy is spread over: tr(C)^2 / tr(C^2), at most head_dim
+    double dimensions = 0;      // dimensions that the energy is spread over: tr(C)^2 / tr(C^2), at most head_dim
 };
 
 RowStatistics row_statistics(const CapturedLayer& layer, Side side);
