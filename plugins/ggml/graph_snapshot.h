@@ -3,12 +3,12 @@
 // nothing.
 #pragma once
 
-#include <ggml.h>
-
 #include <array>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
+
+#include <ggml.h>
 
 namespace tq::plugin {
 
@@ -18,11 +18,11 @@ namespace tq::plugin {
 // The tensors have left the CPU's caches since the last token, and this reads them one after another, a few lines each:
 // most of the time is theirs, and the CPU backend reads the same lines next.
 class GraphSnapshot {
-public:
+  public:
     void take(ggml_cgraph* graph);
     bool matches(ggml_cgraph* graph) const;
 
-private:
+  private:
     // The members of a tensor up to its name. A host's tensors may be longer; they begin the same.
     using TensorBytes = std::array<std::byte, offsetof(ggml_tensor, name)>;
     struct Operand {
@@ -32,7 +32,7 @@ private:
 
     int n_nodes_ = 0;
     std::vector<uintptr_t> links_;   // each node: itself, op, view_src, then its sources up to the first null, with it
-    std::vector<Operand> operands_;   // a node before its sources: they are there if it is the same
+    std::vector<Operand> operands_;  // a node before its sources: they are there if it is the same
 };
 
 }  // namespace tq::plugin

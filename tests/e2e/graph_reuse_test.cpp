@@ -38,7 +38,7 @@ enum class Backend { kKept, kNew };
 
 // A cache, a graph on it and what computes it.
 class Rig {
-public:
+  public:
     Rig(Backend backend, const Shape& shape, ggml_type row_type = GGML_TYPE_F32)
         : shape(shape), layer(plugin_backend(), shape), memory(plugin_backend()), row_type_(row_type) {
         build();
@@ -77,13 +77,13 @@ public:
     int n_threads = 2;
     int64_t n_allocations = 0;  // allocations that the plugin made in the last run
 
-private:
+  private:
     ggml_backend_ptr kept_;
     ggml_type row_type_;
 };
 
 class Pair {
-public:
+  public:
     explicit Pair(const Shape& shape = {}, ggml_type row_type = GGML_TYPE_F32)
         : kept(Backend::kKept, shape, row_type), fresh(Backend::kNew, shape, row_type) {}
 
@@ -108,11 +108,11 @@ public:
 
 // Another graph on the cache of a rig.
 class Piece {
-public:
+  public:
     Piece(Rig& rig, const Shape& shape) : rig_(rig), memory_(plugin_backend()), graph_(memory_, rig.layer, shape) {}
     Outcome compute(int64_t fail_at = 0) { return rig_.compute(graph_.graph, graph_.out, fail_at); }
 
-private:
+  private:
     Rig& rig_;
     GraphMemory memory_;
     LayerGraph graph_;

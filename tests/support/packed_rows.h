@@ -57,8 +57,8 @@ inline void PrintTo(const PackedShape& s, std::ostream* out) {
 }
 
 inline PackedLayout make_layout(const PackedShape& s) {
-    return PackedLayout::create(s.side, s.coding.bits, int64_t{s.n_head} * s.head_dim, s.n_cells, s.n_stream, s.coding.trellis,
-                                s.coding.centered)
+    return PackedLayout::create(s.side, s.coding.bits, int64_t{s.n_head} * s.head_dim, s.n_cells, s.n_stream,
+                                s.coding.trellis, s.coding.centered)
         .value();
 }
 
@@ -72,8 +72,10 @@ inline std::vector<float> random_scales(int64_t n, Random& random) {
 class PackedRows {
   public:
     // scales: of the row's channels, or none.
-    explicit PackedRows(const PackedShape& shape, Isa isa = available_isas().back(), const std::vector<float>& scales = {})
-        : codec(RowCodec::create(make_layout(shape), shape.head_dim, isa, scales).value()), bytes(codec.layout().bytes()) {}
+    explicit PackedRows(const PackedShape& shape, Isa isa = available_isas().back(),
+                        const std::vector<float>& scales = {})
+        : codec(RowCodec::create(make_layout(shape), shape.head_dim, isa, scales).value()),
+          bytes(codec.layout().bytes()) {}
 
     void encode(const std::vector<float>& row, int64_t cell = 0, int64_t stream = 0) {
         codec.encode(row.data(), bytes.data(), stream, cell);

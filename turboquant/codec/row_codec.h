@@ -24,10 +24,10 @@ class RowCodec {
                                    std::span<const float> channel_scales = {});
 
     TQ_INLINE const PackedLayout& layout() const { return layout_; }
-    const Rotation& rotation(int head) const;   // not inline: kernels call it (base/inline.h)
+    const Rotation& rotation(int head) const;  // not inline: kernels call it (base/inline.h)
     TQ_INLINE const CodecKernels& kernels() const { return *kernels_; }
-    const Codebook& book() const { return *book_; }              // layouts without trellis have it
-    const TrellisBook& trellis() const { return *trellis_; }     // layouts with trellis have it
+    const Codebook& book() const { return *book_; }           // layouts without trellis have it
+    const TrellisBook& trellis() const { return *trellis_; }  // layouts with trellis have it
     int head_dim() const { return rotations_.front().head_dim; }
 
     // A row is encoded in independent slices: the least runs of dims that hold whole heads and whole groups.

@@ -9,8 +9,8 @@
 //
 //     level 4 * inner + 2 * w + s,    w = u ^ u1 ^ u3,    s = u2
 //
-// Where there are no values before, their path bits are 0. The values of a group are a chain; chains are independent, and
-// decoding looks at four codes only, never further back.
+// Where there are no values before, their path bits are 0. The values of a group are a chain; chains are independent,
+// and decoding looks at four codes only, never further back.
 #pragma once
 
 #include <array>
@@ -29,7 +29,9 @@ TQ_INLINE constexpr int trellis_subset(int state, int path_bit) {
     const int u1 = state & 1, u2 = state >> 1 & 1, u3 = state >> 2 & 1;
     return 2 * (path_bit ^ u1 ^ u3) + u2;
 }
-TQ_INLINE constexpr int next_trellis_state(int state, int path_bit) { return (state << 1 | path_bit) & (kTrellisStates - 1); }
+TQ_INLINE constexpr int next_trellis_state(int state, int path_bit) {
+    return (state << 1 | path_bit) & (kTrellisStates - 1);
+}
 
 struct TrellisBook {
     int bits = 0;

@@ -11,7 +11,7 @@ namespace tq::e2e {
 
 // Memory of a graph's tensors and of their data.
 class GraphMemory {
-public:
+  public:
     explicit GraphMemory(ggml_backend_t backend);
 
     // Makes room for the next graph, at the same addresses; what was made before is gone.
@@ -19,7 +19,7 @@ public:
     // Gives every tensor that has no data its place.
     void allocate();
 
-private:
+  private:
     std::vector<std::byte> tensors_;
     ggml_backend_buffer_ptr data_;
     ggml_context_ptr context_;

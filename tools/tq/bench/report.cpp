@@ -180,8 +180,8 @@ std::string row_text(const BenchHeader& header, const CaseResult& result, const 
 }
 
 std::string columns_text(const BenchHeader& header, const CaseResult& result) {
-    std::string text = fmt::format("  {:{}} {:10} {:>6} {:>10} {:>20} {:>7}", "cache", label_width(result), "isa", "bits", "us/layer",
-                                   "p10..p90        ", "GB/s");
+    std::string text = fmt::format("  {:{}} {:10} {:>6} {:>10} {:>20} {:>7}", "cache", label_width(result), "isa",
+                                   "bits", "us/layer", "p10..p90        ", "GB/s");
     if (header.kind == BenchKind::kEncode) text += fmt::format(" {:>8}", "us/row");
     if (!result.measurement.read_gbps.empty()) text += fmt::format(" {:>7}", "of read");
     for (const Measured& other : result.measurement.measured) {

@@ -12,7 +12,7 @@
 
 namespace tq::tool {
 
-inline constexpr std::string_view kCalibrated = "+cal";   // stands behind a preset's name: with a calibration file
+inline constexpr std::string_view kCalibrated = "+cal";  // stands behind a preset's name: with a calibration file
 
 struct CacheChoice {
     std::string name;  // the name as given: "q8_0", "q8_0/q4_0" (K/V), "k4v4", "k4v4+cal"

@@ -11,9 +11,9 @@
 
 namespace tq::tool {
 
-inline constexpr int kGreedyTokens = 64;      // tokens that a prompt is continued by
-inline constexpr int kPassageTokens = 24;     // tokens of a hidden passage
-inline constexpr int kPassageCue = 8;         // tokens of it that are given at the end; the others are to be recalled
+inline constexpr int kGreedyTokens = 64;   // tokens that a prompt is continued by
+inline constexpr int kPassageTokens = 24;  // tokens of a hidden passage
+inline constexpr int kPassageCue = 8;      // tokens of it that are given at the end; the others are to be recalled
 
 // n_threads 0: every core.
 HostOptions host_options(const EvalOptions& options);

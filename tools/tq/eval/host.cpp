@@ -56,7 +56,9 @@ const std::string& default_plugin() {
 
 Session::Session(llama_context* context, int n_vocab) : context_(context, llama_free), n_vocab_(n_vocab) {}
 
-void Session::clear() { llama_memory_clear(llama_get_memory(context_.get()), true); }
+void Session::clear() {
+    llama_memory_clear(llama_get_memory(context_.get()), true);
+}
 
 bool Session::decode(const llama_token* tokens, int n, int position, int first_output) {
     llama_batch batch = llama_batch_init(n, 0, 1);
@@ -84,7 +86,8 @@ Status Host::check_survival(const HostOptions& options) {
     });
     if (!end) return Status(Error::kUnsupported, "no process could be started");
     if (end->signal.empty()) return {};
-    return Status(Error::kInvalidArgument, options.model + ": llama.cpp died of " + end->signal + " while it read this file");
+    return Status(Error::kInvalidArgument,
+                  options.model + ": llama.cpp died of " + end->signal + " while it read this file");
 }
 
 Result<Host> Host::create(const HostOptions& options) {
@@ -134,7 +137,8 @@ Result<Session> Host::open(const CacheChoice& cache, int n_ctx, int n_batch, int
             reinterpret_cast<Configure>(ggml_backend_reg_get_proc_address(plugin_, "turboquant_configure_cache"));
         if (!configure) return Status(Error::kUnsupported, "this plugin is of another version than tq");
         const std::string presets = cache.presets->name();
-        if (const char* problem = configure(presets.c_str(), cache.calibrated ? options_.calibration.c_str() : nullptr)) return Status(Error::kInvalidArgument, problem);
+        if (const char* problem = configure(presets.c_str(), cache.calibrated ? options_.calibration.c_str() : nullptr))
+            return Status(Error::kInvalidArgument, problem);
     }
     llama_context_params params = llama_context_default_params();
     params.n_ctx = static_cast<uint32_t>(n_ctx);

@@ -14,11 +14,12 @@ namespace tq::tool {
 using Tokens = std::vector<llama_token>;
 
 struct HostOptions {
-    std::string model;    // GGUF file
-    std::string plugin;   // libggml-turboquant.so; empty: the build's
+    std::string model;   // GGUF file
+    std::string plugin;  // libggml-turboquant.so; empty: the build's
     int n_threads = 1;
-    std::string calibration;   // file, for calibrated caches
-    bool dry = false;          // only metadata are read and nothing is allocated: sessions can't decode, but be asked what they cost
+    std::string calibration;  // file, for calibrated caches
+    bool dry =
+        false;  // only metadata are read and nothing is allocated: sessions can't decode, but be asked what they cost
 };
 
 // A context with flash attention on, of one sequence.
@@ -55,7 +56,8 @@ class Host {
         void* data = nullptr;
     };
     // n_batch tokens at most in a call of decode, computed n_ubatch at a time.
-    Result<Session> open(const CacheChoice& cache, int n_ctx, int n_batch, int n_ubatch, Watch watch = {nullptr, nullptr});
+    Result<Session> open(const CacheChoice& cache, int n_ctx, int n_batch, int n_ubatch,
+                         Watch watch = {nullptr, nullptr});
 
     const llama_model* model() const { return cpu_model_.get(); }
     // A value of the model's metadata; empty if it has none.
@@ -75,7 +77,7 @@ class Host {
     Status load_plugin();
 
     HostOptions options_;
-    Model cpu_model_{nullptr, nullptr}, packed_model_{nullptr, nullptr};   // weights are mapped: in memory once
+    Model cpu_model_{nullptr, nullptr}, packed_model_{nullptr, nullptr};  // weights are mapped: in memory once
     ggml_backend_reg_t plugin_ = nullptr;
 };
 
