@@ -1,13 +1,13 @@
-// Times llama.cpp's saving and loading of a sequence's state with an f16 cache and with the plugin's, in turn. The preset is
-// TURBOQUANT_KV's.
+// Times llama.cpp's saving and loading of a sequence's state with an f16 cache and with the plugin's, in turn. The
+// preset is TURBOQUANT_KV's.
 //   llama_state MODEL [TOKENS] [ROUNDS]
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <string>
 #include <vector>
+
+#include <fmt/format.h>
 
 #include "tests/e2e/support/generation.h"
 
@@ -59,8 +59,11 @@ int main(int argc, char** argv) {
         packed.measure();
     }
     const char* preset = std::getenv("TURBOQUANT_KV");
-    fmt::print("{} tokens, medians of {} rounds: save f16 {:.4f} s, {} {:.4f} s ({:.1f}x); load f16 {:.4f} s, {:.4f} s ({:.1f}x)\n", n_tokens,
-               rounds, median(f16.save), preset ? preset : "fast", median(packed.save), median(packed.save) / median(f16.save),
-               median(f16.load), median(packed.load), median(packed.load) / median(f16.load));
+    fmt::print(
+        "{} tokens, medians of {} rounds: save f16 {:.4f} s, {} {:.4f} s ({:.1f}x); load f16 {:.4f} s, {:.4f} s "
+        "({:.1f}x)\n",
+        n_tokens, rounds, median(f16.save), preset ? preset : "fast", median(packed.save),
+        median(packed.save) / median(f16.save), median(f16.load), median(packed.load),
+        median(packed.load) / median(f16.load));
     return 0;
 }

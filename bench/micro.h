@@ -1,4 +1,4 @@
-// What the micro-benchmarks share. Names are part/isa/what, so that --benchmark_filter selects by any of them.
+// The micro-benchmarks share this. Names are part/isa/what, so that --benchmark_filter selects by any of them.
 #pragma once
 
 #include <cstdint>

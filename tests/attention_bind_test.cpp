@@ -1,4 +1,4 @@
-// What a plan refuses to be made for, and what to run on.
+// These tests check what a plan refuses to be made for, and what to run on.
 #include <limits>
 
 #include <gtest/gtest.h>

@@ -43,7 +43,8 @@ PackedRows make_rows(Side side, Coding coding, int head_dim, Isa isa, Random& ra
 
 void attend(const Preset& preset, int head_dim, int group, int64_t blocks, Isa isa) {
     Random random(1);
-    const PackedRows keys = make_rows(Side::kKey, {preset.key_bits, preset.key_trellis, preset.key_centered}, head_dim, isa, random);
+    const PackedRows keys =
+        make_rows(Side::kKey, {preset.key_bits, preset.key_trellis, preset.key_centered}, head_dim, isa, random);
     const PackedRows values = make_rows(Side::kValue, {preset.value_bits, preset.value_trellis}, head_dim, isa, random);
     std::vector<float> q(static_cast<size_t>(head_dim * group)), out(q.size());
     for (float& x : q) x = random.bell();

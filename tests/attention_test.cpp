@@ -82,7 +82,7 @@ INSTANTIATE_TEST_SUITE_P(Cases, AttentionOfManyRows, testing::ValuesIn(cases_whe
 // ---- accuracy
 // ---------------------------------------------------------------------------------------------------------
 
-constexpr double kOrdinary = 0.25;  // of the bound: what ordinary rows need
+constexpr double kOrdinary = 0.25;  // share of the bound that ordinary rows need
 
 TEST_P(Attention, IsWithinAQuarterOfTheStatedBound) {
     const std::vector<float> reference = problem_.reference();
@@ -144,9 +144,11 @@ std::vector<float> dense_attention(const AttentionProblem& problem) {
 TEST(AttentionAccuracy, EightBitsAreCloseToDenseAttentionOnTheOriginal) {
     for (int head_dim : {64, 80, 128}) {
         for (bool scaled : {false, true}) {
-            const AttentionProblem problem({head_dim, head_dim, 2, 2, 1, 200, 8, 8, Mask::kNone, 1, 0, false, 0, 0, 1, scaled});
+            const AttentionProblem problem(
+                {head_dim, head_dim, 2, 2, 1, 200, 8, 8, Mask::kNone, 1, 0, false, 0, 0, 1, scaled});
             const std::vector<float> dense = dense_attention(problem), out = problem.run();
-            const double allowed = scaled ? 0.16 : 0.02;   // scales of 1/8 to 8 that fit nothing: errors 7.7 times as large
+            const double allowed =
+                scaled ? 0.16 : 0.02;  // scales of 1/8 to 8 that fit nothing: errors 7.7 times as large
             EXPECT_LE(distance(problem.row(out, 0, 0, 0), dense), allowed * norm(dense)) << head_dim;
         }
     }
@@ -160,7 +162,8 @@ TEST(AttentionAccuracy, ExactRowsAreAttendedToAsTheyAre) {
         EXPECT_LE(distance(problem.row(out, 0, 0, 0), dense), 1e-3 * norm(dense)) << exact.name();
     }
     const AttentionProblem without({64, 80, 2, 2, 1, 200, 2, 2});
-    EXPECT_GT(distance(without.row(without.run(), 0, 0, 0), dense_attention(without)), 0.1 * norm(dense_attention(without)));
+    EXPECT_GT(distance(without.row(without.run(), 0, 0, 0), dense_attention(without)),
+              0.1 * norm(dense_attention(without)));
 }
 
 // However the tokens were cut into ubatches, the last one sees the same.
@@ -274,9 +277,12 @@ TEST(AttentionBits, AreGolden) {
         for (Isa isa : available_isas()) {
             std::vector<float> rows;
             const std::vector<float> out = problem.run(isa);
-            problem.for_rows(out, [&](int64_t, int64_t, int, std::span<const float> row) { rows.insert(rows.end(), row.begin(), row.end()); });
+            problem.for_rows(out, [&](int64_t, int64_t, int, std::span<const float> row) {
+                rows.insert(rows.end(), row.begin(), row.end());
+            });
             EXPECT_EQ(fnv1a(rows.data(), sizeof(float) * rows.size()), golden.hash)
-                << "k" << golden.keys << "v" << golden.values << " " << isa_name(isa) << std::hex << " 0x" << fnv1a(rows.data(), sizeof(float) * rows.size());
+                << "k" << golden.keys << "v" << golden.values << " " << isa_name(isa) << std::hex << " 0x"
+                << fnv1a(rows.data(), sizeof(float) * rows.size());
         }
     }
 }

@@ -46,7 +46,7 @@ KvCacheParams params_of(const CacheCase& c) {
     return params;
 }
 
-// What one side of the cache should hold: of each cell the row that was last put there, if any.
+// Holds what one side of the cache should: for each cell the row that was last put there, if any.
 class ModelOfSide {
   public:
     ModelOfSide(Side side, const KvCacheParams& params)
@@ -87,7 +87,7 @@ class ModelOfSide {
     }
 
   private:
-    // As the codec sees them: with scales.
+    // Measures with scales, as the codec sees the rows.
     double distance_of(const Row& a, const Row& b) const {
         double sum = 0;
         for (int64_t d = 0; d < width_; ++d) {

@@ -201,7 +201,8 @@ TEST(KvCache, CenteredKeysCanBeCopiedToAnotherOffset) {
     }
 }
 
-// A fork attends to the same rows exactly as the stream that it came from; rows that move to the front keep theirs, too.
+// A fork attends to the same rows exactly as the stream that it came from; rows that move to the front keep theirs,
+// too.
 TEST(KvCache, CopiesTakeTheirExactRowsAlong) {
     KvCacheParams params = kParams;
     params.exact = {2, 8, 4};

@@ -59,7 +59,7 @@ void write(PackedRows& packed, const Rows& rows, int64_t first, int64_t end) {
     for (int64_t cell = first; cell < end; ++cell) packed.encode(rows[cell], cell);
 }
 
-// Of cells [first, end): squared error relative to the energy that differs between tokens.
+// Returns the squared error of cells [first, end), relative to the energy that differs between tokens.
 double relative_error(const PackedRows& packed, const Rows& rows, int64_t first, int64_t end, int64_t stream = 0) {
     double error = 0;
     for (int64_t cell = first; cell < end; ++cell) error += squared_distance(packed.decode(cell, stream), rows[cell]);

@@ -1,15 +1,16 @@
 // Channel scales: what they should be, and that rows, queries and outputs are what they would be without.
-#include <gtest/gtest.h>
+#include "turboquant/codec/channel_scales.h"
 
 #include <algorithm>
 #include <limits>
+
+#include <gtest/gtest.h>
 
 #include "tests/support/packed_rows.h"
 #include "tests/support/random.h"
 #include "tests/support/vectors.h"
 #include "turboquant/base/half.h"
 #include "turboquant/cache/kv_cache.h"
-#include "turboquant/codec/channel_scales.h"
 
 namespace tq::test {
 namespace {
@@ -62,11 +63,13 @@ TEST(BalancedScales, KeepTheEnergy) {
 }
 
 TEST(BalancedScales, OfUnusedChannelsAreOne) {
-    EXPECT_EQ(balanced_scales(std::vector<double>{0, 5, 5}, std::vector<double>{3, 0, 7}), (std::vector<float>{1, 1, 1}));
+    EXPECT_EQ(balanced_scales(std::vector<double>{0, 5, 5}, std::vector<double>{3, 0, 7}),
+              (std::vector<float>{1, 1, 1}));
 }
 
 TEST(BalancedScales, StayInTheirLimits) {
-    const std::vector<float> scale = balanced_scales(std::vector<double>{1e-30, 1, 1e30}, std::vector<double>{1e30, 1, 1e-30});
+    const std::vector<float> scale =
+        balanced_scales(std::vector<double>{1e-30, 1, 1e30}, std::vector<double>{1e30, 1, 1e-30});
     for (float s : scale) {
         EXPECT_GE(s, kMinChannelScale);
         EXPECT_LE(s, kMaxChannelScale);
@@ -96,7 +99,8 @@ class ScaledRotation : public testing::TestWithParam<int> {
         return y;
     }
 };
-INSTANTIATE_TEST_SUITE_P(HeadDims, ScaledRotation, testing::Values(16, 64, 80, 96, 112, 128, 256, 512), testing::PrintToStringParamName());
+INSTANTIATE_TEST_SUITE_P(HeadDims, ScaledRotation, testing::Values(16, 64, 80, 96, 112, 128, 256, 512),
+                         testing::PrintToStringParamName());
 
 TEST_P(ScaledRotation, IsTheRotationOfTheScaledRow) {
     const std::vector<float> x = random_.normals(head_dim_);
@@ -125,7 +129,8 @@ TEST(ScaledRotation, OtherScalesAreRefused) {
         EXPECT_NE(rotation.status().message().find(reason), std::string::npos) << rotation.status().message();
     };
     expect_refused(std::vector<float>(15, 1.0f), "15");
-    for (float bad : {0.0f, -1.0f, 0.015f, 64.1f, std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
+    for (float bad : {0.0f, -1.0f, 0.015f, 64.1f, std::numeric_limits<float>::infinity(),
+                      std::numeric_limits<float>::quiet_NaN()}) {
         std::vector<float> scales(16, 1.0f);
         scales[7] = bad;
         expect_refused(scales, "channel 7");
@@ -148,7 +153,8 @@ std::vector<PackedShape> shapes() {
             for (int head_dim : {64, 80, 128}) shapes.push_back({side, coding, head_dim, 3, 200});
         }
     }
-    for (Coding coding : {Coding(4), trellis(4), Coding(8)}) shapes.push_back({Side::kKey, centered(coding), 80, 3, 200});
+    for (Coding coding : {Coding(4), trellis(4), Coding(8)})
+        shapes.push_back({Side::kKey, centered(coding), 80, 3, 200});
     return shapes;
 }
 INSTANTIATE_TEST_SUITE_P(Shapes, ScaledRows, testing::ValuesIn(shapes()));

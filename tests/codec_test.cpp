@@ -27,11 +27,11 @@ class CodecOf : public testing::TestWithParam<std::tuple<Side, Coding>> {
         return {side_, coding_, head_dim, n_head, n_cells, n_stream};
     }
 };
-INSTANTIATE_TEST_SUITE_P(Widths, CodecOf,
-                         testing::Combine(testing::ValuesIn(kSides), testing::ValuesIn(all_codings())),
+INSTANTIATE_TEST_SUITE_P(Widths, CodecOf, testing::Combine(testing::ValuesIn(kSides), testing::ValuesIn(all_codings())),
                          [](const auto& p) {
                              const Coding coding = std::get<1>(p.param);
-                             return side_name(std::get<0>(p.param)) + std::to_string(coding.bits) + (coding.trellis ? "t" : "");
+                             return side_name(std::get<0>(p.param)) + std::to_string(coding.bits) +
+                                    (coding.trellis ? "t" : "");
                          });
 
 // ---- distortion
@@ -179,7 +179,7 @@ float through_bfloat16(float x) {
 constexpr int kHeadDims[] = {16, 32, 48, 64, 80, 96, 112, 128, 192, 256, 512};
 constexpr int kRowsPerHeadDim = 40;
 
-// Of 440 rows of a kind, how many get other bytes when what they decode to is encoded.
+// Counts how many of 440 rows of a kind get other bytes when what they decode to is encoded.
 int count_changed(Side side, Coding coding, RowKind kind, Round round) {
     int changed = 0;
     for (int head_dim : kHeadDims) {
@@ -329,12 +329,15 @@ TEST_P(CodecOf, DecodeIsTheInverseRotationOfDecodeRotated) {
 // ---- centered keys
 // -------------------------------------------------------------------------------------------------------
 
-constexpr Coding kCenteredCodings[] = {centered(2), centered(4), centered(8), centered(trellis(3)), centered(trellis(5))};
+constexpr Coding kCenteredCodings[] = {centered(2), centered(4), centered(8), centered(trellis(3)),
+                                       centered(trellis(5))};
 
 class CenteredKeys : public testing::TestWithParam<Coding> {
   protected:
-    static constexpr int64_t kCells = 200;   // 4 blocks, the last one in part
-    PackedShape shape(int head_dim = 64, int n_head = 3) const { return {Side::kKey, GetParam(), head_dim, n_head, kCells, 2}; }
+    static constexpr int64_t kCells = 200;  // 4 blocks, the last one in part
+    PackedShape shape(int head_dim = 64, int n_head = 3) const {
+        return {Side::kKey, GetParam(), head_dim, n_head, kCells, 2};
+    }
 
     // Keys as of Qwen2.5: a bias 30 times as large as what differs between tokens.
     static std::vector<std::vector<float>> biased_rows(int64_t width, int64_t n, Random& random) {
@@ -366,7 +369,8 @@ TEST_P(CenteredKeys, LargeBiasesCostLittleBehindTheFirstCells) {
     // What is left of the bias is the error of its center.
     const double least_gain = GetParam().bits == 2 ? 10 : GetParam().bits == 3 ? 30 : 70;
     for (auto [first, end] : {std::pair{2, 64}, {64, 200}}) {
-        const double uncentered = error_of_cells(without, rows, first, end), error = error_of_cells(with, rows, first, end);
+        const double uncentered = error_of_cells(without, rows, first, end),
+                     error = error_of_cells(with, rows, first, end);
         EXPECT_LT(error, uncentered / least_gain) << first;
     }
 }
@@ -444,11 +448,11 @@ TEST_P(CenteredKeys, CopiesKeepTheirValuesWhereTheCenterDiffers) {
         return squared_distance(packed.decode(cell, stream), expected) / dot(expected, expected);
     };
     const std::vector<float> row = packed.decode(130);
-    packed.codec.copy(packed.bytes.data(), 0, 130, 0, 70);    // another center
+    packed.codec.copy(packed.bytes.data(), 0, 130, 0, 70);  // another center
     EXPECT_LT(relative(0, 70, row), 0.02);
-    packed.codec.copy(packed.bytes.data(), 0, 130, 1, 70);    // none chosen yet: it goes along
+    packed.codec.copy(packed.bytes.data(), 0, 130, 1, 70);  // none chosen yet: it goes along
     EXPECT_EQ(packed.decode(70, 1), row);
-    for (auto [from, to] : {std::pair{130, 1}, {1, 130}, {0, 5}, {5, 0}}) {   // into and out of the first cells
+    for (auto [from, to] : {std::pair{130, 1}, {1, 130}, {0, 5}, {5, 0}}) {  // into and out of the first cells
         const std::vector<float> moved = packed.decode(from);
         packed.codec.copy(packed.bytes.data(), 0, from, 0, to);
         EXPECT_LT(relative(0, to, moved), GetParam().bits == 2 ? 0.25 : 0.05) << from;

@@ -1,12 +1,13 @@
 // ExactRows against a plain model of what a query may take exactly.
-#include <gtest/gtest.h>
+#include "turboquant/cache/exact_rows.h"
 
 #include <map>
 #include <set>
 
+#include <gtest/gtest.h>
+
 #include "tests/support/random.h"
 #include "turboquant/base/half.h"
-#include "turboquant/cache/exact_rows.h"
 #include "turboquant/cache/kv_cache.h"
 
 namespace tq::test {
@@ -14,8 +15,8 @@ namespace {
 
 constexpr int64_t kWidth = 4, kCells = 40, kStreams = 2;
 
-// The rows of a stream in the order of writing. A query takes the sinks that it sees and the n_recent newest of the other rows
-// that it sees, up to its own, of which at most n_kept() come into question.
+// The rows of a stream in the order of writing. A query takes the sinks that it sees and the n_recent newest of the
+// other rows that it sees, up to its own, of which at most n_kept() come into question.
 class Model {
   public:
     explicit Model(const ExactCells& cells) : cells_(cells.fitted(kCells)) {}
@@ -29,7 +30,7 @@ class Model {
             if (cell < cells_.n_sink) s.sinks[cell] = values[i];
             s.ubatch.push_back({cell < cells_.n_sink ? -1 : cell, values[i]});
         }
-        for (Stream& s : streams_) {   // a row alone pushes out the oldest at once
+        for (Stream& s : streams_) {  // a row alone pushes out the oldest at once
             if (s.ubatch.size() == 1 && s.ubatch[0].cell >= 0) trim(s.kept, cells_.n_kept() - 1);
         }
     }
@@ -53,7 +54,8 @@ class Model {
         rows.insert(rows.end(), s.ubatch.begin(), s.ubatch.begin() + token + 1);
         std::erase_if(rows, [](const Row& row) { return row.cell < 0; });
         int64_t met = 0, taken = 0;
-        for (auto row = rows.rbegin(); row != rows.rend() && met < cells_.n_kept() && taken < cells_.n_recent; ++row, ++met) {
+        for (auto row = rows.rbegin(); row != rows.rend() && met < cells_.n_kept() && taken < cells_.n_recent;
+             ++row, ++met) {
             if (visible(row->cell)) exact[row->cell] = row->value, ++taken;
         }
         return exact;
@@ -85,10 +87,11 @@ class Model {
 class Rows {
   public:
     explicit Rows(const ExactCells& cells)
-        : memory_(ExactRows::bytes(cells, kWidth, kCells, kStreams) / sizeof(uint16_t)), rows(cells, kWidth, kCells, kStreams, memory_.data()) {}
+        : memory_(ExactRows::bytes(cells, kWidth, kCells, kStreams) / sizeof(uint16_t)),
+          rows(cells, kWidth, kCells, kStreams, memory_.data()) {}
 
     void write(const std::vector<int64_t>& cells, const std::vector<float>& values) {
-        rows.commit();   // before the staging memory goes
+        rows.commit();  // before the staging memory goes
         staging_.assign(cells.size() * kWidth, 0);
         rows.begin(cells, staging_.data());
         for (size_t i = 0; i < cells.size(); ++i) {
@@ -107,7 +110,8 @@ class Rows {
 constexpr auto kAll = [](int64_t) { return true; };
 
 template <class Visible = decltype(kAll)>
-std::map<int64_t, float> exact_of_query(const ExactRows& k, const ExactRows& v, int64_t stream, int64_t token, int64_t n_tokens, Visible visible = kAll) {
+std::map<int64_t, float> exact_of_query(const ExactRows& k, const ExactRows& v, int64_t stream, int64_t token,
+                                        int64_t n_tokens, Visible visible = kAll) {
     std::map<int64_t, float> exact;
     for_exact_rows(k, v, stream, stream, token, n_tokens, visible, [&](const ExactRow& row) {
         EXPECT_FALSE(exact.contains(row.cell)) << "cell " << row.cell << " twice";
@@ -121,14 +125,17 @@ struct Kept {
     ExactCells cells;
     int seed;
 };
-void PrintTo(const Kept& kept, std::ostream* out) { *out << kept.cells.name() << " seed " << kept.seed; }
+void PrintTo(const Kept& kept, std::ostream* out) {
+    *out << kept.cells.name() << " seed " << kept.seed;
+}
 
 class ExactRowsOfAModel : public testing::TestWithParam<Kept> {};
 INSTANTIATE_TEST_SUITE_P(Cells, ExactRowsOfAModel,
-                         testing::Values(Kept{{0, 8}, 1}, Kept{{3, 8}, 2}, Kept{{3, 0}, 3}, Kept{{5, 1}, 4}, Kept{{0, 64}, 5}, Kept{{40, 3}, 6},
-                                         Kept{{2, 5, 6}, 7}, Kept{{0, 3, 30}, 8}));
+                         testing::Values(Kept{{0, 8}, 1}, Kept{{3, 8}, 2}, Kept{{3, 0}, 3}, Kept{{5, 1}, 4},
+                                         Kept{{0, 64}, 5}, Kept{{40, 3}, 6}, Kept{{2, 5, 6}, 7}, Kept{{0, 3, 30}, 8}));
 
-// Ubatches of any size to any cells of any stream, each cell at most once in a ubatch but for some; cells forgotten between.
+// Ubatches of any size to any cells of any stream, each cell at most once in a ubatch but for some; cells forgotten
+// between.
 TEST_P(ExactRowsOfAModel, EveryQueryTakesWhatTheModelSays) {
     const ExactCells cells = GetParam().cells;
     Random random(static_cast<uint64_t>(GetParam().seed));
@@ -140,8 +147,9 @@ TEST_P(ExactRowsOfAModel, EveryQueryTakesWhatTheModelSays) {
         std::vector<int64_t> written;
         std::vector<float> values;
         for (int64_t i = 0; i < n; ++i) {
-            written.push_back(random.below(5) == 0 ? random.below(kCells * kStreams) : (first + i) % (kCells * kStreams));
-            values.push_back(value = value < 2000 ? value + 1 : 0);   // halves that are exact
+            written.push_back(random.below(5) == 0 ? random.below(kCells * kStreams)
+                                                   : (first + i) % (kCells * kStreams));
+            values.push_back(value = value < 2000 ? value + 1 : 0);  // halves that are exact
         }
         model.begin(written, values);
         k.write(written, values);
@@ -150,8 +158,11 @@ TEST_P(ExactRowsOfAModel, EveryQueryTakesWhatTheModelSays) {
         for (int64_t stream = 0; stream < kStreams; ++stream) {
             const int64_t n_tokens = model.n_in_ubatch(stream);
             for (int64_t token = 0; token < n_tokens; ++token) {
-                ASSERT_EQ(exact_of_query(k.rows, v.rows, stream, token, n_tokens), model.exact(stream, token, kAll)) << step << " " << token;
-                ASSERT_EQ(exact_of_query(k.rows, v.rows, stream, token, n_tokens, some), model.exact(stream, token, some)) << step << " " << token;
+                ASSERT_EQ(exact_of_query(k.rows, v.rows, stream, token, n_tokens), model.exact(stream, token, kAll))
+                    << step << " " << token;
+                ASSERT_EQ(exact_of_query(k.rows, v.rows, stream, token, n_tokens, some),
+                          model.exact(stream, token, some))
+                    << step << " " << token;
             }
             // A query from elsewhere takes the newest window.
             ASSERT_EQ(exact_of_query(k.rows, v.rows, stream, 0, 1000), model.exact(stream, n_tokens - 1, kAll)) << step;
@@ -169,7 +180,7 @@ TEST(ExactRows, RowsThatAreTakenBackCostTheWindowNothing) {
     for (int n_back = 1; n_back <= 9; ++n_back) {
         Rows k({1, 4, 8});
         k.write({0, 1, 2, 3, 4, 5, 6, 7, 8, 9}, {10, 11, 12, 13, 14, 15, 16, 17, 18, 19});
-        for (int round = 0; round < 5; ++round) {   // drafts of n_back rows, each rejected
+        for (int round = 0; round < 5; ++round) {  // drafts of n_back rows, each rejected
             std::vector<int64_t> cells;
             for (int i = 0; i < n_back; ++i) cells.push_back(10 + i);
             k.write(cells, std::vector<float>(cells.size(), 99));
@@ -177,7 +188,7 @@ TEST(ExactRows, RowsThatAreTakenBackCostTheWindowNothing) {
         k.write({30}, {20});
         const auto seen = [](int64_t cell) { return cell < 10 || cell == 30; };
         std::map<int64_t, float> whole{{0, 10}, {7, 17}, {8, 18}, {9, 19}, {30, 20}};
-        if (n_back > 8) whole.erase(7);   // of 12 kept rows 9 are drafts, one is the query's own
+        if (n_back > 8) whole.erase(7);  // 9 of 12 kept rows are drafts, one is the query's own
         EXPECT_EQ(exact_of_query(k.rows, k.rows, 0, 0, 1, seen), whole) << n_back;
     }
 }
@@ -211,7 +222,7 @@ TEST(ExactRows, OfTwoRowsForOneSinkTheLastIsKept) {
     k.rows.begin(cells, staging);
     const float earlier[kWidth] = {7, 7, 7, 7}, later[kWidth] = {8, 8, 8, 8};
     k.rows.store(2, later);
-    k.rows.store(0, earlier);   // another thread's, which comes late
+    k.rows.store(0, earlier);  // another thread's, which comes late
     EXPECT_EQ(half_to_float(*k.rows.find(1)), 8);
 }
 
@@ -288,7 +299,8 @@ TEST(ExactRows, CellsThatThereAreNotAreLeftOut) {
 }
 
 TEST(ExactRows, RowsAreClampedToHalvesAndNanIsZero) {
-    const float row[] = {1e30f, -1e30f, std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(), 0.1f};
+    const float row[] = {1e30f, -1e30f, std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
+                         0.1f};
     uint16_t halves[5];
     ExactRows::convert(row, 5, halves);
     EXPECT_EQ(half_to_float(halves[0]), 65504.0f);
@@ -308,7 +320,8 @@ KvCacheParams params_with(const ExactCells& exact) {
 
 std::set<int64_t> exact_cells(const KvCache& cache, int64_t stream, int64_t token, int64_t n_tokens) {
     std::set<int64_t> cells;
-    for_exact_rows(*cache.exact_keys(), *cache.exact_values(), stream, stream, token, n_tokens, kAll, [&](const ExactRow& row) { cells.insert(row.cell); });
+    for_exact_rows(*cache.exact_keys(), *cache.exact_values(), stream, stream, token, n_tokens, kAll,
+                   [&](const ExactRow& row) { cells.insert(row.cell); });
     return cells;
 }
 
@@ -340,7 +353,8 @@ TEST(ExactRowsOfAKvCache, AreCountedInItsBytes) {
 }
 
 TEST(ExactRowsOfAKvCache, BadNumbersAreRefused) {
-    for (const ExactCells& cells : {ExactCells{-1, 0}, ExactCells{0, -1}, ExactCells{kMaxExactCells + 1, 0}, ExactCells{0, kMaxExactCells + 1}}) {
+    for (const ExactCells& cells :
+         {ExactCells{-1, 0}, ExactCells{0, -1}, ExactCells{kMaxExactCells + 1, 0}, ExactCells{0, kMaxExactCells + 1}}) {
         const auto cache = KvCache::create(params_with(cells), Isa::kScalar);
         ASSERT_FALSE(cache.ok());
         EXPECT_EQ(cache.status().error(), Error::kInvalidArgument);

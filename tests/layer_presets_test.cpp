@@ -1,12 +1,14 @@
 // Presets by layer: "k4ctv4t+0:k8cv8".
-#include <gtest/gtest.h>
-
 #include "turboquant/codec/layer_presets.h"
+
+#include <gtest/gtest.h>
 
 namespace tq::test {
 namespace {
 
-std::string preset_of(const char* text, int layer) { return LayerPresets::parse(text)->of(layer).name(); }
+std::string preset_of(const char* text, int layer) {
+    return LayerPresets::parse(text)->of(layer).name();
+}
 
 TEST(LayerPresets, OnePresetIsForAllLayers) {
     const LayerPresets presets = LayerPresets::parse("k4ctv4t").value();
@@ -53,17 +55,21 @@ TEST(LayerPresets, ExactCellsHoldForAllLayers) {
 }
 
 TEST(LayerPresets, OtherTextsAreRefused) {
-    for (const char* text : {"k4v4+", "k4v4+0", "k4v4+:k8v8", "k4v4+-1:k8v8", "k4v4+x:k8v8", "k4v4+3-2:k8v8", "k4v4+1-:k8v8",
-                             "k4v4+10000:k8v8", "k4v4+99999999999999999999:k8v8", "k4v4+1 :k8v8", "k4v4+0:k8v8+", "k4v4+sink", "k4v4+sink-1", "k4v4+recent65537", "k4v4+recent 4", "k4v4+last4"}) {
+    for (const char* text :
+         {"k4v4+", "k4v4+0", "k4v4+:k8v8", "k4v4+-1:k8v8", "k4v4+x:k8v8", "k4v4+3-2:k8v8", "k4v4+1-:k8v8",
+          "k4v4+10000:k8v8", "k4v4+99999999999999999999:k8v8", "k4v4+1 :k8v8", "k4v4+0:k8v8+", "k4v4+sink",
+          "k4v4+sink-1", "k4v4+recent65537", "k4v4+recent 4", "k4v4+last4"}) {
         const auto presets = LayerPresets::parse(text);
         ASSERT_FALSE(presets.ok()) << text;
         EXPECT_EQ(presets.status().error(), Error::kInvalidArgument);
-        EXPECT_NE(presets.status().message().find("+FIRST-LAST:PRESET"), std::string::npos) << presets.status().message();
+        EXPECT_NE(presets.status().message().find("+FIRST-LAST:PRESET"), std::string::npos)
+            << presets.status().message();
     }
     for (const char* text : {"", "+0:k8v8", "k9v9+0:k8v8", "k4v4+0:k9v9", "k4v4+0:"}) {
         const auto presets = LayerPresets::parse(text);
         ASSERT_FALSE(presets.ok()) << text;
-        EXPECT_NE(presets.status().message().find("k<K bits>v<V bits>"), std::string::npos) << presets.status().message();
+        EXPECT_NE(presets.status().message().find("k<K bits>v<V bits>"), std::string::npos)
+            << presets.status().message();
     }
 }
 

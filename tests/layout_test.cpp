@@ -1,4 +1,4 @@
-// Where bits lie: presets, offsets of tiles and scales, codes in a tile.
+// These tests check where bits lie: presets, offsets of tiles and scales, codes in a tile.
 #include "turboquant/codec/layout.h"
 
 #include <algorithm>
@@ -76,12 +76,14 @@ TEST(Preset, NamesStandForWhatTheErrorMessageSays) {
 TEST(Preset, NamesButLosslessHaveExactCells) {
     EXPECT_EQ(exact_cells_of_name("balanced").name(), "+sink1+recent15");
     EXPECT_EQ(exact_cells_of_name("tiny").name(), "+sink4+recent60");
-    for (const char* text : {"lossless", "k4cv4", "4", "", "Fast"}) EXPECT_FALSE(exact_cells_of_name(text).any()) << text;
+    for (const char* text : {"lossless", "k4cv4", "4", "", "Fast"})
+        EXPECT_FALSE(exact_cells_of_name(text).any()) << text;
 }
 
 TEST(Preset, RefusesOthersAndListsTheValid) {
-    for (const char* text :
-         {"", "k4v4c", "k4tcv4", "k4ccv4", "kc4v4", "k2tv4", "k4v6t", "k4ttv4", "k4tv4tt", "k4t", "t4", "4t", "1", "9", "1.5", "8.5", "3.25", "k4", "k4v", "k1v4", "k4v9", "v4k4", "K4V4", "k4v4 ", "k10v4", "4,5"}) {
+    for (const char* text : {"",    "k4v4c", "k4tcv4", "k4ccv4", "kc4v4", "k2tv4", "k4v6t", "k4ttv4", "k4tv4tt",
+                             "k4t", "t4",    "4t",     "1",      "9",     "1.5",   "8.5",   "3.25",   "k4",
+                             "k4v", "k1v4",  "k4v9",   "v4k4",   "K4V4",  "k4v4 ", "k10v4", "4,5"}) {
         const auto preset = Preset::parse(text);
         ASSERT_FALSE(preset.ok()) << text;
         EXPECT_EQ(preset.status().error(), Error::kInvalidArgument);

@@ -1,4 +1,4 @@
-// What threads may do at once with rows and caches; run under ThreadSanitizer too (preset tsan).
+// These tests check what threads may do at once with rows and caches; they run under ThreadSanitizer too (preset tsan).
 #include <thread>
 
 #include <gtest/gtest.h>

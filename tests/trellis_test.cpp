@@ -1,4 +1,6 @@
 // Trellis codes: levels as the definition in codec/trellis.h has them, and paths that no other path beats.
+#include "turboquant/codec/trellis.h"
+
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -10,7 +12,6 @@
 #include "tests/support/vectors.h"
 #include "turboquant/codec/kernels.h"
 #include "turboquant/codec/scale.h"
-#include "turboquant/codec/trellis.h"
 
 namespace tq::test {
 namespace {
@@ -44,7 +45,7 @@ TEST_P(Trellis, LevelsAreDistinctAndSymmetricAndDealtInTurn) {
 TEST_P(Trellis, DecodingFollowsTheDefinition) {
     Random random(1);
     const std::vector<int> levels = sorted_levels();
-    std::vector<int> u(3);   // of all values so far, oldest first
+    std::vector<int> u(3);  // path bits of all values so far, oldest first
     int state = 0;
     for (int step = 0; step < 4; ++step) {
         uint8_t codes[kStepDims];
@@ -56,7 +57,8 @@ TEST_P(Trellis, DecodingFollowsTheDefinition) {
             u.push_back(codes[dim] >> (bits_ - 1));
             const auto ago = [&](size_t n) { return u[u.size() - 1 - n]; };
             const int w = ago(0) ^ ago(1) ^ ago(3), s = ago(2);
-            ASSERT_EQ(decoded[dim], levels[static_cast<size_t>(4 * inner + 2 * w + s)]) << "step " << step << " dim " << dim;
+            ASSERT_EQ(decoded[dim], levels[static_cast<size_t>(4 * inner + 2 * w + s)])
+                << "step " << step << " dim " << dim;
         }
     }
 }
@@ -100,15 +102,16 @@ Group encode_group(const TrellisBook& book, int n, Isa isa, Random& random) {
         int8_t levels[kStepDims];
         state = follow_trellis(book, state, codes.data() + step, levels);
         for (int i = 0; i < kStepDims; ++i) {
-            const double error = group.values[static_cast<size_t>(step + i)] - double{scale_from_code(scale_code)} * levels[i];
+            const double error =
+                group.values[static_cast<size_t>(step + i)] - double{scale_from_code(scale_code)} * levels[i];
             group.error += error * error;
         }
     }
     return group;
 }
 
-// Values are rounded to the codebook's units before the nearest level is looked up, which costs up to 5 % at 5 bits. Within
-// that, the path is the best, and no neighbouring scale has a better one.
+// Values are rounded to the codebook's units before the nearest level is looked up, which costs up to 5 % at 5 bits.
+// Within that, the path is the best, and no neighbouring scale has a better one.
 TEST_P(Trellis, NoOtherPathOrScaleIsBetter) {
     for (Isa isa : available_isas())
         for (int n = kStepDims; n <= group_dims(Side::kValue); n += kStepDims) {

@@ -1,13 +1,13 @@
-// The interface between ggml and an out-of-tree backend, written down once: upstream keeps it in an internal header that is not
-// installed, and changes it under GGML_BACKEND_API_VERSION. Members are in upstream's order; only their types matter.
-// API 2: ggml 0.25.x. API 3: ggml 0.26 (the buffer type gained alloc_buffer_n and get_alloc_size_n).
+// The interface between ggml and an out-of-tree backend, written down once: upstream keeps it in an internal header
+// that is not installed, and changes it under GGML_BACKEND_API_VERSION. Members are in upstream's order; only their
+// types matter. API 2: ggml 0.25.x. API 3: ggml 0.26 (the buffer type gained alloc_buffer_n and get_alloc_size_n).
 #pragma once
-
-#include <ggml-backend.h>
-#include <ggml.h>
 
 #include <cstddef>
 #include <cstdint>
+
+#include <ggml-backend.h>
+#include <ggml.h>
 
 namespace tq::plugin::abi {
 
@@ -132,7 +132,7 @@ struct Registry {
 struct Graph {
     int size, n_nodes, n_leafs;
     ggml_tensor **nodes, **grads, **grad_accs, **leafs;
-    int32_t* use_counts;   // of each tensor, by its place in `visited`
+    int32_t* use_counts;  // uses of each tensor, by its place in `visited`
     struct {
         size_t size;
         uint32_t* used;
@@ -146,5 +146,6 @@ constexpr size_t kObjectBytes = 32;
 }  // namespace tq::plugin::abi
 
 // Exported by libggml-base, declared in the same internal header.
-extern "C" ggml_backend_buffer_t ggml_backend_buffer_init(ggml_backend_buffer_type_t buft, tq::plugin::abi::BufferInterface iface,
-                                                          void* context, size_t size);
+extern "C" ggml_backend_buffer_t ggml_backend_buffer_init(ggml_backend_buffer_type_t buft,
+                                                          tq::plugin::abi::BufferInterface iface, void* context,
+                                                          size_t size);

@@ -1,8 +1,8 @@
 #include "attention_node.h"
 
-#include <fmt/format.h>
-
 #include <cstring>
+
+#include <fmt/format.h>
 
 #include "buffer.h"
 
@@ -16,7 +16,7 @@ float attention_param(const ggml_tensor* node, int index) {
 
 namespace {
 
-// How a K or V operand [head_dim, n_kv, n_head_kv, n_stream] looks into its root.
+// Says how a K or V operand [head_dim, n_kv, n_head_kv, n_stream] looks into its root.
 struct KvView {
     KvTensor* kv = nullptr;
     int64_t first_stream = 0;
@@ -30,10 +30,12 @@ std::string check_view(const ggml_tensor* view, KvView* out) {
     const size_t element = ggml_type_size(view->type);
     const size_t stream_bytes = kv->row_bytes() * kv->layout().n_cells;
     const bool plain = view->nb[0] == element && (view->ne[2] == 1 || view->nb[2] == element * view->ne[0]) &&
-                       (view->ne[1] == 1 || view->nb[1] == kv->row_bytes()) && (view->ne[3] == 1 || view->nb[3] == stream_bytes) &&
-                       view->ne[0] * view->ne[2] == root->ne[0] && view->view_offs % stream_bytes == 0;
+                       (view->ne[1] == 1 || view->nb[1] == kv->row_bytes()) &&
+                       (view->ne[3] == 1 || view->nb[3] == stream_bytes) && view->ne[0] * view->ne[2] == root->ne[0] &&
+                       view->view_offs % stream_bytes == 0;
     if (view->ne[0] * view->ne[2] != root->ne[0]) {
-        return fmt::format("{} heads of {} values are taken from cached rows of {}", view->ne[2], view->ne[0], root->ne[0]);
+        return fmt::format("{} heads of {} values are taken from cached rows of {}", view->ne[2], view->ne[0],
+                           root->ne[0]);
     }
     if (!plain) return "K or V is a view of the cache with other strides than whole rows of whole streams have";
     *out = {kv, static_cast<int64_t>(view->view_offs / stream_bytes)};

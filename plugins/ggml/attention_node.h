@@ -1,9 +1,9 @@
 // FLASH_ATTN_EXT on packed tensors: what the node means, and its phases as custom nodes.
 #pragma once
 
-#include <ggml.h>
-
 #include <string>
+
+#include <ggml.h>
 
 #include "kv_tensor.h"
 #include "task.h"
@@ -24,7 +24,7 @@ Result<FusedAttention> fuse_attention(const ggml_tensor* node, Isa isa, int n_th
 
 // One phase of a plan.
 class AttentionTask : public Task {
-public:
+  public:
     AttentionTask(const FusedAttention& attention, AttentionPhase phase, void* workspace, ItemDealer& items)
         : attention_(attention), phase_(phase), workspace_(workspace), items_(items) {}
 
@@ -33,7 +33,7 @@ public:
                     [&](int64_t item) { attention_.plan.run(phase_, item, thread, attention_.inputs, workspace_); });
     }
 
-private:
+  private:
     FusedAttention attention_;
     AttentionPhase phase_;
     void* workspace_;

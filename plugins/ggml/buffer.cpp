@@ -9,14 +9,22 @@
 namespace tq::plugin {
 namespace {
 
-abi::Buffer* raw(ggml_backend_buffer_t buffer) { return reinterpret_cast<abi::Buffer*>(buffer); }
+abi::Buffer* raw(ggml_backend_buffer_t buffer) {
+    return reinterpret_cast<abi::Buffer*>(buffer);
+}
 
 // Byte offset of a tensor's byte 0 in its root.
-size_t offset_in_root(const ggml_tensor* tensor) { return tensor->view_src ? tensor->view_offs : 0; }
+size_t offset_in_root(const ggml_tensor* tensor) {
+    return tensor->view_src ? tensor->view_offs : 0;
+}
 
-constexpr size_t padded(size_t bytes) { return (bytes + KvBuffer::kAlignment - 1) / KvBuffer::kAlignment * KvBuffer::kAlignment; }
+constexpr size_t padded(size_t bytes) {
+    return (bytes + KvBuffer::kAlignment - 1) / KvBuffer::kAlignment * KvBuffer::kAlignment;
+}
 
-bool needs_memory(const ggml_tensor* tensor) { return !tensor->data && !tensor->view_src; }
+bool needs_memory(const ggml_tensor* tensor) {
+    return !tensor->data && !tensor->view_src;
+}
 
 void set_tensor(ggml_backend_buffer_t, ggml_tensor* tensor, const void* data, size_t offset, size_t size) {
     KvTensor* kv = kv_tensor_of(tensor);
@@ -58,13 +66,21 @@ std::unique_ptr<KvBuffer> KvBuffer::create(size_t size, const Config& config) {
     return std::unique_ptr<KvBuffer>(new KvBuffer(base, size, config));
 }
 
-KvBuffer::~KvBuffer() { ::operator delete[](base_, std::align_val_t{kAlignment}); }
+KvBuffer::~KvBuffer() {
+    ::operator delete[](base_, std::align_val_t{kAlignment});
+}
 
-KvBuffer& KvBuffer::of(ggml_backend_buffer_t buffer) { return *static_cast<KvBuffer*>(raw(buffer)->context); }
+KvBuffer& KvBuffer::of(ggml_backend_buffer_t buffer) {
+    return *static_cast<KvBuffer*>(raw(buffer)->context);
+}
 
-bool KvBuffer::is_ours(const ggml_tensor* tensor) { return tensor->buffer && raw(tensor->buffer)->buft == type_; }
+bool KvBuffer::is_ours(const ggml_tensor* tensor) {
+    return tensor->buffer && raw(tensor->buffer)->buft == type_;
+}
 
-bool KvBuffer::is_dummy(const ggml_tensor* tensor) { return is_ours(tensor) && !raw(tensor->buffer)->context; }
+bool KvBuffer::is_dummy(const ggml_tensor* tensor) {
+    return is_ours(tensor) && !raw(tensor->buffer)->context;
+}
 
 KvTensor* KvBuffer::find(const ggml_tensor* root) {
     if (is_dummy(root)) return nullptr;

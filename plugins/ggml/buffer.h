@@ -11,7 +11,7 @@
 namespace tq::plugin {
 
 class KvBuffer {
-public:
+  public:
     static constexpr size_t kAlignment = 128;
 
     // Null if there is no memory.
@@ -24,8 +24,8 @@ public:
     // A buffer of our type for ggml, null if there is no memory.
     static ggml_backend_buffer_t allocate(size_t size, const Config& config, bool packs_on_init);
 
-    // A buffer that holds those of the tensors that have no memory yet, KV tensors packed. Null if there is no memory or
-    // if there is nothing to place.
+    // A buffer that holds those of the tensors that have no memory yet, KV tensors packed. Null if there is no memory
+    // or if there is nothing to place.
     static ggml_backend_buffer_t allocate(ggml_tensor** tensors, int n, const Config& config);
 
     // Bytes that a tensor takes in our buffers.
@@ -33,15 +33,15 @@ public:
     // Bytes that allocate() takes for these tensors, padding included.
     static size_t alloc_size(ggml_tensor** tensors, int n, const Config& config);
 
-    // Whether a tensor's own buffer is of our type.
+    // Says whether a tensor's own buffer is of our type.
     static bool is_ours(const ggml_tensor* tensor);
-    // Whether it is one of the empty buffers that llama.cpp puts in the place of memory in a dry run.
+    // Says whether it is one of the empty buffers that llama.cpp puts in the place of memory in a dry run.
     static bool is_dummy(const ggml_tensor* tensor);
 
     // The packed tensor that begins at a tensor's data, null if there is none. The tensor's buffer must be ours.
     static KvTensor* find(const ggml_tensor* root);
 
-private:
+  private:
     KvBuffer(uint8_t* base, size_t size, const Config& config) : base_(base), size_(size), config_(config) {}
     static KvBuffer& of(ggml_backend_buffer_t buffer);
     static abi::BufferInterface interface(bool packs_on_init);
@@ -54,11 +54,11 @@ private:
     uint8_t* base_;
     size_t size_;
     Config config_;
-    std::map<const void*, std::unique_ptr<KvTensor>> tensors_;   // by their data pointer
+    std::map<const void*, std::unique_ptr<KvTensor>> tensors_;  // keyed by their data pointer
 };
 
-// The packed tensor behind a tensor or view. Null if there is none: what is packed is known to the buffer that a tensor lies
-// in, not by the tensor's name or its `extra`, which a host may rebuild.
+// The packed tensor behind a tensor or view. Null if there is none: what is packed is known to the buffer that a tensor
+// lies in, not by the tensor's name or its `extra`, which a host may rebuild.
 KvTensor* kv_tensor_of(const ggml_tensor* tensor);
 
 }  // namespace tq::plugin

@@ -1,16 +1,18 @@
 #include "config.h"
 
-#include <fmt/format.h>
-
 #include <cstdlib>
 #include <string_view>
+
+#include <fmt/format.h>
 
 #include "turboquant/codec/layout.h"
 
 namespace tq::plugin {
 namespace {
 
-const char* attention_name(AttentionMode mode) { return mode == AttentionMode::kFused ? "fused" : "dense"; }
+const char* attention_name(AttentionMode mode) {
+    return mode == AttentionMode::kFused ? "fused" : "dense";
+}
 
 Result<AttentionMode> parse_attention(std::string_view text) {
     for (AttentionMode mode : {AttentionMode::kFused, AttentionMode::kDense}) {
@@ -30,11 +32,12 @@ const char* environment(const char* name) {
 
 std::string Config::description() const {
     const Preset& base = presets.base();
-    const std::string exact = presets.exact().any() ? fmt::format(" and {} cells a stream in f16", presets.exact().n_per_query()) : "";
+    const std::string exact =
+        presets.exact().any() ? fmt::format(" and {} cells a stream in f16", presets.exact().n_per_query()) : "";
     return fmt::format("{}, {}{:.2f} bits per value (K {:.3f}, V {:.3f}){}, {}, {} attention{}", presets.name(),
-                       presets.is_uniform() ? "" : "most layers ", effective_bits(base), effective_bits(base, Side::kKey),
-                       effective_bits(base, Side::kValue), exact, isa_name(isa), attention_name(attention),
-                       calibration ? ", calibrated by " + calibration->description() : "");
+                       presets.is_uniform() ? "" : "most layers ", effective_bits(base),
+                       effective_bits(base, Side::kKey), effective_bits(base, Side::kValue), exact, isa_name(isa),
+                       attention_name(attention), calibration ? ", calibrated by " + calibration->description() : "");
 }
 
 Result<Config> Config::from_environment() {

@@ -1,4 +1,4 @@
-// What the user chose: TURBOQUANT_KV=<presets>, TURBOQUANT_CALIBRATION=<file>, TURBOQUANT_ISA=<isa>,
+// Config holds what the user chose: TURBOQUANT_KV=<presets>, TURBOQUANT_CALIBRATION=<file>, TURBOQUANT_ISA=<isa>,
 // TURBOQUANT_ATTENTION=fused|dense.
 #pragma once
 
@@ -12,15 +12,15 @@
 namespace tq::plugin {
 
 enum class AttentionMode {
-    kFused,   // integer kernels on the packed bytes; the dense path only for what they do not take
-    kDense,   // rows are decoded for ggml's own float attention, always: to compare with
+    kFused,  // integer kernels on the packed bytes; the dense path only for what they do not take
+    kDense,  // rows are decoded for ggml's own float attention, always: to compare with
 };
 
 struct Config {
     LayerPresets presets;
     Isa isa = Isa::kScalar;
     AttentionMode attention = AttentionMode::kFused;
-    std::shared_ptr<const Calibration> calibration;   // null: none
+    std::shared_ptr<const Calibration> calibration;  // null: none
 
     // "k4v4, 4.19 bits per value (K 4.250, V 4.125), avx512, fused attention". Bits are those of most layers.
     std::string description() const;

@@ -1,16 +1,18 @@
 #include "dense_view.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <vector>
+
+#include <fmt/format.h>
 
 #include "kv_tensor.h"
 
 namespace tq::plugin {
 namespace {
 
-bool steps_rows(const ggml_tensor* view, int dim, size_t row_bytes) { return view->ne[dim] > 1 && view->nb[dim] % row_bytes == 0; }
+bool steps_rows(const ggml_tensor* view, int dim, size_t row_bytes) {
+    return view->ne[dim] > 1 && view->nb[dim] % row_bytes == 0;
+}
 
 // Bytes from the view's first value to the end of its last one, in the dims for which `takes` holds.
 template <class Takes>
@@ -22,19 +24,26 @@ size_t extent(const ggml_tensor* view, Takes takes) {
     return bytes;
 }
 
-size_t row_bytes_of(const ggml_tensor* view) { return root_of(view)->nb[1]; }
-size_t offset_of(const ggml_tensor* view) { return view->view_src ? view->view_offs : 0; }
+size_t row_bytes_of(const ggml_tensor* view) {
+    return root_of(view)->nb[1];
+}
+size_t offset_of(const ggml_tensor* view) {
+    return view->view_src ? view->view_offs : 0;
+}
 
 }  // namespace
 
 std::string DenseView::problem(const ggml_tensor* view) {
     const ggml_tensor* root = root_of(view);
-    if (view->type != root->type) return fmt::format("a view of {} takes its {} values as {}", root->name, ggml_type_name(root->type), ggml_type_name(view->type));
+    if (view->type != root->type)
+        return fmt::format("a view of {} takes its {} values as {}", root->name, ggml_type_name(root->type),
+                           ggml_type_name(view->type));
     const size_t element = ggml_type_size(root->type);
     bool whole = offset_of(view) % element == 0;
     for (size_t stride : view->nb) whole = whole && stride % element == 0;
     if (!whole) return fmt::format("a view of {} has strides that are not whole values", root->name);
-    if (ggml_nelements(view) == 0 || offset_of(view) + extent(view, [](int) { return true; }) <= ggml_nbytes(root)) return "";
+    if (ggml_nelements(view) == 0 || offset_of(view) + extent(view, [](int) { return true; }) <= ggml_nbytes(root))
+        return "";
     return fmt::format("a view of {} goes beyond its {} bytes", root->name, ggml_nbytes(root));
 }
 
@@ -48,7 +57,7 @@ DenseView::DenseView(const ggml_tensor* view) : row_bytes(row_bytes_of(view)) {
         nb[d] = view->nb[d];
         if (steps_rows(view, d, row_bytes)) order.push_back(d);
     }
-    // In the order of their strides, so that what was ascending or contiguous still is.
+    // They are sorted by their strides, so that what was ascending or contiguous still is.
     std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return view->nb[a] < view->nb[b]; });
     for (size_t i = 0; i < order.size(); ++i) {
         const int d = order[i];

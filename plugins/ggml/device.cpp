@@ -24,14 +24,19 @@ struct Context {
 };
 Context g_context;  // NOLINT(cert-err58-cpp)
 
-std::string describe(const Config& config) { return "TurboQuant KV cache: " + config.description(); }
+std::string describe(const Config& config) {
+    return "TurboQuant KV cache: " + config.description();
+}
 
 // The CPU device is registered before ours in every host, but maybe not yet when ggml asks for our name.
-ggml_backend_dev_t cpu_device() { return ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU); }
+ggml_backend_dev_t cpu_device() {
+    return ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
+}
 
 template <class Function>
 Function cpu_function(const char* name) {
-    return reinterpret_cast<Function>(ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(cpu_device()), name));
+    return reinterpret_cast<Function>(
+        ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(cpu_device()), name));
 }
 
 bool host_cpu_uses_openmp() {
@@ -43,8 +48,8 @@ bool host_cpu_uses_openmp() {
     return false;
 }
 
-// For programs that compare caches in one process: buffers made from now on take these presets and calibration file (null:
-// none). Returns what is wrong with them, or null. Not while another thread makes a context.
+// Programs that compare caches in one process call this: buffers made from now on take these presets and calibration
+// file (null: none). Returns what is wrong with them, or null. No other thread may make a context meanwhile.
 const char* configure(const char* preset_names, const char* calibration_file) try {
     static std::string problem;
     const Result<LayerPresets> presets = LayerPresets::parse(preset_names);
@@ -73,7 +78,7 @@ const char* configure(const char* preset_names, const char* calibration_file) tr
 
 // Runs graphs on an inner CPU backend.
 class Backend {
-public:
+  public:
     explicit Backend(ggml_backend_t cpu) : cpu_(cpu), rewriter_(g_context.config) {}
     ~Backend() {
         ggml_backend_free(cpu_);
@@ -82,7 +87,9 @@ public:
     Backend(const Backend&) = delete;
     Backend& operator=(const Backend&) = delete;
 
-    static Backend& of(ggml_backend_t backend) { return *static_cast<Backend*>(reinterpret_cast<abi::Backend*>(backend)->context); }
+    static Backend& of(ggml_backend_t backend) {
+        return *static_cast<Backend*>(reinterpret_cast<abi::Backend*>(backend)->context);
+    }
 
     void set_n_threads(int n) {
         const bool wants_pool = !openmp_ && !threadpool_;
@@ -93,7 +100,8 @@ public:
     }
 
     void set_abort_callback(ggml_abort_callback callback, void* data) {
-        if (auto set = cpu_function<ggml_backend_set_abort_callback_t>("ggml_backend_set_abort_callback")) set(cpu_, callback, data);
+        if (auto set = cpu_function<ggml_backend_set_abort_callback_t>("ggml_backend_set_abort_callback"))
+            set(cpu_, callback, data);
     }
 
     ggml_status compute(ggml_cgraph* graph) {
@@ -104,7 +112,7 @@ public:
         return rewriter_.succeeded() ? GGML_STATUS_SUCCESS : GGML_STATUS_FAILED;
     }
 
-private:
+  private:
     using NewThreadpool = ggml_threadpool_t (*)(ggml_threadpool_params*);
     using FreeThreadpool = void (*)(ggml_threadpool_t);
     using SetThreadpool = void (*)(ggml_backend_t, ggml_threadpool_t);
@@ -135,14 +143,15 @@ private:
 };
 
 ggml_backend_t make_backend(ggml_backend_dev_t device) {
-    static ggml_guid guid = {0x74, 0x75, 0x72, 0x62, 0x6f, 0x71, 0x75, 0x61, 0x6e, 0x74, 0x2d, 0x67, 0x67, 0x6d, 0x6c, 0x31};
+    static ggml_guid guid = {0x74, 0x75, 0x72, 0x62, 0x6f, 0x71, 0x75, 0x61,
+                             0x6e, 0x74, 0x2d, 0x67, 0x67, 0x6d, 0x6c, 0x31};
     ggml_backend_ptr cpu(ggml_backend_dev_init(cpu_device(), nullptr));
     if (!cpu) return nullptr;
     auto backend = std::make_unique<abi::Backend>();
     backend->guid = &guid;
     backend->device = device;
     auto context = std::make_unique<Backend>(cpu.get());
-    (void)cpu.release();   // it is the context's now
+    (void)cpu.release();  // it is the context's now
     backend->context = context.release();
     backend->iface.get_name = [](ggml_backend_t) { return kDeviceName; };
     backend->iface.free = [](ggml_backend_t b) {
@@ -170,8 +179,8 @@ struct Host {
     static ggml_backend_dev_t dev() { return reinterpret_cast<ggml_backend_dev_t>(&device); }
     static ggml_backend_reg_t reg() { return reinterpret_cast<ggml_backend_reg_t>(&registry); }
 
-    // llama.cpp probes every weight with an empty buffer of our type: weights belong to the CPU. Caches have such a buffer
-    // in its dry runs.
+    // llama.cpp probes every weight with an empty buffer of our type: weights belong to the CPU. Caches have such a
+    // buffer in its dry runs.
     static bool is_probed_weight(const ggml_tensor* tensor) {
         if (!tensor) return false;
         const ggml_tensor* root = root_of(tensor);
@@ -189,25 +198,31 @@ struct Host {
     }
 
     // ggml never asks for less than a tensor's nominal size where it is built with assertions, and tells us only by
-    // alloc_buffer_n (API 3) for which tensors it wants memory. With API 2 there is no other way: such builds stop there.
+    // alloc_buffer_n (API 3) for which tensors it wants memory. With API 2 there is no other way: such builds stop
+    // there.
     static void fill_allocation() {
         auto& iface = buffer_type.iface;
         if constexpr (api == 2) {
             iface.alloc_buffer = [](ggml_backend_buffer_type_t, size_t size) {
-                return guarded("allocating a buffer", ggml_backend_buffer_t{}, [&] { return KvBuffer::allocate(size, g_context.config, true); });
+                return guarded("allocating a buffer", ggml_backend_buffer_t{},
+                               [&] { return KvBuffer::allocate(size, g_context.config, true); });
             };
             iface.get_alloc_size = [](ggml_backend_buffer_type_t, const ggml_tensor* tensor) {
-                return guarded("sizing a buffer", ggml_nbytes(tensor), [&] { return KvBuffer::alloc_size(tensor, g_context.config); });
+                return guarded("sizing a buffer", ggml_nbytes(tensor),
+                               [&] { return KvBuffer::alloc_size(tensor, g_context.config); });
             };
         } else {
             iface.alloc_buffer = [](ggml_backend_buffer_type_t, size_t size) {
-                return guarded("allocating a buffer", ggml_backend_buffer_t{}, [&] { return KvBuffer::allocate(size, g_context.config, false); });
+                return guarded("allocating a buffer", ggml_backend_buffer_t{},
+                               [&] { return KvBuffer::allocate(size, g_context.config, false); });
             };
             iface.alloc_buffer_n = [](ggml_backend_buffer_type_t, ggml_tensor** tensors, int n) {
-                return guarded("allocating a buffer", ggml_backend_buffer_t{}, [&] { return KvBuffer::allocate(tensors, n, g_context.config); });
+                return guarded("allocating a buffer", ggml_backend_buffer_t{},
+                               [&] { return KvBuffer::allocate(tensors, n, g_context.config); });
             };
             iface.get_alloc_size_n = [](ggml_backend_buffer_type_t, ggml_tensor** tensors, int n) {
-                return guarded("sizing a buffer", size_t{0}, [&] { return KvBuffer::alloc_size(tensors, n, g_context.config); });
+                return guarded("sizing a buffer", size_t{0},
+                               [&] { return KvBuffer::alloc_size(tensors, n, g_context.config); });
             };
         }
     }
@@ -220,7 +235,7 @@ struct Host {
         KvBuffer::set_type(buft());
     }
 
-    // As the CPU device, so that weights are mapped into memory as they are for it.
+    // Says what the CPU device says, so that weights are mapped into memory as they are for it.
     static void get_props(ggml_backend_dev_t, ggml_backend_dev_props* props) {
         ggml_backend_dev_get_props(cpu_device(), props);
         props->name = kDeviceName;
@@ -234,7 +249,9 @@ struct Host {
         auto& iface = device.iface;
         iface.get_name = [](ggml_backend_dev_t) { return kDeviceName; };
         iface.get_description = [](ggml_backend_dev_t) { return g_context.description.c_str(); };
-        iface.get_memory = [](ggml_backend_dev_t, size_t* free, size_t* total) { ggml_backend_dev_memory(cpu_device(), free, total); };
+        iface.get_memory = [](ggml_backend_dev_t, size_t* free, size_t* total) {
+            ggml_backend_dev_memory(cpu_device(), free, total);
+        };
         iface.get_type = [](ggml_backend_dev_t) { return kDeviceType; };
         iface.get_props = get_props;
         iface.init_backend = [](ggml_backend_dev_t self, const char*) {
@@ -283,15 +300,18 @@ struct Host {
 
 namespace {
 
-// Whether a graph's use counts are where abi.h says: of a graph in which one tensor is used twice.
+// Says whether a graph's use counts are where abi.h says, by a graph in which one tensor is used twice.
 bool knows_graphs() {
-    const ggml_context_ptr context(ggml_init({ggml_tensor_overhead() * 4 + ggml_graph_overhead(), nullptr, /*no_alloc=*/true}));
+    const ggml_context_ptr context(
+        ggml_init({ggml_tensor_overhead() * 4 + ggml_graph_overhead(), nullptr, /*no_alloc=*/true}));
     if (!context) return false;
     ggml_tensor* used = ggml_new_tensor_1d(context.get(), GGML_TYPE_F32, 1);
     ggml_cgraph* graph = ggml_new_graph(context.get());
     ggml_build_forward_expand(graph, ggml_add(context.get(), used, used));
     const auto* known = reinterpret_cast<const abi::Graph*>(graph);
-    if (known->n_nodes != 1 || known->n_leafs != 1 || known->nodes != ggml_graph_nodes(graph) || known->leafs[0] != used) return false;
+    if (known->n_nodes != 1 || known->n_leafs != 1 || known->nodes != ggml_graph_nodes(graph) ||
+        known->leafs[0] != used)
+        return false;
     const auto* key = std::find(known->visited.keys, known->visited.keys + known->visited.size, used);
     const size_t at = static_cast<size_t>(key - known->visited.keys);
     return at < known->visited.size && (known->visited.used[at / 32] >> at % 32 & 1) == 1 && known->use_counts[at] == 2;
@@ -305,9 +325,12 @@ int host_api_version() {
 }
 
 bool host_is_compatible() {
-    return std::strcmp(ggml_op_name(GGML_OP_FLASH_ATTN_EXT), "FLASH_ATTN_EXT") == 0 && std::strcmp(ggml_op_name(GGML_OP_SET_ROWS), "SET_ROWS") == 0 &&
-           std::strcmp(ggml_op_name(GGML_OP_ROPE), "ROPE") == 0 && std::strcmp(ggml_op_name(GGML_OP_PERMUTE), "PERMUTE") == 0 &&
-           std::strcmp(ggml_op_name(GGML_OP_CUSTOM), "CUSTOM") == 0 && std::strcmp(ggml_type_name(GGML_TYPE_BF16), "bf16") == 0 &&
+    return std::strcmp(ggml_op_name(GGML_OP_FLASH_ATTN_EXT), "FLASH_ATTN_EXT") == 0 &&
+           std::strcmp(ggml_op_name(GGML_OP_SET_ROWS), "SET_ROWS") == 0 &&
+           std::strcmp(ggml_op_name(GGML_OP_ROPE), "ROPE") == 0 &&
+           std::strcmp(ggml_op_name(GGML_OP_PERMUTE), "PERMUTE") == 0 &&
+           std::strcmp(ggml_op_name(GGML_OP_CUSTOM), "CUSTOM") == 0 &&
+           std::strcmp(ggml_type_name(GGML_TYPE_BF16), "bf16") == 0 &&
            ggml_tensor_overhead() == sizeof(ggml_tensor) + abi::kObjectBytes && knows_graphs();
 }
 

@@ -45,7 +45,8 @@ GraphRewriter::Slot* GraphRewriter::find(ggml_cgraph* graph, int n_threads) {
 GraphRewriter::Slot* GraphRewriter::make(ggml_cgraph* graph, int n_threads) {
     for (int i = 0; i < ggml_graph_n_nodes(graph); ++i) learn_head_dim(ggml_graph_node(graph, i));
     auto value = [](const Slot& slot) { return slot.reusable ? slot.used : 0; };
-    Slot& slot = *std::min_element(slots_.begin(), slots_.end(), [&](const Slot& a, const Slot& b) { return value(a) < value(b); });
+    Slot& slot = *std::min_element(slots_.begin(), slots_.end(),
+                                   [&](const Slot& a, const Slot& b) { return value(a) < value(b); });
     slot.reusable = false;
     if (!slot.rewriting) slot.rewriting = std::make_unique<Rewriting>(config_, workspace_);
     slot.generation = KvTensor::generation();
@@ -53,7 +54,7 @@ GraphRewriter::Slot* GraphRewriter::make(ggml_cgraph* graph, int n_threads) {
     slot.snapshot.take(graph);
     slot.n_threads = n_threads;
     slot.moves = workspace_.moves();
-    slot.reusable = slot.rewriting->reusable();   // last: it throws where there is no memory
+    slot.reusable = slot.rewriting->reusable();  // last: it throws where there is no memory
     return &slot;
 }
 

@@ -8,14 +8,16 @@
 namespace tq::plugin {
 namespace {
 
-constexpr int kAhead = 16;   // nodes to ask the memory for before their turn
+constexpr int kAhead = 16;  // nodes to ask the memory for before their turn
 
 void prefetch(const ggml_tensor* tensor) {
     const char* bytes = reinterpret_cast<const char*>(tensor);
     for (size_t line = 0; line < offsetof(ggml_tensor, name); line += 64) __builtin_prefetch(bytes + line);
 }
 
-uintptr_t address(const void* p) { return reinterpret_cast<uintptr_t>(p); }
+uintptr_t address(const void* p) {
+    return reinterpret_cast<uintptr_t>(p);
+}
 
 // Calls fn with the links of a node, in their order, as long as it returns true. Returns whether it always did.
 template <class Fn>

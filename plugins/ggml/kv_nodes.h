@@ -1,9 +1,9 @@
-// Which nodes of a ggml graph touch packed KV tensors, and what is to become of them.
+// This finds which nodes of a ggml graph touch packed KV tensors, and what is to become of them.
 #pragma once
 
-#include <ggml.h>
-
 #include <string>
+
+#include <ggml.h>
 
 #include "buffer.h"
 
@@ -11,11 +11,12 @@ namespace tq::plugin {
 
 // Ops that compute nothing: their result is an address.
 inline bool is_view_op(ggml_op op) {
-    return op == GGML_OP_NONE || op == GGML_OP_VIEW || op == GGML_OP_RESHAPE || op == GGML_OP_PERMUTE || op == GGML_OP_TRANSPOSE;
+    return op == GGML_OP_NONE || op == GGML_OP_VIEW || op == GGML_OP_RESHAPE || op == GGML_OP_PERMUTE ||
+           op == GGML_OP_TRANSPOSE;
 }
 
-// Whether a tensor or view looks into a packed tensor, or will do so: a dry run of llama.cpp shows us graphs on caches that
-// have no memory.
+// Says whether a tensor or view looks into a packed tensor, or will do so: a dry run of llama.cpp shows us graphs on
+// caches that have no memory.
 bool is_kv(const ggml_tensor* tensor);
 
 // The node itself or one of its sources looks into a packed tensor.

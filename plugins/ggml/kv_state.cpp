@@ -1,5 +1,5 @@
-// What a host reads and writes of a packed tensor outside its graphs, in nominal rows: states that it saves and loads; and what
-// a context shift does to blocks.
+// This is what a host reads and writes of a packed tensor outside its graphs, in nominal rows: states that it saves and
+// loads; and what a context shift does to blocks.
 #include <algorithm>
 #include <bit>
 #include <cstring>
@@ -11,11 +11,15 @@
 namespace tq::plugin {
 namespace {
 
-constexpr int64_t kMinRowsPerThread = 2 * kBlockCells;   // fewer are done before a thread has started
+constexpr int64_t kMinRowsPerThread = 2 * kBlockCells;  // fewer are done before a thread has started
 
-int64_t useful_threads(int64_t n_rows) { return std::max<int64_t>(1, n_rows / kMinRowsPerThread); }
+int64_t useful_threads(int64_t n_rows) {
+    return std::max<int64_t>(1, n_rows / kMinRowsPerThread);
+}
 
-bool are_most_of(uint64_t cells, uint64_t all) { return 2 * std::popcount(cells) > std::popcount(all | cells); }
+bool are_most_of(uint64_t cells, uint64_t all) {
+    return 2 * std::popcount(cells) > std::popcount(all | cells);
+}
 
 }  // namespace
 
@@ -29,9 +33,11 @@ void KvTensor::decode_nominal(int64_t index, uint8_t* bytes) {
 // Rows of one block, to rows of n_embd floats: exact ones where there are some.
 void KvTensor::load_rows(int64_t first, int64_t n, float* rows) {
     const int64_t cell = first % layout_.n_cells;
-    codec().decode_block(data_, first / layout_.n_cells, cell / kBlockCells, static_cast<int>(cell % kBlockCells), static_cast<int>(n), rows);
+    codec().decode_block(data_, first / layout_.n_cells, cell / kBlockCells, static_cast<int>(cell % kBlockCells),
+                         static_cast<int>(n), rows);
     for (int64_t i = 0; exact_ && i < n; ++i) {
-        if (const uint16_t* exact = exact_->find(first + i)) halves_to_floats(exact, layout_.n_embd, rows + i * layout_.n_embd);
+        if (const uint16_t* exact = exact_->find(first + i))
+            halves_to_floats(exact, layout_.n_embd, rows + i * layout_.n_embd);
     }
 }
 
@@ -42,7 +48,8 @@ void KvTensor::round_to_state(float* row) const {
     for (int64_t begin = 0; begin < layout_.n_embd; begin += kPiece) {
         const int64_t n = std::min(kPiece, layout_.n_embd - begin);
         float* piece = row + begin;
-        for (int64_t i = 0; type_ == GGML_TYPE_BF16 && i < n; ++i) piece[i] = bfloat16_to_float(float_to_bfloat16(piece[i]));
+        for (int64_t i = 0; type_ == GGML_TYPE_BF16 && i < n; ++i)
+            piece[i] = bfloat16_to_float(float_to_bfloat16(piece[i]));
         ExactRows::convert(piece, n, halves);
         halves_to_floats(halves, n, piece);
     }
@@ -65,7 +72,8 @@ void KvTensor::store_block(float* rows, int64_t block, uint64_t cells) {
         const int64_t i = std::countr_zero(left);
         float* row = rows + i * layout_.n_embd;
         round_to_state(row);
-        if (uint16_t* exact = exact_ ? exact_->find(first + i) : nullptr) ExactRows::convert(row, layout_.n_embd, exact);
+        if (uint16_t* exact = exact_ ? exact_->find(first + i) : nullptr)
+            ExactRows::convert(row, layout_.n_embd, exact);
     }
     if (are_most_of(cells, codec().cells_in_use(data_, stream, block % layout_.n_blocks()))) {
         return codec().encode_block(rows, cells, data_, stream, block % layout_.n_blocks());
@@ -79,7 +87,7 @@ void KvTensor::store_block(float* rows, int64_t block, uint64_t cells) {
 // ---- states
 
 void KvTensor::read(void* bytes, size_t offset, size_t size) {
-    codec();   // made here, before threads share it
+    codec();  // made here, before threads share it
     uint8_t* out = static_cast<uint8_t*>(bytes);
     while (size > 0) {
         const int64_t index = static_cast<int64_t>(offset / row_bytes_);
@@ -146,7 +154,8 @@ void KvTensor::update_part(int64_t index, size_t begin, size_t size, const uint8
 // Slices are independent of each other. Blocks are too, but not those of centered keys, nor two that share a block.
 void KvTensor::write_rows(const uint8_t* bytes, int64_t first, int64_t n) {
     const int n_slices = codec().n_slices();
-    const int64_t first_block = block_of_row(first), n_blocks = layout_.centered ? 1 : block_of_row(first + n - 1) - first_block + 1;
+    const int64_t first_block = block_of_row(first),
+                  n_blocks = layout_.centered ? 1 : block_of_row(first + n - 1) - first_block + 1;
     std::vector<float> scratch(useful_threads(n) * layout_.n_embd);
     parallel_for(n_blocks * n_slices, useful_threads(n), [&](int64_t item, int64_t thread) {
         float* row = scratch.data() + thread * layout_.n_embd;
@@ -162,7 +171,8 @@ void KvTensor::write_rows(const uint8_t* bytes, int64_t first, int64_t n) {
 void KvTensor::write_slice(const uint8_t* bytes, int64_t first, int64_t n, int slice, float* row) {
     const auto [begin, width] = codec_->slice_at(slice);
     for (int64_t i = 0; i < n; ++i) {
-        from_nominal(type_, bytes + i * row_bytes_ + static_cast<size_t>(begin) * ggml_type_size(type_), width, row + begin);
+        from_nominal(type_, bytes + i * row_bytes_ + static_cast<size_t>(begin) * ggml_type_size(type_), width,
+                     row + begin);
         encode_slice(row, first + i, slice);
     }
 }

@@ -6,23 +6,26 @@
 #include <cstring>
 #include <string_view>
 
-
 namespace tq::plugin {
 namespace {
 
-// "k" or "v" in cache_k_l12; nothing else matches. Caches with a tag (cache_idx_k_l3) are no attention's keys and values.
+// "k" or "v" in cache_k_l12; nothing else matches. Caches with a tag (cache_idx_k_l3) are no attention's keys and
+// values.
 std::optional<Side> side_of_name(std::string_view name) {
     constexpr std::string_view kKeys = "cache_k_l", kValues = "cache_v_l";
     const bool key = name.starts_with(kKeys);
     if (!key && !name.starts_with(kValues)) return std::nullopt;
     const std::string_view layer = name.substr(kKeys.size());
-    const bool number = !layer.empty() && std::all_of(layer.begin(), layer.end(), [](unsigned char c) { return std::isdigit(c); });
+    const bool number =
+        !layer.empty() && std::all_of(layer.begin(), layer.end(), [](unsigned char c) { return std::isdigit(c); });
     if (!number) return std::nullopt;
     return key ? Side::kKey : Side::kValue;
 }
 
-// Of a name that side_of_name knows.
-int layer_of_name(std::string_view name) { return std::atoi(name.data() + name.rfind("_l") + 2); }
+// Takes a name that side_of_name knows.
+int layer_of_name(std::string_view name) {
+    return std::atoi(name.data() + name.rfind("_l") + 2);
+}
 
 PackedLayout layout_of(const ggml_tensor* root, Side side, const Config& config) {
     const Preset& preset = config.presets.of(layer_of_name(root->name));
@@ -60,7 +63,8 @@ std::optional<Side> kv_side(const ggml_tensor* root) {
 }
 
 size_t KvTensor::allocated_bytes(const ggml_tensor* root, Side side, const Config& config) {
-    return layout_of(root, side, config).bytes() + ExactRows::bytes(config.presets.exact(), root->ne[0], root->ne[1], root->ne[2]);
+    return layout_of(root, side, config).bytes() +
+           ExactRows::bytes(config.presets.exact(), root->ne[0], root->ne[1], root->ne[2]);
 }
 
 KvTensor::KvTensor(const ggml_tensor* root, Side side, const Config& config, uint8_t* data)
@@ -73,7 +77,8 @@ KvTensor::KvTensor(const ggml_tensor* root, Side side, const Config& config, uin
       data_(data),
       row_(root->ne[0]) {
     if (const ExactCells& cells = config.presets.exact(); cells.any()) {
-        exact_.emplace(cells, layout_.n_embd, layout_.n_cells, layout_.n_stream, reinterpret_cast<uint16_t*>(data + layout_.bytes()));
+        exact_.emplace(cells, layout_.n_embd, layout_.n_cells, layout_.n_stream,
+                       reinterpret_cast<uint16_t*>(data + layout_.bytes()));
     }
     ++generation_;
 }
@@ -86,11 +91,12 @@ const RowCodec& KvTensor::codec() {
 void KvTensor::set_head_dim(int head_dim) {
     if (codec_ && codec_->head_dim() == head_dim) return;
     Result<RowCodec> codec = RowCodec::create(layout_, head_dim, isa_, scales_);
-    if (!codec.ok()) return;   // stays with the substitute; attention says why
+    if (!codec.ok()) return;  // stays with the substitute; attention says why
     if (codec_) {
         for (int64_t i = 0; i < n_rows(); ++i) {
             decode_row(i, row_.data());
-            if (std::all_of(row_.begin(), row_.end(), [](float x) { return x == 0; })) continue;   // most likely never written
+            if (std::all_of(row_.begin(), row_.end(), [](float x) { return x == 0; }))
+                continue;  // most likely never written
             codec->encode(row_.data(), data_, i / layout_.n_cells, i % layout_.n_cells);
         }
     }
@@ -102,22 +108,27 @@ void KvTensor::encode_slice(const float* row, int64_t index, int slice, uint64_t
     codec().encode_slice(row, data_, index / layout_.n_cells, index % layout_.n_cells, slice, rewritten);
 }
 
-void KvTensor::encode_row(const float* row, int64_t index) { codec().encode(row, data_, index / layout_.n_cells, index % layout_.n_cells); }
+void KvTensor::encode_row(const float* row, int64_t index) {
+    codec().encode(row, data_, index / layout_.n_cells, index % layout_.n_cells);
+}
 
-void KvTensor::decode_row(int64_t index, float* row) { codec().decode(data_, index / layout_.n_cells, index % layout_.n_cells, row); }
+void KvTensor::decode_row(int64_t index, float* row) {
+    codec().decode(data_, index / layout_.n_cells, index % layout_.n_cells, row);
+}
 
-// Of blocks that are copied as a whole, from one stream to another.
+// Copies the centers of the blocks that are copied as a whole from one stream to another.
 void KvTensor::copy_centers(int64_t from, int64_t to, int64_t n) {
     const int64_t cells = layout_.n_cells;
     if (from / cells == to / cells || from % cells != to % cells) return;
-    for (int64_t row = (to % cells + kBlockCells - 1) / kBlockCells * kBlockCells - to % cells; row < n; row += kBlockCells) {
+    for (int64_t row = (to % cells + kBlockCells - 1) / kBlockCells * kBlockCells - to % cells; row < n;
+         row += kBlockCells) {
         const int64_t cell = to % cells + row;
-        if (std::min(cell + kBlockCells, cells) > to % cells + n) return;   // not the whole block
+        if (std::min(cell + kBlockCells, cells) > to % cells + n) return;  // not the whole block
         codec().copy_center(data_, from / cells, cell / kBlockCells, to / cells, cell / kBlockCells);
     }
 }
 
-// Of ranges that do not overlap; what is copied over itself has codes alone.
+// Copies exact rows where the ranges do not overlap; what is copied over itself has codes alone.
 void KvTensor::copy_exact(int64_t from, int64_t to, int64_t n) {
     exact_->forget(to, n);
     for (int64_t i = 0; i < n; ++i) {
@@ -130,12 +141,14 @@ void KvTensor::copy_exact(int64_t from, int64_t to, int64_t n) {
 bool KvTensor::copy_within(size_t source_offset, size_t offset, size_t size) {
     const PackedLayout& a = layout_;
     if (offset % row_bytes_ != 0 || source_offset % row_bytes_ != 0 || size % row_bytes_ != 0) return false;
-    const int64_t from = static_cast<int64_t>(source_offset / row_bytes_), to = static_cast<int64_t>(offset / row_bytes_);
+    const int64_t from = static_cast<int64_t>(source_offset / row_bytes_),
+                  to = static_cast<int64_t>(offset / row_bytes_);
     const int64_t n = static_cast<int64_t>(size / row_bytes_);
     copy_centers(from, to, n);
     for (int64_t i = 0; i < n; ++i) {
         const int64_t at = from < to ? n - 1 - i : i;
-        codec().copy(data_, (from + at) / a.n_cells, (from + at) % a.n_cells, (to + at) / a.n_cells, (to + at) % a.n_cells);
+        codec().copy(data_, (from + at) / a.n_cells, (from + at) % a.n_cells, (to + at) / a.n_cells,
+                     (to + at) % a.n_cells);
     }
     if (exact_) copy_exact(from, to, n);
     return true;

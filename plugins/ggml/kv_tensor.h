@@ -1,14 +1,14 @@
-// A llama.cpp KV cache tensor that is stored packed. ggml sees its nominal type and strides (f16 rows of n_embd values);
-// the nominal data pointers of it and of its views are addresses only and are never dereferenced.
+// A llama.cpp KV cache tensor that is stored packed. ggml sees its nominal type and strides (f16 rows of n_embd
+// values); the nominal data pointers of it and of its views are addresses only and are never dereferenced.
 #pragma once
-
-#include <ggml.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cstring>
 #include <optional>
 #include <vector>
+
+#include <ggml.h>
 
 #include "config.h"
 #include "turboquant/cache/kv_cache.h"
@@ -18,15 +18,17 @@ namespace tq::plugin {
 // The tensor that a view (of a view ...) looks into.
 const ggml_tensor* root_of(const ggml_tensor* tensor);
 
-// Whether a root tensor in one of our buffers is one that we pack, by name (cache_k_l<i>, cache_v_l<i>), shape and type; and
-// which side. Only before memory is allocated does this decide: afterwards the buffer knows (kv_tensor_of).
+// Says whether a root tensor in one of our buffers is one that we pack, by name (cache_k_l<i>, cache_v_l<i>), shape and
+// type; and which side. Only before memory is allocated does this decide: afterwards the buffer knows (kv_tensor_of).
 std::optional<Side> kv_side(const ggml_tensor* root);
 
 // llama.cpp names the tensors of all its caches so, and no weight.
-inline bool has_cache_name(const ggml_tensor* root) { return std::memcmp(root->name, "cache_", 6) == 0; }
+inline bool has_cache_name(const ggml_tensor* root) {
+    return std::memcmp(root->name, "cache_", 6) == 0;
+}
 
 class KvTensor {
-public:
+  public:
     // data: allocated_bytes() bytes, zero-filled or not.
     KvTensor(const ggml_tensor* root, Side side, const Config& config, uint8_t* data);
     ~KvTensor() { ++generation_; }
@@ -39,8 +41,8 @@ public:
     // Allocation size of the tensor, whatever its head_dim: codes, scales and exact rows.
     static size_t allocated_bytes(const ggml_tensor* root, Side side, const Config& config);
 
-    // head_dim is learned from the graph. Where the codec can't take it, or as long as it is unknown, rows are rotated in
-    // pieces of another width and attention takes the dense path. Rows already stored are encoded again.
+    // head_dim is learned from the graph. Where the codec can't take it, or as long as it is unknown, rows are rotated
+    // in pieces of another width and attention takes the dense path. Rows already stored are encoded again.
     void set_head_dim(int head_dim);
 
     const RowCodec& codec();
@@ -48,7 +50,7 @@ public:
     size_t row_bytes() const { return row_bytes_; }
     int64_t n_rows() const { return layout_.n_cells * layout_.n_stream; }
     PackedTensor packed() { return {&codec(), data_}; }
-    ExactRows* exact() { return exact_ ? &*exact_ : nullptr; }   // null: none are kept
+    ExactRows* exact() { return exact_ ? &*exact_ : nullptr; }  // null: none are kept
 
     // Rows are numbered over all streams.
     // rewritten: as of RowCodec::encode_slice.
@@ -69,28 +71,31 @@ public:
         return std::min<int64_t>(kBlockCells, layout_.n_cells - block % layout_.n_blocks() * kBlockCells);
     }
 
-    // Rounds a row to what a saved state would hold of it, so that codes made now and codes made from that state are the
-    // same. Without exact rows a state holds what codes decode to, and there is nothing to do.
+    // Rounds a row to what a saved state would hold of it, so that codes made now and codes made from that state are
+    // the same. Without exact rows a state holds what codes decode to, and there is nothing to do.
     void round_to_state(float* row) const;
 
-    // For what is computed from the rows of a block and goes back to their cells (context shifts): exact rows where there are
-    // some. rows: kBlockCells rows, some unused where the stream ends in the block. Different threads may do different blocks.
+    // Loads a block whose rows something is computed from that goes back to their cells (context shifts): exact rows
+    // where there are some. rows: kBlockCells rows, some unused where the stream ends in the block. Different threads
+    // may do different blocks.
     void load_block(int64_t block, float* rows);
-    // Stores the cells of the bits that are set. Where these are most of what the block holds, centered keys get their mean as
-    // the center, and what else it holds is coded again around it.
+    // Stores the cells of the bits that are set. Where these are most of what the block holds, centered keys get their
+    // mean as the center, and what else it holds is coded again around it.
     void store_block(float* rows, int64_t block, uint64_t cells);
 
-    // Nominal bytes [offset, offset + size) of the tensor; exact rows where there are some. What is written is as if it had
-    // been stored row after row. Long ranges are done by several threads (kv_state.cpp).
+    // Nominal bytes [offset, offset + size) of the tensor; exact rows where there are some. What is written is as if it
+    // had been stored row after row. Long ranges are done by several threads (kv_state.cpp).
     void read(void* bytes, size_t offset, size_t size);
     void write(const void* bytes, size_t offset, size_t size);
     void fill(uint8_t value, size_t offset, size_t size);
     // Copies whole rows within the tensor (between streams), without decoding. False if the ranges are not whole rows.
     bool copy_within(size_t source_offset, size_t offset, size_t size);
     // All bytes have been overwritten by other means.
-    void forget_exact() { if (exact_) exact_->forget_all(); }
+    void forget_exact() {
+        if (exact_) exact_->forget_all();
+    }
 
-private:
+  private:
     struct RowRange {
         int64_t begin, end;
     };
@@ -111,12 +116,12 @@ private:
     ggml_type type_;
     size_t row_bytes_;
     Isa isa_;
-    std::shared_ptr<const Calibration> calibration_;   // owns scales_
-    std::span<const float> scales_;                    // of the row's channels, or none
+    std::shared_ptr<const Calibration> calibration_;  // owns scales_
+    std::span<const float> scales_;                   // scales of the row's channels, or none
     uint8_t* data_;
     std::optional<RowCodec> codec_;
-    std::optional<ExactRows> exact_;   // behind the packed bytes
-    std::vector<float> row_;         // scratch of the calls that are made by one thread at a time
+    std::optional<ExactRows> exact_;  // its slots lie behind the packed bytes
+    std::vector<float> row_;          // scratch of the calls that are made by one thread at a time
 };
 
 }  // namespace tq::plugin

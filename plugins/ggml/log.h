@@ -1,9 +1,9 @@
 // Messages to the user, through the host's ggml log callback.
 #pragma once
 
-#include <ggml.h>
-
 #include <string>
+
+#include <ggml.h>
 
 namespace tq::plugin {
 

@@ -11,7 +11,8 @@ namespace {
 ggml_backend_reg_t init() {
     const int api = host_api_version();
     if (api == 0) {
-        log(GGML_LOG_LEVEL_ERROR, "the host has no CPU backend yet, which does all that is not attention; device not registered");
+        log(GGML_LOG_LEVEL_ERROR,
+            "the host has no CPU backend yet, which does all that is not attention; device not registered");
         return nullptr;
     }
     if ((api != 2 && api != 3) || !host_is_compatible()) {
@@ -24,7 +25,8 @@ ggml_backend_reg_t init() {
         log(GGML_LOG_LEVEL_ERROR, config.status().message() + "; device not registered");
         return nullptr;
     }
-    log(GGML_LOG_LEVEL_INFO, std::string("KV cache ") + config->description() + " (plugin " + kVersion + ", ggml " + ggml_version() + ")");
+    log(GGML_LOG_LEVEL_INFO,
+        std::string("KV cache ") + config->description() + " (plugin " + kVersion + ", ggml " + ggml_version() + ")");
     return make_registry(api, config.value());
 }
 

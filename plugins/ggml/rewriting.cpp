@@ -15,18 +15,22 @@
 namespace tq::plugin {
 namespace {
 
-constexpr int64_t kShiftBlocks = 4;   // of a context shift that are dense at the same time
+constexpr int64_t kShiftBlocks = 4;  // blocks of a context shift that are dense at the same time
 
-void run_task(ggml_tensor*, int thread, int n_threads, void* task) { static_cast<Task*>(task)->run(thread, n_threads); }
+void run_task(ggml_tensor*, int thread, int n_threads, void* task) {
+    static_cast<Task*>(task)->run(thread, n_threads);
+}
 
 // Upper bound of the nodes and tensors that add() makes for a node.
 size_t size_bound(const ggml_tensor* node) {
     if (is_view_op(node->op) || !has_kv(node)) return 0;
-    return node->op == GGML_OP_ROPE ? 5 * ((node->src[0]->ne[2] / kBlockCells + root_of(node->src[0])->ne[2]) / kShiftBlocks + 1) : 8 + GGML_MAX_SRC;
+    return node->op == GGML_OP_ROPE
+               ? 5 * ((node->src[0]->ne[2] / kBlockCells + root_of(node->src[0])->ne[2]) / kShiftBlocks + 1)
+               : 8 + GGML_MAX_SRC;
 }
 
 size_t size_bound(ggml_cgraph* graph) {
-    size_t bound = 4;   // the last flush(), commit_exact_rows()
+    size_t bound = 4;  // the last flush(), commit_exact_rows()
     for (int i = 0; i < ggml_graph_n_nodes(graph); ++i) bound += size_bound(ggml_graph_node(graph, i));
     return bound;
 }
@@ -78,8 +82,8 @@ void Rewriting::start(const ggml_cgraph* original) {
     for (ItemDealer& dealer : dealers_) dealer.restart();
 }
 
-// Puts a node of ours in the place of `original`: the scheduler's data, buffer and flags (without the compute flag the CPU
-// backend skips a node silently).
+// Puts a node of ours in the place of `original`: the scheduler's data, buffer and flags (without the compute flag the
+// CPU backend skips a node silently).
 void Rewriting::replace(ggml_tensor* node, const ggml_tensor* original) {
     node->data = original->data;
     node->buffer = original->buffer;
@@ -140,9 +144,11 @@ void Rewriting::add_attention(ggml_tensor* node, int n_threads) {
     if (config_.attention == AttentionMode::kFused) {
         Result<FusedAttention> fused = fuse_attention(node, config_.isa, n_threads);
         if (fused.ok()) return add_fused_attention(node, fused.value());
-        log_once(GGML_LOG_LEVEL_WARN, "attention takes the dense path (same cache, slower): " + fused.status().message());
+        log_once(GGML_LOG_LEVEL_WARN,
+                 "attention takes the dense path (same cache, slower): " + fused.status().message());
     }
-    if (config_.presets.exact().any()) log_once(GGML_LOG_LEVEL_WARN, "the dense path decodes all cells: exact rows (sinks, window) are not used");
+    if (config_.presets.exact().any())
+        log_once(GGML_LOG_LEVEL_WARN, "the dense path decodes all cells: exact rows (sinks, window) are not used");
     add_reader(node);
 }
 
@@ -174,11 +180,14 @@ void Rewriting::add_reader(const ggml_tensor* node) {
 // The same view on the rows that it covers, in nominal form, which a task of `decoding` writes to the arena.
 ggml_tensor* Rewriting::decoded(const ggml_tensor* view, Arena& arena, TaskGroup& decoding) {
     KvTensor* kv = kv_tensor_of(view);
-    kv->codec();   // made here, before threads share it
+    kv->codec();  // made here, before threads share it
     const DenseView dense(view);
     auto* rows = static_cast<uint8_t*>(arena.reserve(dense.bytes()));
-    auto decode = [=](int64_t i) { kv->decode_nominal(dense.source_row(i), rows + static_cast<size_t>(i) * dense.row_bytes); };
-    decoding.add(std::make_unique<RowsTask>(dense.n_rows(), [](int64_t i) { return i; }, decode));
+    auto decode = [=](int64_t i) {
+        kv->decode_nominal(dense.source_row(i), rows + static_cast<size_t>(i) * dense.row_bytes);
+    };
+    decoding.add(std::make_unique<RowsTask>(
+        dense.n_rows(), [](int64_t i) { return i; }, decode));
 
     ggml_tensor* copy = ggml_new_tensor(context_.get(), view->type, GGML_MAX_DIMS, view->ne);
     std::memcpy(copy->nb, dense.nb, sizeof copy->nb);
@@ -198,12 +207,13 @@ ggml_tensor* Rewriting::copy_of(const ggml_tensor* node) {
     return copy;
 }
 
-// In-place ROPE on keys: a context shift. Only blocks with rows whose position changes are decoded, rotated and encoded again.
+// In-place ROPE on keys: a context shift. Only blocks with rows whose position changes are decoded, rotated and encoded
+// again.
 void Rewriting::add_shift(ggml_tensor* node) {
     const ggml_tensor* view = node->src[0];
     KvTensor* kv = kv_tensor_of(view);
-    kv->codec();   // made here, before threads share it
-    reusable_ = false;   // the rows to move are chosen here
+    kv->codec();        // made here, before threads share it
+    reusable_ = false;  // the rows to move are chosen here
     const auto* shift = static_cast<const int32_t*>(node->src[1]->data);
     std::vector<ShiftedBlock> blocks;
     for (int64_t row = 0; row < view->ne[2]; ++row) {
@@ -224,7 +234,8 @@ void Rewriting::add_shift_piece(ggml_tensor* node, KvTensor* kv, std::vector<Shi
     const auto* shift = static_cast<const int32_t*>(node->src[1]->data);
     const int64_t n_blocks = std::ssize(blocks), n = n_blocks * kBlockCells, n_embd = kv->layout().n_embd;
     const size_t element = ggml_type_size(view->type);
-    auto* memory = static_cast<float*>(workspace_.dense[0].reserve(sizeof(float) * n_embd * kBlockCells * kShiftBlocks));
+    auto* memory =
+        static_cast<float*>(workspace_.dense[0].reserve(sizeof(float) * n_embd * kBlockCells * kShiftBlocks));
     std::vector<int32_t>& position = positions_.emplace_back(n, 0);
     for (int64_t b = 0; b < n_blocks; ++b) {
         for (uint64_t left = blocks[b].cells; left != 0; left &= left - 1) {
@@ -235,7 +246,9 @@ void Rewriting::add_shift_piece(ggml_tensor* node, KvTensor* kv, std::vector<Shi
 
     const auto rows_of = [=](int64_t b) { return memory + b * kBlockCells * n_embd; };
     const auto owner = [](int64_t b) { return b; };
-    add_task(std::make_unique<RowsTask>(n_blocks, owner, [=](int64_t b) { kv->load_block(blocks[b].block, rows_of(b)); }), node);
+    add_task(
+        std::make_unique<RowsTask>(n_blocks, owner, [=](int64_t b) { kv->load_block(blocks[b].block, rows_of(b)); }),
+        node);
 
     ggml_tensor* dense_view = ggml_new_tensor_3d(context_.get(), GGML_TYPE_F32, view->ne[0], view->ne[1], n);
     dense_view->nb[1] = view->nb[1] / element * sizeof(float);
@@ -253,12 +266,14 @@ void Rewriting::add_shift_piece(ggml_tensor* node, KvTensor* kv, std::vector<Shi
     replace(rope, node);
     rope->data = dense_view->data;
 
-    add_task(std::make_unique<RowsTask>(n_blocks, owner, [=](int64_t b) { kv->store_block(rows_of(b), blocks[b].block, blocks[b].cells); }), node);
+    add_task(std::make_unique<RowsTask>(
+                 n_blocks, owner, [=](int64_t b) { kv->store_block(rows_of(b), blocks[b].block, blocks[b].cells); }),
+             node);
 }
 
 // False after logging why.
 bool Rewriting::add(ggml_tensor* node, int n_threads) {
-    if (is_view_op(node->op)) return true;   // nothing to run
+    if (is_view_op(node->op)) return true;  // nothing to run
     if (!has_kv(node)) {
         flush();
         ggml_graph_add_node(graph_, node);
@@ -271,9 +286,10 @@ bool Rewriting::add(ggml_tensor* node, int n_threads) {
     if (node->op == GGML_OP_FLASH_ATTN_EXT) {
         add_attention(node, n_threads);
     } else if (!is_kv(node)) {
-        log_once(GGML_LOG_LEVEL_WARN, fmt::format("{} reads the packed KV cache: the rows that it reads are decoded each time, which is "
-                                                  "slow; only FLASH_ATTN_EXT reads packed rows as they are",
-                                                  ggml_op_name(node->op)));
+        log_once(GGML_LOG_LEVEL_WARN,
+                 fmt::format("{} reads the packed KV cache: the rows that it reads are decoded each time, which is "
+                             "slow; only FLASH_ATTN_EXT reads packed rows as they are",
+                             ggml_op_name(node->op)));
         add_reader(node);
     } else if (node->op == GGML_OP_SET_ROWS) {
         add_set_rows(node, n_threads);

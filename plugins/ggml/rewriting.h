@@ -1,14 +1,14 @@
 // One rewritten graph: the nodes, and everything that they point to.
 #pragma once
 
-#include <ggml-cpp.h>
-#include <ggml.h>
-
 #include <array>
 #include <atomic>
 #include <deque>
 #include <memory>
 #include <vector>
+
+#include <ggml-cpp.h>
+#include <ggml.h>
 
 #include "attention_node.h"
 #include "config.h"
@@ -17,13 +17,13 @@
 
 namespace tq::plugin {
 
-// What the graphs of one backend share: they run one after another. Nodes keep addresses in the arenas, so a graph is
+// The graphs of one backend share this: they run one after another. Nodes keep addresses in the arenas, so a graph is
 // good for as long as none of them has moved.
 struct Workspace {
-    Arena attention;   // of attention plans
-    std::array<Arena, GGML_MAX_SRC> dense;   // decoded rows of each source of a node; shifted rows
-    Arena exact[2];    // exact rows of K and V of the layer at work
-    std::atomic<bool> bad_data{false};   // a node met some, in this run
+    Arena attention;                        // workspaces of attention plans
+    std::array<Arena, GGML_MAX_SRC> dense;  // decoded rows of each source of a node; shifted rows
+    Arena exact[2];                         // exact rows of K and V of the layer at work
+    std::atomic<bool> bad_data{false};      // a node met some, in this run
 
     uint64_t moves() const {
         uint64_t moves = attention.moves() + exact[0].moves() + exact[1].moves();
@@ -33,7 +33,7 @@ struct Workspace {
 };
 
 class Rewriting {
-public:
+  public:
     Rewriting(const Config& config, Workspace& workspace) : config_(config), workspace_(workspace) {}
     Rewriting(const Rewriting&) = delete;
     Rewriting& operator=(const Rewriting&) = delete;
@@ -41,7 +41,7 @@ public:
     // False after logging why the graph can't be computed.
     bool build(ggml_cgraph* graph, int n_threads);
 
-    // To be called before each run, with the graph that this is the rewriting of.
+    // Must be called before each run, with the graph that this is the rewriting of.
     void start(const ggml_cgraph* original);
 
     ggml_cgraph* graph() { return graph_; }
@@ -49,7 +49,7 @@ public:
     // False if the rewriting holds for one run only: it has read the content of tensors.
     bool reusable() const { return reusable_; }
 
-private:
+  private:
     // A block of a packed tensor, and its cells whose position changes, a bit each.
     struct ShiftedBlock {
         int64_t block;
@@ -75,25 +75,26 @@ private:
 
     const Config& config_;
     Workspace& workspace_;
-    std::unique_ptr<std::byte[]> memory_;   // of the context: our tensors and the graph
+    std::unique_ptr<std::byte[]> memory_;  // memory of the context: our tensors and the graph
     size_t memory_bytes_ = 0;
     ggml_context_ptr context_;
     ggml_cgraph* graph_ = nullptr;
     bool reusable_ = true;
     std::vector<std::unique_ptr<Task>> tasks_;
-    std::deque<ItemDealer> dealers_;   // of tasks; side by side, since each run restarts them
-    std::deque<std::vector<int32_t>> positions_;   // of context shifts
+    std::deque<ItemDealer> dealers_;  // dealers of the tasks' items; side by side, since each run restarts them
+    std::deque<std::vector<int32_t>> positions_;  // positions that context shifts rotate by
     // Rows to store and queries to prepare wait here until a node needs them done: nothing else may come between.
     std::unique_ptr<TaskGroup> pending_ = std::make_unique<TaskGroup>();
     const ggml_tensor* pending_node_ = nullptr;
-    std::vector<const KvTensor*> pending_stores_;   // into which rows are stored by what is pending
-    // Of K and V: whose exact rows are in the staging memory, and whether they are still to be stored by what is pending.
+    std::vector<const KvTensor*> pending_stores_;  // tensors into which what is pending stores rows
+    // These say whose exact rows, of K and of V, are in the staging memory, and whether what is pending is still to
+    // store them.
     struct Staged {
         KvTensor* kv = nullptr;
         bool pending = false;
     };
     std::array<Staged, 2> staged_;
-    std::unique_ptr<ExactRowsTask> exact_rows_ = std::make_unique<ExactRowsTask>();   // to be done before what is pending
+    std::unique_ptr<ExactRowsTask> exact_rows_ = std::make_unique<ExactRowsTask>();  // goes before what is pending
 };
 
 }  // namespace tq::plugin

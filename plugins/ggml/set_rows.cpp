@@ -36,7 +36,7 @@ void ExactRowsTask::run(int thread, int) {
     for (const Begun& b : begun_) {
         cells_.clear();
         for (int64_t i = 0; i < b.set_rows->src[0]->ne[1]; ++i) cells_.push_back(row_index(b.set_rows->src[1], i));
-        b.kv->exact()->abandon();   // of a graph that was aborted: others have had the staging memory since
+        b.kv->exact()->abandon();  // rows of an aborted graph are lost: others have had the staging memory since
         b.kv->exact()->begin(cells_, b.staging);
     }
 }
@@ -54,13 +54,16 @@ const float* SetRowsTask::float_row(int64_t i, int thread) {
     const char* p = static_cast<const char*>(rows_->data) + i * rows_->nb[1];
     if (floats_.empty()) return reinterpret_cast<const float*>(p);
     float* row = floats_.data() + rows_->ne[0] * thread;
-    if (rows_->type == GGML_TYPE_F32) std::memcpy(row, p, sizeof(float) * rows_->ne[0]);
-    else from_nominal(GGML_TYPE_F16, reinterpret_cast<const uint8_t*>(p), rows_->ne[0], row);
+    if (rows_->type == GGML_TYPE_F32)
+        std::memcpy(row, p, sizeof(float) * rows_->ne[0]);
+    else
+        from_nominal(GGML_TYPE_F16, reinterpret_cast<const uint8_t*>(p), rows_->ne[0], row);
     kv_.round_to_state(row);
     return row;
 }
 
-// The cells of row i's block that rows behind it go to, a bit each: what they held does not have to follow a new center.
+// The cells of row i's block that rows behind it go to, a bit each: what they held does not have to follow a new
+// center.
 uint64_t SetRowsTask::stored_next(int64_t i) const {
     const int64_t block = kv_.block_of_row(row_index(indices_, i));
     uint64_t cells = 0;
@@ -72,8 +75,8 @@ uint64_t SetRowsTask::stored_next(int64_t i) const {
     return cells;
 }
 
-// Cells of one block share bytes, so a (block, slice) always belongs to one thread; of centered keys, whose blocks depend on
-// those before, a slice.
+// Cells of one block share bytes, so a (block, slice) always belongs to one thread; of centered keys, whose blocks
+// depend on those before, a slice.
 void SetRowsTask::run(int thread, int n_threads) {
     const int n_slices = codec_.n_slices();
     ExactRows* exact = kv_.exact();
@@ -87,7 +90,8 @@ void SetRowsTask::run(int thread, int n_threads) {
         const float* row = nullptr;
         const auto row_once = [&] { return row ? row : row = float_row(i, thread); };
         if (exact && i % n_threads == thread) exact->store(i, row_once());
-        const bool may_move_center = kv_.layout().centered && index % kv_.layout().n_cells % kBlockCells <= kUncenteredCells;
+        const bool may_move_center =
+            kv_.layout().centered && index % kv_.layout().n_cells % kBlockCells <= kUncenteredCells;
         const uint64_t rewritten = may_move_center ? stored_next(i) : 0;
         for (int slice = 0; slice < n_slices; ++slice) {
             if ((block * n_slices + slice) % n_threads == thread) kv_.encode_slice(row_once(), index, slice, rewritten);

@@ -25,6 +25,7 @@ source "$TQ_LIB/pins"
 
 TQ_PACKAGES=(build-essential cmake ninja-build git python3 python3-pip python3-venv unzip
     libgtest-dev libbenchmark-dev libcli11-dev nlohmann-json3-dev libfmt-dev librapidcheck-dev)
+TQ_TEST_PACKAGES=(clang clang-format) # beside these: what only scripts/test needs
 TQ_ARM64_PACKAGES=(g++-aarch64-linux-gnu qemu-user-static libgtest-dev) # libgtest-dev has GoogleTest's source
 
 elapsed() { printf '%d:%02d' $((SECONDS / 60)) $((SECONDS % 60)); }
@@ -161,6 +162,10 @@ require_cmake() {
     version=$(cmake --version | sed -n '1s/^cmake version //p')
     [[ $(printf '%s\n' 3.25 "$version" | sort -V | head -n 1) == 3.25 ]] ||
         die "CMake 3.25 or newer is needed, and $(command -v cmake) is $version" "a newer one: pip install cmake"
+}
+
+ensure_test_packages() {
+    if is_debian; then install_packages "${TQ_TEST_PACKAGES[@]}"; fi # elsewhere scripts/test says what it goes without
 }
 
 # The cross-compiler and the emulator of the preset arm64-qemu.

@@ -59,26 +59,28 @@ class File {
 
     const std::string& path() const { return path_; }
     std::string variable() const { return "TURBOQUANT_CALIBRATION=" + path_; }
-    void truncate(uintmax_t bytes) const { std::filesystem::resize_file(path_, std::filesystem::file_size(path_) - bytes); }
+    void truncate(uintmax_t bytes) const {
+        std::filesystem::resize_file(path_, std::filesystem::file_size(path_) - bytes);
+    }
 
   private:
     std::string path_;
 };
 
-// How far attention on the packed cache is from ggml's on the same cache decoded.
+// Says how far attention on the packed cache is from ggml's on the same cache decoded.
 double error_against_cpu() {
     const Shape shape;
     ggml_backend_ptr backend(ggml_backend_dev_init(load_plugin(), nullptr));
     ggml_backend_ptr cpu(ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr));
     Layer packed(backend.get(), shape), dense(cpu.get(), shape);
-    packed.attend(7);   // head_dim is known from here on
+    packed.attend(7);  // head_dim is known from here on
     packed.fill(1);
     dense.write(dense.keys(), packed.read(packed.keys()));
     dense.write(dense.values(), packed.read(packed.values()));
     return relative_error(packed.attend(7), dense.attend(7));
 }
 
-// Of the keys' bytes.
+// Returns the keys' packed bytes.
 std::string packed_keys() {
     ggml_backend_ptr backend(ggml_backend_dev_init(load_plugin(), nullptr));
     Layer layer(backend.get(), {});
@@ -97,9 +99,11 @@ void say(const std::string& text) {
 
 TEST(Calibration, AttentionStaysExact) {
     const File file(tensors_of({}));
-    for (const char* preset : {"TURBOQUANT_KV=k8v8", "TURBOQUANT_KV=k4v4", "TURBOQUANT_KV=k4ctv4t", "TURBOQUANT_KV=k3cv3t"}) {
+    for (const char* preset :
+         {"TURBOQUANT_KV=k8v8", "TURBOQUANT_KV=k4v4", "TURBOQUANT_KV=k4ctv4t", "TURBOQUANT_KV=k3cv3t"}) {
         for (const char* mode : {"TURBOQUANT_ATTENTION=fused", "TURBOQUANT_ATTENTION=dense"}) {
-            const ChildResult child = in_child({preset, mode, file.variable()}, [] { return error_against_cpu() < kAttentionBound; });
+            const ChildResult child =
+                in_child({preset, mode, file.variable()}, [] { return error_against_cpu() < kAttentionBound; });
             EXPECT_EQ(child.status, 0) << preset << " " << mode << "\n" << child.log;
         }
     }
@@ -112,9 +116,12 @@ TEST(Calibration, IsUsedAndSaid) {
         return true;
     };
     const ChildResult plain = in_child({}, stored), calibrated = in_child({file.variable()}, stored);
-    const auto bytes = [](const std::string& log) { return log.substr(log.find("bytes:"), log.find(';', log.find("bytes:")) - log.find("bytes:")); };
+    const auto bytes = [](const std::string& log) {
+        return log.substr(log.find("bytes:"), log.find(';', log.find("bytes:")) - log.find("bytes:"));
+    };
     EXPECT_NE(bytes(plain.log), bytes(calibrated.log));
-    EXPECT_NE(calibrated.log.find(", calibrated by " + file.path() + " (a model)"), std::string::npos) << calibrated.log;
+    EXPECT_NE(calibrated.log.find(", calibrated by " + file.path() + " (a model)"), std::string::npos)
+        << calibrated.log;
     EXPECT_EQ(calibrated.log.find("stored without"), std::string::npos) << calibrated.log;
     EXPECT_EQ(plain.log.find("calibrated"), std::string::npos) << plain.log;
 }
@@ -153,7 +160,8 @@ TEST(Calibration, BadFilesAreRefusedWithTheReason) {
 }
 
 TEST(Calibration, AMissingFileIsRefused) {
-    const ChildResult child = in_child({"TURBOQUANT_CALIBRATION=/nowhere/c.gguf"}, [] { return load_plugin() == nullptr; });
+    const ChildResult child =
+        in_child({"TURBOQUANT_CALIBRATION=/nowhere/c.gguf"}, [] { return load_plugin() == nullptr; });
     EXPECT_EQ(child.status, 0);
     EXPECT_NE(child.log.find("TURBOQUANT_CALIBRATION: /nowhere/c.gguf: can't be read"), std::string::npos) << child.log;
 }

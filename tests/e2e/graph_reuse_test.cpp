@@ -15,13 +15,13 @@
 namespace tq::e2e {
 namespace {
 
-constexpr double kAttentionBound = 0.02;  // as in plugin_test.cpp
+constexpr double kAttentionBound = 0.02;  // the bound of plugin_test.cpp
 
 ggml_backend_ptr new_backend() {
     return ggml_backend_ptr(ggml_backend_dev_init(load_plugin(), nullptr));
 }
 
-// For what is done beside the graphs in question.
+// Tests use this backend for what they do beside the graphs in question.
 ggml_backend_t plugin_backend() {
     static ggml_backend_ptr backend = new_backend();
     return backend.get();
@@ -38,7 +38,7 @@ enum class Backend { kKept, kNew };
 
 // A cache, a graph on it and what computes it.
 class Rig {
-public:
+  public:
     Rig(Backend backend, const Shape& shape, ggml_type row_type = GGML_TYPE_F32)
         : shape(shape), layer(plugin_backend(), shape), memory(plugin_backend()), row_type_(row_type) {
         build();
@@ -75,15 +75,15 @@ public:
     GraphMemory memory;
     std::optional<LayerGraph> graph;
     int n_threads = 2;
-    int64_t n_allocations = 0;  // of the plugin, in the last run
+    int64_t n_allocations = 0;  // allocations that the plugin made in the last run
 
-private:
+  private:
     ggml_backend_ptr kept_;
     ggml_type row_type_;
 };
 
 class Pair {
-public:
+  public:
     explicit Pair(const Shape& shape = {}, ggml_type row_type = GGML_TYPE_F32)
         : kept(Backend::kKept, shape, row_type), fresh(Backend::kNew, shape, row_type) {}
 
@@ -95,7 +95,7 @@ public:
         both([&](Rig& rig) { fn(*rig.graph); });
     }
 
-    // Of the kept backend, which must be that of the new one.
+    // Returns the kept backend's outcome, which must be that of the new one.
     Outcome compute() {
         Outcome outcome = kept.compute();
         EXPECT_EQ(outcome.status, GGML_STATUS_SUCCESS);
@@ -108,11 +108,11 @@ public:
 
 // Another graph on the cache of a rig.
 class Piece {
-public:
+  public:
     Piece(Rig& rig, const Shape& shape) : rig_(rig), memory_(plugin_backend()), graph_(memory_, rig.layer, shape) {}
     Outcome compute(int64_t fail_at = 0) { return rig_.compute(graph_.graph, graph_.out, fail_at); }
 
-private:
+  private:
     Rig& rig_;
     GraphMemory memory_;
     LayerGraph graph_;
@@ -433,7 +433,7 @@ TEST(ContextShift, IsRewrittenInEveryRun) {
 
 // ---- llama.cpp ------------------------------------------------------------------------------------------------------
 
-// That its graphs are recognized: of the tokens here only those after a prompt bring new ones.
+// Checks that llama.cpp's graphs are recognized: of the tokens here only those after a prompt bring new ones.
 TEST(LlamaCpp, ATokenAllocatesNothing) {
     TQ_NEEDS_FILE(TQ_E2E_MODEL);
     capture_log();

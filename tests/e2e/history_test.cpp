@@ -1,5 +1,5 @@
-// What a cache held before leaves no trace: used cells, rows that were tried and taken back, and shifted ones, with the default
-// preset, whose keys have centers and whose newest rows are exact.
+// What a cache held before leaves no trace: used cells, rows that were tried and taken back, and shifted ones, with the
+// default preset, whose keys have centers and whose newest rows are exact.
 #include <cmath>
 #include <cstdlib>
 
@@ -10,7 +10,7 @@ namespace tq::e2e {
 namespace {
 
 class History : public testing::Test {
-protected:
+  protected:
     static void SetUpTestSuite() { setenv("TURBOQUANT_KV", "fast", 1); }
     void SetUp() override {
         TQ_NEEDS_FILE(TQ_E2E_MODEL);
@@ -25,9 +25,11 @@ protected:
         return f16_.get();
     }
     Tokens text(size_t n, size_t from = 0) { return prompt(model(), n, from); }
-    static void take_back(Session& session, size_t from) { llama_memory_seq_rm(session.memory(), 0, static_cast<llama_pos>(from), -1); }
+    static void take_back(Session& session, size_t from) {
+        llama_memory_seq_rm(session.memory(), 0, static_cast<llama_pos>(from), -1);
+    }
 
-private:
+  private:
     llama_model_ptr model_, f16_;
 };
 
@@ -72,7 +74,7 @@ TEST_F(History, GreedyTextWithDraftsIsTheTextWithout) {
         Tokens generated{argmax(session.decode(text(kPrompt), 0))};
         while (generated.size() < kGenerated) {
             const auto position = static_cast<llama_pos>(kPrompt + generated.size() - 1);
-            Tokens batch{generated.back()};   // and drafts: right ones, then wrong ones
+            Tokens batch{generated.back()};  // and drafts: right ones, then wrong ones
             for (size_t i = 0; i < n_draft; ++i) {
                 const size_t at = generated.size() + i;
                 batch.push_back(at < kGenerated && i % 7 != 3 ? expected[at] : text(1, at)[0]);
@@ -91,10 +93,11 @@ TEST_F(History, GreedyTextWithDraftsIsTheTextWithout) {
     }
 }
 
-// Codes of what was shifted are codes of codes, but around centers of their own: within a quarter of what f16 keeps (few
-// tokens; measured over more text: docs/quality.md).
+// Codes of what was shifted are codes of codes, but around centers of their own: within a quarter of what f16 keeps
+// (few tokens; measured over more text: docs/quality.md).
 TEST_F(History, AShiftedContextIsAsGoodAsAFreshOne) {
-    constexpr size_t kContext = 512, kKept = 4, kDropped = 256, kAfter = 150;   // the first tokens stay, as in llama-server
+    constexpr size_t kContext = 512, kKept = 4, kDropped = 256,
+                     kAfter = 150;  // the first tokens stay, as in llama-server
     const auto after_shift = [&](llama_model* m) {
         Session session(m, {.n_ctx = 512});
         session.decode(prompt(m, kContext), 0);

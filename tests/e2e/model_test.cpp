@@ -12,7 +12,7 @@ constexpr size_t kGenerated = 96;
 constexpr size_t kPrompt = 400;
 
 class Model : public testing::Test {
-protected:
+  protected:
     void SetUp() override {
         TQ_NEEDS_FILE(TQ_E2E_MODEL);
         capture_log();
@@ -29,7 +29,8 @@ protected:
     // Tokens after a prompt of this length, alone in a context.
     static Tokens alone(llama_model* model, const ContextOptions& options, size_t n_prompt = kPrompt, size_t from = 0) {
         Session session(model, options);
-        return session.generate(session.decode(prompt(model, n_prompt, from), 0), static_cast<llama_pos>(n_prompt), kGenerated);
+        return session.generate(session.decode(prompt(model, n_prompt, from), 0), static_cast<llama_pos>(n_prompt),
+                                kGenerated);
     }
 
     // The sequences 0..3 of four different prompts, each decoded token by token beside the others.
@@ -56,8 +57,10 @@ protected:
         double sum = 0;
         for (size_t i = 0; i < kTokens; ++i) {
             Tokens next;
-            for (llama_seq_id seq = 0; seq < 4; ++seq) next.push_back(prompt(model(), length(seq) + i + 1, seq * 50u).back());
-            const std::vector<Logits> p = dense.decode_together(next, positions(i)), q = packed.decode_together(next, positions(i));
+            for (llama_seq_id seq = 0; seq < 4; ++seq)
+                next.push_back(prompt(model(), length(seq) + i + 1, seq * 50u).back());
+            const std::vector<Logits> p = dense.decode_together(next, positions(i)),
+                                      q = packed.decode_together(next, positions(i));
             if (p.size() != 4 || q.size() != 4) return NAN;
             for (size_t seq = 0; seq < 4; ++seq) sum += kl_divergence(p[seq], q[seq]);
         }
@@ -66,10 +69,11 @@ protected:
 
     static std::vector<Logits> decode_prompts(Session& session, llama_model* model) {
         std::vector<Logits> logits;
-        for (llama_seq_id seq = 0; seq < 4; ++seq) logits.push_back(session.decode(prompt(model, length(seq), seq * 50u), 0, seq));
+        for (llama_seq_id seq = 0; seq < 4; ++seq)
+            logits.push_back(session.decode(prompt(model, length(seq), seq * 50u), 0, seq));
         return logits;
     }
-    // Of the i-th token behind each prompt.
+    // Returns the position of the i-th token behind each prompt.
     static std::vector<llama_pos> positions(size_t i) {
         std::vector<llama_pos> all;
         for (llama_seq_id seq = 0; seq < 4; ++seq) all.push_back(static_cast<llama_pos>(length(seq) + i));
@@ -77,7 +81,7 @@ protected:
     }
     static size_t length(llama_seq_id seq) { return 120 + 37 * static_cast<size_t>(seq); }
 
-private:
+  private:
     llama_model_ptr model_, f16_;
 };
 
@@ -100,8 +104,8 @@ TEST_F(Model, SequencesBesideOthersKeepTheirText) {
     }
 }
 
-// In a unified cache a sequence lies in other cells, beside other sequences' cells: llama.cpp's own f16 attention is not
-// bit-identical there either. What must hold: being unified takes the cache no farther from f16 than it is anyway.
+// In a unified cache a sequence lies in other cells, beside other sequences' cells: llama.cpp's own f16 attention is
+// not bit-identical there either. What must hold: being unified takes the cache no farther from f16 than it is anyway.
 TEST_F(Model, UnifiedCacheIsAsCloseToF16) {
     const double split = divergence_from_f16(false), unified = divergence_from_f16(true);
     std::printf("mean KLD against f16: %.4f in separate streams, %.4f unified\n", split, unified);
@@ -166,7 +170,7 @@ TEST_F(Model, ContextShiftStaysCloseToF16) {
     EXPECT_LT(divergence[1], 0.25);
 }
 
-// What the process takes more for a context of 8192 cells, against what llama.cpp says that the KV cache takes.
+// Compares what the process takes more for a context of 8192 cells with what llama.cpp says that the KV cache takes.
 TEST_F(Model, MemoryIsWhatTheKvLinesSay) {
     auto measure = [](llama_model* model, double* kv_mib) {
         capture_log();
@@ -184,7 +188,8 @@ TEST_F(Model, MemoryIsWhatTheKvLinesSay) {
         grown[i] = measure(m, &kv[i]);
         ++i;
     }
-    std::printf("KV buffer size: f16 %.2f MiB, packed %.2f MiB; process: %.2f MiB, %.2f MiB\n", kv[0], kv[1], grown[0], grown[1]);
+    std::printf("KV buffer size: f16 %.2f MiB, packed %.2f MiB; process: %.2f MiB, %.2f MiB\n", kv[0], kv[1], grown[0],
+                grown[1]);
     EXPECT_NEAR(16 * kv[1] / kv[0], 4.1875, 0.02 * 4.1875);
     EXPECT_NEAR((grown[0] - grown[1]) / (kv[0] - kv[1]), 1.0, 0.02);
 }

@@ -1,5 +1,5 @@
-// What is packed is known to the buffer that a tensor lies in: caches in other buffers, caches of other types, dry runs, tensors
-// that a host has rebuilt, and ops that read a packed cache as if it were not packed.
+// What is packed is known to the buffer that a tensor lies in: caches in other buffers, caches of other types, dry
+// runs, tensors that a host has rebuilt, and ops that read a packed cache as if it were not packed.
 #include <algorithm>
 #include <cstring>
 #include <random>
@@ -22,10 +22,16 @@ ggml_backend_t cpu_backend() {
     return backend.get();
 }
 
-ggml_backend_buffer_type_t cpu_memory() { return ggml_backend_get_default_buffer_type(cpu_backend()); }
-ggml_backend_buffer_type_t plugin_memory() { return ggml_backend_get_default_buffer_type(plugin_backend()); }
+ggml_backend_buffer_type_t cpu_memory() {
+    return ggml_backend_get_default_buffer_type(cpu_backend());
+}
+ggml_backend_buffer_type_t plugin_memory() {
+    return ggml_backend_get_default_buffer_type(plugin_backend());
+}
 
-ggml_context_ptr small_context() { return ggml_context_ptr(ggml_init({ggml_tensor_overhead() * 64, nullptr, true})); }
+ggml_context_ptr small_context() {
+    return ggml_context_ptr(ggml_init({ggml_tensor_overhead() * 64, nullptr, true}));
+}
 
 // ---- whose buffer ---------------------------------------------------------------------------------------------------
 
@@ -44,20 +50,25 @@ TEST(Placement, CacheInCpuMemoryIsOrdinary) {
     EXPECT_EQ(here.read(here.keys()), there.read(there.keys()));
 }
 
-// Of K and V one is packed: its rows are decoded for ggml's own attention.
+// Packs one of K and V alone: its rows are decoded for ggml's own attention.
 void expect_right_with_one_side_packed(bool keys_packed) {
     const Shape shape{.n_stream = 2, .n_kv = 192, .causal_holes = true};
-    Layer layer(plugin_backend(), shape, keys_packed ? plugin_memory() : cpu_memory(), keys_packed ? cpu_memory() : plugin_memory());
+    Layer layer(plugin_backend(), shape, keys_packed ? plugin_memory() : cpu_memory(),
+                keys_packed ? cpu_memory() : plugin_memory());
     Layer dense(cpu_backend(), shape);
-    layer.attend(7);   // head_dim is known from here on
+    layer.attend(7);  // head_dim is known from here on
     layer.fill(1);
     dense.write(dense.keys(), layer.read(layer.keys()));
     dense.write(dense.values(), layer.read(layer.values()));
     EXPECT_LT(relative_error(layer.attend(7), dense.attend(7)), 1e-6);
 }
 
-TEST(Placement, KeysPackedAndValuesNot) { expect_right_with_one_side_packed(true); }
-TEST(Placement, ValuesPackedAndKeysNot) { expect_right_with_one_side_packed(false); }
+TEST(Placement, KeysPackedAndValuesNot) {
+    expect_right_with_one_side_packed(true);
+}
+TEST(Placement, ValuesPackedAndKeysNot) {
+    expect_right_with_one_side_packed(false);
+}
 
 TEST(Placement, TensorsRebuiltWithoutExtraAreFound) {
     Layer layer(plugin_backend(), {});
@@ -173,14 +184,16 @@ std::vector<uint16_t> gather(const ggml_tensor* view, const std::vector<uint16_t
         for (int64_t i2 = 0; i2 < view->ne[2]; ++i2)
             for (int64_t i1 = 0; i1 < view->ne[1]; ++i1)
                 for (int64_t i0 = 0; i0 < view->ne[0]; ++i0) {
-                    const size_t at = view->view_offs + static_cast<size_t>(i0) * view->nb[0] + static_cast<size_t>(i1) * view->nb[1] +
-                                      static_cast<size_t>(i2) * view->nb[2] + static_cast<size_t>(i3) * view->nb[3];
+                    const size_t at = view->view_offs + static_cast<size_t>(i0) * view->nb[0] +
+                                      static_cast<size_t>(i1) * view->nb[1] + static_cast<size_t>(i2) * view->nb[2] +
+                                      static_cast<size_t>(i3) * view->nb[3];
                     values.push_back(rows[at / 2]);
                 }
     return values;
 }
 
-// Any view of the cache within its bounds: up to three strides of whole values, some of whole rows, then its dims permuted.
+// Any view of the cache within its bounds: up to three strides of whole values, some of whole rows, then its dims
+// permuted.
 ggml_tensor* random_view(ggml_context* ctx, ggml_tensor* cache, std::mt19937& random) {
     auto below = [&](int64_t n) { return static_cast<int64_t>(random() % static_cast<uint64_t>(n)); };
     const int64_t n = ggml_nelements(cache), width = cache->ne[0];
@@ -192,7 +205,8 @@ ggml_tensor* random_view(ggml_context* ctx, ggml_tensor* cache, std::mt19937& ra
     }
     const int64_t offset = below(n - last);
     ggml_tensor* view = ggml_view_4d(ctx, cache, ne[0], ne[1], ne[2], ne[3], 2 * static_cast<size_t>(stride[1]),
-                                     2 * static_cast<size_t>(stride[2]), 2 * static_cast<size_t>(stride[3]), 2 * static_cast<size_t>(offset));
+                                     2 * static_cast<size_t>(stride[2]), 2 * static_cast<size_t>(stride[3]),
+                                     2 * static_cast<size_t>(offset));
     int axes[4] = {0, 1, 2, 3};
     std::shuffle(axes, axes + 4, random);
     return ggml_permute(ctx, view, axes[0], axes[1], axes[2], axes[3]);
@@ -215,14 +229,15 @@ TEST(Views, AnyViewIsDecodedAsItsStridesSay) {
     }
 }
 
-// As MiniMax M3 has them: every KV head is a stream of its own, dimension 3.
+// Attends as MiniMax M3 does: every KV head is a stream of its own, dimension 3.
 Floats attend_with_heads_in_dim_3(Layer& layer) {
     const std::vector<uint8_t> bytes = layer.compute([&](ggml_context* ctx) {
         auto heads_last = [&](ggml_tensor* cache) {
             return ggml_view_4d(ctx, cache, 64, 200, 1, 3, cache->nb[1], cache->nb[2], 64 * 2, 0);
         };
         ggml_tensor* q = ggml_new_tensor_4d(ctx, GGML_TYPE_F32, 64, 5, 3, 3);
-            return ggml_flash_attn_ext(ctx, ggml_fill(ctx, q, 0.3f), heads_last(layer.keys()), heads_last(layer.values()), nullptr, 0.125f, 0, 0);
+        return ggml_flash_attn_ext(ctx, ggml_fill(ctx, q, 0.3f), heads_last(layer.keys()), heads_last(layer.values()),
+                                   nullptr, 0.125f, 0, 0);
     });
     Floats out(bytes.size() / sizeof(float));
     std::memcpy(out.data(), bytes.data(), bytes.size());
@@ -275,7 +290,8 @@ TEST(SetRows, PlanesOfRowsAreRefused) {
     Layer layer(plugin_backend(), {.n_stream = 2});
     const std::vector<uint8_t> bytes = layer.compute([&](ggml_context* ctx) {
         ggml_tensor* rows = ggml_fill(ctx, ggml_new_tensor_3d(ctx, GGML_TYPE_F32, 192, 3, 2), 0.5f);
-        ggml_tensor* indices = ggml_cast(ctx, ggml_fill(ctx, ggml_new_tensor_1d(ctx, GGML_TYPE_F32, 3), 1), GGML_TYPE_I32);
+        ggml_tensor* indices =
+            ggml_cast(ctx, ggml_fill(ctx, ggml_new_tensor_1d(ctx, GGML_TYPE_F32, 3), 1), GGML_TYPE_I32);
         return ggml_set_rows(ctx, layer.keys(), rows, indices);
     });
     EXPECT_TRUE(bytes.empty());
@@ -288,7 +304,8 @@ TEST(SetRows, OfTwoStoresIntoOneCellTheSecondStays) {
         const std::vector<uint8_t> bytes = layer.compute([&](ggml_context* ctx) {
             auto stored = [&](ggml_tensor* cache, float value) {
                 ggml_tensor* rows = ggml_fill(ctx, ggml_new_tensor_2d(ctx, GGML_TYPE_F32, 192, n_tokens), value);
-                ggml_tensor* indices = ggml_cast(ctx, ggml_arange(ctx, 0, static_cast<float>(n_tokens), 1), GGML_TYPE_I32);
+                ggml_tensor* indices =
+                    ggml_cast(ctx, ggml_arange(ctx, 0, static_cast<float>(n_tokens), 1), GGML_TYPE_I32);
                 return ggml_set_rows(ctx, cache, rows, indices);
             };
             return stored(stored(layer.keys(), 0.5f), -0.25f);

@@ -22,7 +22,7 @@ ggml_backend_t cpu_backend() {
     return backend.get();
 }
 
-// How far attention on the packed cache is from ggml's attention on the same cache decoded.
+// Says how far attention on the packed cache is from ggml's attention on the same cache decoded.
 double error_against_cpu(const Shape& shape) {
     Layer packed(plugin_backend(), shape), dense(cpu_backend(), shape);
     packed.fill(1);
@@ -48,11 +48,14 @@ TEST(Registration, DeviceNamesPresetBitsIsaAndAttention) {
         void* data;
         ggml_log_get(&log, &data);
         log(GGML_LOG_LEVEL_INFO, (std::string(ggml_backend_dev_name(device)) + "|" + text).c_str(), data);
-        return ggml_backend_dev_by_name("TurboQuant") == device && ggml_backend_dev_type(device) == GGML_BACKEND_DEVICE_TYPE_IGPU;
+        return ggml_backend_dev_by_name("TurboQuant") == device &&
+               ggml_backend_dev_type(device) == GGML_BACKEND_DEVICE_TYPE_IGPU;
     });
     EXPECT_EQ(child.status, 0);
-    EXPECT_NE(child.log.find("TurboQuant|TurboQuant KV cache: k5v3, 4.19 bits per value (K 5.250, V 3.125), scalar, fused attention"),
-              std::string::npos)
+    EXPECT_NE(
+        child.log.find(
+            "TurboQuant|TurboQuant KV cache: k5v3, 4.19 bits per value (K 5.250, V 3.125), scalar, fused attention"),
+        std::string::npos)
         << child.log;
 }
 
@@ -67,7 +70,8 @@ TEST(Registration, InvalidPresetIsRefusedWithTheValidOnes) {
 TEST(Registration, InvalidIsaIsRefusedWithTheAvailableOnes) {
     const ChildResult child = in_child({"TURBOQUANT_ISA=neon9"}, [] { return load_plugin() == nullptr; });
     EXPECT_EQ(child.status, 0);
-    EXPECT_NE(child.log.find("TURBOQUANT_ISA: ISA 'neon9' is not available here; available: scalar"), std::string::npos) << child.log;
+    EXPECT_NE(child.log.find("TURBOQUANT_ISA: ISA 'neon9' is not available here; available: scalar"), std::string::npos)
+        << child.log;
 }
 
 TEST(Registration, InvalidAttentionIsRefusedWithTheValidOnes) {
@@ -81,21 +85,24 @@ TEST(Registration, InvalidAttentionIsRefusedWithTheValidOnes) {
 }
 
 TEST(Registration, EmptyVariablesAreUnset) {
-    const ChildResult child = in_child({"TURBOQUANT_KV=", "TURBOQUANT_ATTENTION=", "TURBOQUANT_CALIBRATION=", "TURBOQUANT_ISA="},
-                                       [] { return load_plugin() != nullptr; });
+    const ChildResult child =
+        in_child({"TURBOQUANT_KV=", "TURBOQUANT_ATTENTION=", "TURBOQUANT_CALIBRATION=", "TURBOQUANT_ISA="},
+                 [] { return load_plugin() != nullptr; });
     EXPECT_EQ(child.status, 0) << child.log;
     EXPECT_NE(child.log.find("k4cv4+sink1+recent15"), std::string::npos) << child.log;
     EXPECT_NE(child.log.find("fused attention"), std::string::npos) << child.log;
 }
 
 TEST(Registration, EveryPresetStoresAndAttends) {
-    std::vector<std::string> presets{"2.5", "3.5", "4.5", "5.5", "6.5", "7.5", "k4cv4", "k4ctv4t", "k3ctv3t", "k5tv5t", "k4v4+0:k6v5"};
+    std::vector<std::string> presets{"2.5",   "3.5",     "4.5",     "5.5",    "6.5",        "7.5",
+                                     "k4cv4", "k4ctv4t", "k3ctv3t", "k5tv5t", "k4v4+0:k6v5"};
     for (char k = '2'; k <= '8'; ++k) {
         presets.emplace_back(1, k);
         for (char v = '2'; v <= '8'; ++v) presets.push_back({'k', k, 'v', v});
     }
     for (const std::string& preset : presets) {
-        const ChildResult child = in_child({"TURBOQUANT_KV=" + preset}, [] { return error_against_cpu(Shape{}) < kAttentionBound; });
+        const ChildResult child =
+            in_child({"TURBOQUANT_KV=" + preset}, [] { return error_against_cpu(Shape{}) < kAttentionBound; });
         EXPECT_EQ(child.status, 0) << preset << "\n" << child.log;
     }
 }
@@ -138,7 +145,9 @@ struct Variant {
     Shape shape;
 };
 
-void PrintTo(const Variant& variant, std::ostream* out) { *out << variant.name; }
+void PrintTo(const Variant& variant, std::ostream* out) {
+    *out << variant.name;
+}
 
 class Attention : public testing::TestWithParam<Variant> {};
 
@@ -153,8 +162,10 @@ TEST_P(Attention, AgreesWithCpuOnDecodedRows) {
 INSTANTIATE_TEST_SUITE_P(Shapes, Attention,
                          testing::Values(Variant{"Plain", {}}, Variant{"OneToken", {.n_tokens = 1}},
                                          Variant{"NoGqa", {.n_head = 3}}, Variant{"ManyTokens", {.n_tokens = 70}},
-                                         Variant{"DifferentHeadDims", {.head_dim_k = 128, .head_dim_v = 80, .n_head = 4, .n_head_kv = 2}},
-                                         Variant{"SmallestAndLargestHeadDim", {.head_dim_k = 512, .head_dim_v = 16, .n_head = 2, .n_head_kv = 1}},
+                                         Variant{"DifferentHeadDims",
+                                                 {.head_dim_k = 128, .head_dim_v = 80, .n_head = 4, .n_head_kv = 2}},
+                                         Variant{"SmallestAndLargestHeadDim",
+                                                 {.head_dim_k = 512, .head_dim_v = 16, .n_head = 2, .n_head_kv = 1}},
                                          Variant{"Holes", {.causal_holes = true}}, Variant{"Sinks", {.sinks = true}},
                                          Variant{"Softcap", {.softcap = 5}}, Variant{"Alibi", {.max_bias = 8}},
                                          Variant{"Streams", {.n_stream = 3, .n_kv = 192, .causal_holes = true}},
@@ -174,7 +185,10 @@ TEST(AttentionPaths, ThreadsDoNotChangeBits) {
 TEST(AttentionPaths, UnsupportedHeadDimIsDenseAndSaidOnce) {
     capture_log();
     EXPECT_LT(error_against_cpu({.head_dim_k = 40, .head_dim_v = 40, .n_head = 4, .n_head_kv = 2}), 0.005);
-    EXPECT_EQ(count_logged("attention takes the dense path (same cache, slower): head_dim 40 is not a multiple of 16 in 16..512"), 1);
+    EXPECT_EQ(
+        count_logged(
+            "attention takes the dense path (same cache, slower): head_dim 40 is not a multiple of 16 in 16..512"),
+        1);
     EXPECT_LT(error_against_cpu({.head_dim_k = 576, .head_dim_v = 512, .n_head = 4, .n_head_kv = 1}), 0.005);
     EXPECT_EQ(count_logged("head_dim 576"), 1);
 }
@@ -230,9 +244,10 @@ TEST(Buffer, TakesThePackedSize) {
 TEST(Buffer, TakesTheSizeOfItsLayersPreset) {
     const auto allocated_as_8_bits = [] {
         ggml_backend_ptr backend(ggml_backend_dev_init(load_plugin(), nullptr));
-        Layer layer(backend.get(), {.n_cells = 1024});   // layer 0
+        Layer layer(backend.get(), {.n_cells = 1024});  // layer 0
         const double nominal = static_cast<double>(ggml_nbytes(layer.keys()) + ggml_nbytes(layer.values()));
-        return std::abs(16 * static_cast<double>(ggml_backend_buffer_get_size(layer.buffer())) / nominal - 8.1875) < 0.01;
+        return std::abs(16 * static_cast<double>(ggml_backend_buffer_get_size(layer.buffer())) / nominal - 8.1875) <
+               0.01;
     };
     const ChildResult child = in_child({"TURBOQUANT_KV=k4v4+0:k8v8"}, allocated_as_8_bits);
     EXPECT_EQ(child.status, 0) << child.log;
@@ -246,7 +261,7 @@ TEST(Buffer, RowsWrittenAsReadKeepTheirBytes) {
     layer.fill(1);
     const Floats before = layer.attend(3);
     Layer other(plugin_backend(), shape);
-    other.attend(3);  // as in llama.cpp, head_dim is known before a state is restored
+    other.attend(3);  // llama.cpp, too, makes head_dim known before it restores a state
     for (auto cache : {&Layer::keys, &Layer::values}) {
         other.write((other.*cache)(), layer.read((layer.*cache)()));
         EXPECT_EQ(other.packed((other.*cache)()), layer.packed((layer.*cache)()));

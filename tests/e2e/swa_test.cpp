@@ -1,4 +1,5 @@
-// A model with sliding-window layers has two KV caches. There is no small one, so this makes one: gemma2 with random weights.
+// A model with sliding-window layers has two KV caches. There is no small one, so this makes one: gemma2 with random
+// weights.
 #include <cmath>
 #include <cstdio>
 #include <random>
@@ -16,21 +17,28 @@ namespace {
 constexpr int kVocab = 512, kEmbd = 128, kLayers = 4, kHeads = 4, kHeadsKv = 2, kHeadDim = 64, kFf = 256, kWindow = 64;
 
 class Writer {
-public:
+  public:
     Writer() : gguf_(gguf_init_empty()), context_(ggml_init({size_t{16} << 20, nullptr, false})) {}
 
-    void set(const char* key, uint32_t value) { gguf_set_val_u32(gguf_.get(), (std::string("gemma2.") + key).c_str(), value); }
-    void set_float(const char* key, float value) { gguf_set_val_f32(gguf_.get(), (std::string("gemma2.") + key).c_str(), value); }
+    void set(const char* key, uint32_t value) {
+        gguf_set_val_u32(gguf_.get(), (std::string("gemma2.") + key).c_str(), value);
+    }
+    void set_float(const char* key, float value) {
+        gguf_set_val_f32(gguf_.get(), (std::string("gemma2.") + key).c_str(), value);
+    }
     void set_text(const char* key, const char* value) { gguf_set_val_str(gguf_.get(), key, value); }
 
     void norm(const std::string& name) { add(name, kEmbd, 1, 1, 0); }
-    void matrix(const std::string& name, int64_t in, int64_t out) { add(name, in, out, 0, 1.0f / std::sqrt(static_cast<float>(in))); }
+    void matrix(const std::string& name, int64_t in, int64_t out) {
+        add(name, in, out, 0, 1.0f / std::sqrt(static_cast<float>(in)));
+    }
 
     bool write(const std::string& path) { return gguf_write_to_file(gguf_.get(), path.c_str(), false); }
 
-private:
+  private:
     void add(const std::string& name, int64_t in, int64_t out, float mean, float deviation) {
-        ggml_tensor* tensor = out == 1 ? ggml_new_tensor_1d(context_.get(), GGML_TYPE_F32, in) : ggml_new_tensor_2d(context_.get(), GGML_TYPE_F32, in, out);
+        ggml_tensor* tensor = out == 1 ? ggml_new_tensor_1d(context_.get(), GGML_TYPE_F32, in)
+                                       : ggml_new_tensor_2d(context_.get(), GGML_TYPE_F32, in, out);
         ggml_set_name(tensor, (name + ".weight").c_str());
         std::normal_distribution<float> normal;
         auto* values = static_cast<float*>(tensor->data);

@@ -1,5 +1,5 @@
-// Sinks and a window of exact rows (TURBOQUANT_KV=k2v2+sink4+recent64): attended to as they are, in step with all that llama.cpp
-// does to a cache. With 2-bit codes, what is taken from the codes cannot be mistaken for what is exact.
+// Sinks and a window of exact rows (TURBOQUANT_KV=k2v2+sink4+recent64): attended to as they are, in step with all that
+// llama.cpp does to a cache. With 2-bit codes, what is taken from the codes cannot be mistaken for what is exact.
 #include "support/attention_graph.h"
 #include "support/host.h"
 #include "support/layer_graph.h"
@@ -7,16 +7,20 @@
 namespace tq::e2e {
 namespace {
 
-constexpr double kExact = 2e-3;   // ggml's attention and ours, both in float, on f16 rows
-constexpr double kCodes = 0.1;    // at least, on 2-bit codes
+constexpr double kExact = 2e-3;  // ggml's attention and ours, both in float, on f16 rows
+constexpr double kCodes = 0.1;   // attention on 2-bit codes errs by at least this
 
-ggml_backend_ptr plugin_backend() { return ggml_backend_ptr(ggml_backend_dev_init(load_plugin(), nullptr)); }
-ggml_backend_ptr cpu_backend() { return ggml_backend_ptr(ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr)); }
+ggml_backend_ptr plugin_backend() {
+    return ggml_backend_ptr(ggml_backend_dev_init(load_plugin(), nullptr));
+}
+ggml_backend_ptr cpu_backend() {
+    return ggml_backend_ptr(ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr));
+}
 
 // The same cache on the plugin's backend and, dense, on the CPU's.
 struct Sides {
     explicit Sides(const Shape& shape = {}) : packed(plugin.get(), shape), dense(cpu.get(), shape) {
-        packed.attend(7);   // head_dim is known from here on
+        packed.attend(7);  // head_dim is known from here on
         packed.fill(1);
         dense.fill(1);
     }
@@ -32,8 +36,11 @@ void expect_all_well(const std::string& preset, bool (*fn)()) {
 }
 
 TEST(Window, ACacheOfExactRowsIsTheF16Cache) {
-    const auto exact = [] { return Sides().error() < kExact && Sides({.n_stream = 2, .softcap = 10, .sinks = true}).error() < kExact; };
-    for (const char* preset : {"k2v2+recent256", "k2v2+sink256", "k2cv3t+sink56+recent200", "k4ctv4t+0:k2v2+recent300"}) expect_all_well(preset, exact);
+    const auto exact = [] {
+        return Sides().error() < kExact && Sides({.n_stream = 2, .softcap = 10, .sinks = true}).error() < kExact;
+    };
+    for (const char* preset : {"k2v2+recent256", "k2v2+sink256", "k2cv3t+sink56+recent200", "k4ctv4t+0:k2v2+recent300"})
+        expect_all_well(preset, exact);
     expect_all_well("k2v2", [] { return Sides().error() > kCodes; });
     expect_all_well("k2v2+sink1+recent20", [] { return Sides().error() > kCodes; });
 }
@@ -43,7 +50,8 @@ TEST(Window, AContextShiftMovesThemToo) {
         Sides sides;
         std::vector<int32_t> shift(256, 0);
         for (int i = 100; i < 256; ++i) shift[i] = -50;
-        return sides.packed.shift_keys(shift) == GGML_STATUS_SUCCESS && sides.dense.shift_keys(shift) == GGML_STATUS_SUCCESS && sides.error() < kExact;
+        return sides.packed.shift_keys(shift) == GGML_STATUS_SUCCESS &&
+               sides.dense.shift_keys(shift) == GGML_STATUS_SUCCESS && sides.error() < kExact;
     });
 }
 
@@ -59,7 +67,8 @@ TEST(Window, WhatIsRestoredIsAsItWas) {
         sides.packed.write(sides.packed.values(), values);
         return relative_error(sides.packed.attend(7), before) < kExact;
     };
-    for (const char* preset : {"k2v2+sink4+recent256", "k2v2+sink4+recent20", "k4cv4+recent7", "k3ctv3t+sink9"}) expect_all_well(preset, restored);
+    for (const char* preset : {"k2v2+sink4+recent256", "k2v2+sink4+recent20", "k4cv4+recent7", "k3ctv3t+sink9"})
+        expect_all_well(preset, restored);
 }
 
 TEST(Window, ACopiedStreamHasItToo) {
@@ -84,7 +93,7 @@ TEST(Window, AClearedBufferForgetsThem) {
     });
 }
 
-// What a token's query sees of rows stored in the same graph: the same, whether it came alone or with those before it.
+// A token's query sees the same of rows stored in the same graph, whether it came alone or with those before it.
 bool a_batch_is_its_tokens() {
     constexpr int64_t kTokens = 30, kFirst = 40;
     ggml_backend_ptr backend = plugin_backend();
@@ -93,7 +102,8 @@ bool a_batch_is_its_tokens() {
         Layer layer(backend.get(), {});
         layer.attend(7);
         layer.fill(1);
-        const Floats k = random_rows(kTokens, shape.n_embd(true), 20), v = random_rows(kTokens, shape.n_embd(false), 21);
+        const Floats k = random_rows(kTokens, shape.n_embd(true), 20),
+                     v = random_rows(kTokens, shape.n_embd(false), 21);
         const Floats q = random_rows(kTokens, shape.head_dim_k * shape.n_head, 22);
         GraphMemory memory(backend.get());
         Floats last;
@@ -119,7 +129,8 @@ bool a_batch_is_its_tokens() {
 }
 
 TEST(Window, ABatchGivesWhatItsTokensGive) {
-    for (const char* preset : {"k2v2+recent8", "k2v2+sink45+recent12", "k3ctv3t+sink2+recent100"}) expect_all_well(preset, a_batch_is_its_tokens);
+    for (const char* preset : {"k2v2+recent8", "k2v2+sink45+recent12", "k3ctv3t+sink2+recent100"})
+        expect_all_well(preset, a_batch_is_its_tokens);
 }
 
 TEST(Window, AreSaidAndCounted) {
@@ -130,11 +141,15 @@ TEST(Window, AreSaidAndCounted) {
         return ggml_backend_buffer_get_size(layer.buffer()) == packed + exact;
     });
     EXPECT_EQ(child.status, 0) << child.log;
-    EXPECT_NE(child.log.find("k4v4+sink4+recent60, 4.19 bits per value (K 4.250, V 4.125) and 64 cells a stream in f16"), std::string::npos) << child.log;
+    EXPECT_NE(
+        child.log.find("k4v4+sink4+recent60, 4.19 bits per value (K 4.250, V 4.125) and 64 cells a stream in f16"),
+        std::string::npos)
+        << child.log;
 }
 
 TEST(Window, TheDensePathSaysThatItLeavesThemOut) {
-    const ChildResult child = in_child({"TURBOQUANT_KV=k2v2+recent256", "TURBOQUANT_ATTENTION=dense"}, [] { return Sides().error() > kCodes; });
+    const ChildResult child = in_child({"TURBOQUANT_KV=k2v2+recent256", "TURBOQUANT_ATTENTION=dense"},
+                                       [] { return Sides().error() > kCodes; });
     EXPECT_EQ(child.status, 0) << child.log;
     EXPECT_NE(child.log.find("exact rows (sinks, window) are not used"), std::string::npos) << child.log;
 }

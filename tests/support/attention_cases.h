@@ -38,7 +38,8 @@ inline std::vector<AttentionCase> attention_cases() {
         {80, 80, 3, 2, 2, 513, 8, 8, M::kCausal, 1, 0, true, 20, 4},
         {64, 64, 2, 1, 2, 513, 8, 8, M::kCausal, 1, 0, false, 0, 0, 0.001f},
         {128, 128, 2, 1, 7, 600, 4, 4, M::kCausal, 1, 0, false, 0, 0, 4},
-        // Trellis codes: one row, few, and so many that blocks are decoded first; chains that begin inside of a head, and
+        // Trellis codes: one row, few, and so many that blocks are decoded first; chains that begin inside of a head,
+        // and
         // that end in a narrower group.
         {64, 64, 3, 2, 1, 700, trellis(4), trellis(4), M::kHoles},
         {128, 128, 4, 1, 2, 300, trellis(3), trellis(3), M::kCausal},

@@ -46,8 +46,8 @@ inline void PrintTo(const AttentionCase& c, std::ostream* out) {
          << " softcap " << c.softcap << " ALiBi " << c.max_bias << (c.scaled ? " scaled" : "") << c.exact.name();
 }
 
-// Exact rows of K or V, as if all cells before the queries' had been written, and then theirs: in one ubatch, or one at a
-// time up to a token.
+// Exact rows of K or V, as if all cells before the queries' had been written, and then theirs: in one ubatch, or one at
+// a time up to a token.
 class ExactSide {
   public:
     // dense: [stream][cell][n_embd]; n_tokens: of the last ubatch.
@@ -65,7 +65,8 @@ class ExactSide {
             for (int64_t i = 0; i < n; ++i) cells.push_back(stream * layout_.n_cells + first + i);
         staging_.assign(cells.size() * layout_.n_embd, 0);
         rows.begin(cells, staging_.data());
-        for (size_t i = 0; i < cells.size(); ++i) rows.store(static_cast<int64_t>(i), &dense_[cells[i] * layout_.n_embd]);
+        for (size_t i = 0; i < cells.size(); ++i)
+            rows.store(static_cast<int64_t>(i), &dense_[cells[i] * layout_.n_embd]);
     }
 
   private:
@@ -104,9 +105,8 @@ class AttentionProblem {
           value_scales_(make_scales(int64_t{c.n_head_kv} * c.head_dim_v)),
           keys_({Side::kKey, c.keys, c.head_dim_k, c.n_head_kv, c.n_kv + kPadding, c.n_stream + c.first_stream},
                 available_isas().back(), given(key_scales_)),
-          values_(
-              {Side::kValue, c.values, c.head_dim_v, c.n_head_kv, c.n_kv + kPadding, c.n_stream + c.first_stream},
-              available_isas().back(), given(value_scales_)) {
+          values_({Side::kValue, c.values, c.head_dim_v, c.n_head_kv, c.n_kv + kPadding, c.n_stream + c.first_stream},
+                  available_isas().back(), given(value_scales_)) {
         dense_k = fill(keys_);
         dense_v = fill(values_);
         // Strides of no particular form: heads padded by 3 floats, tokens by 5.
@@ -137,7 +137,7 @@ class AttentionProblem {
         const float scale = 1 / std::sqrt(static_cast<float>(case_.head_dim_k));
         return {case_.head_dim_k, case_.head_dim_v, case_.n_head(), case_.n_head_kv,
                 case_.n_tokens,   case_.n_kv,       case_.n_stream, scale,
-                case_.softcap,    case_.max_bias,   n_threads, case_.exact.n_per_query()};
+                case_.softcap,    case_.max_bias,   n_threads,      case_.exact.n_per_query()};
     }
 
     AttentionInputs inputs(const RowCodec& key_codec, const RowCodec& value_codec, std::vector<float>& out) const {
@@ -161,7 +161,7 @@ class AttentionProblem {
         return in;
     }
 
-    // In the first stream; dense_k and dense_v keep what was there.
+    // Both write to the first stream; dense_k and dense_v keep what was there.
     void set_key(int64_t cell, const std::vector<float>& row) { keys_.encode(row, cell); }
     void set_value(int64_t cell, const std::vector<float>& row) { values_.encode(row, cell); }
 
@@ -181,7 +181,8 @@ class AttentionProblem {
     // The strided output, gaps included. `change` may alter what is asked for.
     std::vector<float> run(Isa isa, int n_threads = 1, const Runner& runner = run_in_order,
                            const Change& change = {}) const {
-        const RowCodec key_codec = codec_for(keys_, isa, given(key_scales_)), value_codec = codec_for(values_, isa, given(value_scales_));
+        const RowCodec key_codec = codec_for(keys_, isa, given(key_scales_)),
+                       value_codec = codec_for(values_, isa, given(value_scales_));
         std::vector<float> out = empty_output();
         AttentionShape s = shape(n_threads);
         AttentionInputs in = inputs(key_codec, value_codec, out);
@@ -243,12 +244,14 @@ class AttentionProblem {
     // Vectors as the codec has them: a head's query over the scales of its keys, an output times those of its values.
     std::vector<float> scaled_query(std::span<const float> q, int head) const {
         std::vector<float> scaled(q.begin(), q.end());
-        for (size_t i = 0; i < scaled.size(); ++i) scaled[i] /= key_scales_[head / case_.group_size * scaled.size() + i];
+        for (size_t i = 0; i < scaled.size(); ++i)
+            scaled[i] /= key_scales_[head / case_.group_size * scaled.size() + i];
         return scaled;
     }
     std::vector<float> scaled_output(std::span<const float> out, int head) const {
         std::vector<float> scaled(out.begin(), out.end());
-        for (size_t i = 0; i < scaled.size(); ++i) scaled[i] *= value_scales_[head / case_.group_size * scaled.size() + i];
+        for (size_t i = 0; i < scaled.size(); ++i)
+            scaled[i] *= value_scales_[head / case_.group_size * scaled.size() + i];
         return scaled;
     }
     // Largest norm of a head's decoded row, times its scales.
@@ -267,7 +270,9 @@ class AttentionProblem {
     static RowCodec codec_for(const PackedRows& rows, Isa isa, const std::vector<float>& scales) {
         return RowCodec::create(rows.codec.layout(), rows.codec.head_dim(), isa, scales).value();
     }
-    std::vector<float> given(const std::vector<float>& scales) const { return case_.scaled ? scales : std::vector<float>(); }
+    std::vector<float> given(const std::vector<float>& scales) const {
+        return case_.scaled ? scales : std::vector<float>();
+    }
     std::vector<float> make_scales(int64_t n) {
         return case_.scaled ? random_scales(n, random_) : std::vector<float>(static_cast<size_t>(n), 1.0f);
     }
@@ -326,9 +331,9 @@ class AttentionProblem {
 
     AttentionCase case_;
     Random random_;
-    std::vector<float> key_scales_, value_scales_;   // of all channels, 1 where the case has none
+    std::vector<float> key_scales_, value_scales_;  // scales of all channels, 1 where the case has none
     PackedRows keys_, values_;
-    std::optional<ExactSide> exact_k_, exact_v_;   // of the case's cells, if it has some
+    std::optional<ExactSide> exact_k_, exact_v_;  // exact rows of the case's cells, if it has some
     int64_t q_head_, q_token_, out_head_, out_token_;
 };
 

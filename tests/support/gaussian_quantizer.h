@@ -64,7 +64,7 @@ inline GaussianQuantizer lloyd_max(int bits) {
     return q;
 }
 
-// What theory gives for the optimal quantizer (Max 1960), 2..7 bits.
+// Theory gives this for the optimal quantizer (Max 1960), 2..7 bits.
 inline double lloyd_max_distortion(int bits) {
     constexpr double kTable[] = {0.11748, 0.03455, 0.00950, 0.00250, 0.000644, 0.000163};
     return kTable[bits - 2];

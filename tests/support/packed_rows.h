@@ -13,8 +13,9 @@
 
 namespace tq::test {
 
-// What a packed tensor is made for; `isa` picks the kernels.
-// How values are coded: 4 is 4 bits each, trellis(4) the trellis codes of 4 bits, centered(...) around a block's center.
+// A packed tensor is made for this; `isa` picks the kernels.
+// Coding says how values are coded: 4 is 4 bits each, trellis(4) the trellis codes of 4 bits, centered(...) around a
+// block's center.
 struct Coding {
     constexpr Coding(int bits, bool trellis = false, bool centered = false)  // NOLINT: implicit
         : bits(bits), trellis(trellis), centered(centered) {}
@@ -50,14 +51,14 @@ inline std::string side_name(Side side) {
     return side == Side::kKey ? "K" : "V";
 }
 
-// For readable parameter names and failure messages.
+// Makes parameter names and failure messages readable.
 inline void PrintTo(const PackedShape& s, std::ostream* out) {
     *out << side_name(s.side) << s.coding << " " << s.n_head << "x" << s.head_dim;
 }
 
 inline PackedLayout make_layout(const PackedShape& s) {
-    return PackedLayout::create(s.side, s.coding.bits, int64_t{s.n_head} * s.head_dim, s.n_cells, s.n_stream, s.coding.trellis,
-                                s.coding.centered)
+    return PackedLayout::create(s.side, s.coding.bits, int64_t{s.n_head} * s.head_dim, s.n_cells, s.n_stream,
+                                s.coding.trellis, s.coding.centered)
         .value();
 }
 
@@ -71,8 +72,10 @@ inline std::vector<float> random_scales(int64_t n, Random& random) {
 class PackedRows {
   public:
     // scales: of the row's channels, or none.
-    explicit PackedRows(const PackedShape& shape, Isa isa = available_isas().back(), const std::vector<float>& scales = {})
-        : codec(RowCodec::create(make_layout(shape), shape.head_dim, isa, scales).value()), bytes(codec.layout().bytes()) {}
+    explicit PackedRows(const PackedShape& shape, Isa isa = available_isas().back(),
+                        const std::vector<float>& scales = {})
+        : codec(RowCodec::create(make_layout(shape), shape.head_dim, isa, scales).value()),
+          bytes(codec.layout().bytes()) {}
 
     void encode(const std::vector<float>& row, int64_t cell = 0, int64_t stream = 0) {
         codec.encode(row.data(), bytes.data(), stream, cell);

@@ -256,6 +256,18 @@ class TqInfo(unittest.TestCase):
         for value in ((U32, 0), (U32, 2**32 - 1), (I32, -1), (STRING, "4")):
             self.assert_refused(gguf(*llama(block_count=value)))
 
+    def test_damaged_model_does_not_end_other_commands_either(self):
+        """llama.cpp aborts on this one."""
+        model = self.file(gguf(*llama(block_count=(U32, 0))))
+        prose = os.path.join(self.folder.name, "text")
+        with open(prose, "w", encoding="utf-8") as out:
+            out.write("one two three " * 500)
+        out = ["-o", os.path.join(self.folder.name, "out")]
+        for command in (["eval"], ["recommend"], ["calibrate", *out], ["distortion"], ["dump", *out]):
+            result = self.run_tq(*command, "-m", model, "-f", prose)
+            self.assertEqual(result.returncode, 1, result.stderr)
+            self.assertIn(f"{model}: llama.cpp died of signal 6", result.stderr)
+
     # Flipped bits: any answer but a crash.
     def test_noise(self):
         numbers = random.Random(1)

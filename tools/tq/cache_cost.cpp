@@ -5,13 +5,13 @@
 #include <fmt/format.h>
 
 #if __has_include(<llama-ext.h>)
-#include <llama-ext.h>  // of llama.cpp's sources; installations leave it out
+#include <llama-ext.h>  // llama.cpp's sources have this header; installations leave it out
 #endif
 
 namespace tq::tool {
 namespace {
 
-constexpr int kDefaultContext = 4096;  // for models that name none
+constexpr int kDefaultContext = 4096;  // context of models that name none
 
 #if __has_include(<llama-ext.h>)
 Result<size_t> cache_bytes(const llama_context* context) {
@@ -21,13 +21,16 @@ Result<size_t> cache_bytes(const llama_context* context) {
 }
 #else
 Result<size_t> cache_bytes(const llama_context*) {
-    return Status(Error::kUnsupported,
-                  "this tq was built with an installed llama.cpp, whose headers do not say how to ask for the size of a "
-                  "cache (src/llama-ext.h does); build it with -DLLAMA_CPP_DIR=<llama.cpp's sources>");
+    return Status(
+        Error::kUnsupported,
+        "this tq was built with an installed llama.cpp, whose headers do not say how to ask for the size of a "
+        "cache (src/llama-ext.h does); build it with -DLLAMA_CPP_DIR=<llama.cpp's sources>");
 }
 #endif
 
-CacheChoice choice(const char* name) { return CacheChoice::parse(name).value(); }
+CacheChoice choice(const char* name) {
+    return CacheChoice::parse(name).value();
+}
 
 }  // namespace
 
@@ -38,7 +41,8 @@ Result<CacheCosts> CacheCosts::create(HostOptions options, int64_t n_ctx, int n_
     const int trained = llama_model_n_ctx_train(host->model());
     if (n_ctx == 0) n_ctx = trained > 0 ? trained : kDefaultContext;
     if (n_ctx > std::numeric_limits<int>::max()) {
-        return Status(Error::kInvalidArgument, fmt::format("a context of {} tokens is more than llama.cpp takes", n_ctx));
+        return Status(Error::kInvalidArgument,
+                      fmt::format("a context of {} tokens is more than llama.cpp takes", n_ctx));
     }
     CacheCosts costs(std::move(host.value()), static_cast<int>(n_ctx), n_batch, n_ubatch);
     if (Status status = costs.measure_shape(); !status.ok()) return status;

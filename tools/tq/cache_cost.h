@@ -1,4 +1,5 @@
-// What a KV cache costs, byte for byte: llama.cpp is asked what it would allocate, and the plugin says how large that is.
+// This says what a KV cache costs, byte for byte: llama.cpp is asked what it would allocate, and the plugin says how
+// large that is.
 #pragma once
 
 #include <cstddef>
@@ -11,22 +12,22 @@
 namespace tq::tool {
 
 struct CacheCost {
-    size_t bytes = 0;            // of the whole cache, fixed_bytes among them
-    double bits_per_value = 0;   // of the values whose type -ctk and -ctv choose: without fixed_bytes
+    size_t bytes = 0;           // bytes of the whole cache, fixed_bytes among them
+    double bits_per_value = 0;  // bits of the values whose type -ctk and -ctv choose: without fixed_bytes
 };
 
 // A context of one sequence as llama.cpp's tools make it: sliding windows are not kept whole.
 struct CacheShape {
-    int64_t n_cells = 0;      // tokens of context, as llama.cpp rounds them
-    int64_t n_values = 0;     // of keys and values whose type -ctk and -ctv choose, in all layers
-    size_t fixed_bytes = 0;   // beside them: recurrent states and whatever else has its own type
+    int64_t n_cells = 0;     // tokens of context, as llama.cpp rounds them
+    int64_t n_values = 0;    // keys and values whose type -ctk and -ctv choose, in all layers
+    size_t fixed_bytes = 0;  // bytes beside them: recurrent states and whatever else has its own type
 };
 
 // Answers for one model and context.
 class CacheCosts {
   public:
-    // options: as of Host; nothing is allocated. n_ctx 0: the model's training context. Errors: as of Host, and kUnsupported
-    // if this llama.cpp can't be asked.
+    // options: as of Host; nothing is allocated. n_ctx 0: the model's training context. Errors: as of Host, and
+    // kUnsupported if this llama.cpp can't be asked.
     static Result<CacheCosts> create(HostOptions options, int64_t n_ctx, int n_batch, int n_ubatch);
 
     // Error: kUnsupported with llama.cpp's words if it refuses this cache for this model.

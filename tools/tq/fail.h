@@ -1,4 +1,4 @@
-// How a command ends that can't do what was asked.
+// A command that can't do what was asked ends like this.
 #pragma once
 
 #include <cstdio>

@@ -1,15 +1,8 @@
 #include "info.h"
 
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <cstdio>
-#include <cstdlib>
-#include <cstring>
 #include <filesystem>
-#include <functional>
 #include <optional>
 #include <vector>
 
@@ -17,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cache_cost.h"
+#include "child_process.h"
 #include "fail.h"
 #include "turboquant/base/isa.h"
 #include "turboquant/codec/layout.h"
@@ -43,7 +37,7 @@ struct ModelReport {
 
 struct ListedPreset {
     LayerPresets presets;
-    const char* alias = "";   // "fast"
+    const char* alias = "";  // "fast"
 };
 
 struct Report {
@@ -56,7 +50,7 @@ double mib(size_t bytes) {
     return static_cast<double>(bytes) / (1024.0 * 1024.0);
 }
 
-// What llama.cpp's tools take if they are not told otherwise; the size of a sliding window's cache depends on it.
+// llama.cpp's tools take it if they are not told otherwise; the size of a sliding window's cache depends on it.
 constexpr int kBatch = 2048, kUbatch = 512;
 
 Result<ModelReport> make_model_report(const InfoOptions& options, const std::vector<ListedPreset>& presets) {
@@ -77,12 +71,15 @@ Result<ModelReport> make_model_report(const InfoOptions& options, const std::vec
     for (const ListedPreset& p : presets) names.push_back(p.presets.name());
     for (const std::string& name : names) {
         const Result<CacheCost> cost = costs->cost(CacheChoice::parse(name).value());
-        if (cost.ok()) report.costs.push_back({name, cost.value()});
-        else report.notes.push_back(cost.status().message());
+        if (cost.ok())
+            report.costs.push_back({name, cost.value()});
+        else
+            report.notes.push_back(cost.status().message());
     }
     if (report.sliding_window > 0) {
-        report.notes.push_back(fmt::format("layers with a sliding window of {} tokens keep that and a micro-batch of {} (-ub)",
-                                           report.sliding_window, kUbatch));
+        report.notes.push_back(
+            fmt::format("layers with a sliding window of {} tokens keep that and a micro-batch of {} (-ub)",
+                        report.sliding_window, kUbatch));
     }
     if (report.shape.fixed_bytes > 0) {
         report.notes.push_back(fmt::format("{:.2f} MiB of recurrent states and the like are the same with every type",
@@ -150,7 +147,8 @@ void print_model(const ModelReport& r, const std::string& file) {
     for (const NamedCost& each : r.costs) width = std::max(width, each.type.size());
     fmt::print("  {:{}} {:>11} {:>12} {:>10}\n", "type", width, "bits/value", "MiB", "f16 is");
     for (const auto& [type, cost] : r.costs) {
-        fmt::print("  {:{}} {:>11.3f} {:>12.2f} {:>9.2f}x\n", type, width, cost.bits_per_value, mib(cost.bytes), f16_ratio(r, cost));
+        fmt::print("  {:{}} {:>11.3f} {:>12.2f} {:>9.2f}x\n", type, width, cost.bits_per_value, mib(cost.bytes),
+                   f16_ratio(r, cost));
     }
     for (const std::string& note : r.notes) fmt::print("\n  note: {}\n", note);
 }
@@ -167,36 +165,20 @@ void print_text(const Report& r, const InfoOptions& options) {
     fmt::print("instruction set: {} (available: {}; TURBOQUANT_ISA chooses)\n\n", isa_name(r.isa), others);
     size_t width = 8;
     for (const ListedPreset& p : r.presets) width = std::max(width, p.presets.name().size());
-    fmt::print("effective bits per value, scales included, beside the cells that stay in f16:\n\n  {:{}} {:>7} {:>7} {:>7} {:>6}\n",
-               "preset", width, "K", "V", "mean", "f16");
+    fmt::print(
+        "effective bits per value, scales included, beside the cells that stay in f16:\n\n  {:{}} {:>7} {:>7} {:>7} "
+        "{:>6}\n",
+        "preset", width, "K", "V", "mean", "f16");
     for (const auto& [p, alias] : r.presets) {
-        fmt::print("  {:{}} {:>7.3f} {:>7.3f} {:>7.3f} {:>6}{}\n", p.name(), width, effective_bits(p.base(), Side::kKey),
-                   effective_bits(p.base(), Side::kValue), effective_bits(p.base()), p.exact().n_per_query(),
-                   remark(p, alias));
+        fmt::print("  {:{}} {:>7.3f} {:>7.3f} {:>7.3f} {:>6}{}\n", p.name(), width,
+                   effective_bits(p.base(), Side::kKey), effective_bits(p.base(), Side::kValue),
+                   effective_bits(p.base()), p.exact().n_per_query(), remark(p, alias));
     }
     if (options.preset.empty()) {
-        fmt::print("\n  any k<K bits>v<V bits> with 2 to 8 bits each is a preset, with c, t, +sinkN and +recentN as above\n");
+        fmt::print(
+            "\n  any k<K bits>v<V bits> with 2 to 8 bits each is a preset, with c, t, +sinkN and +recentN as above\n");
     }
     if (r.model) print_model(*r.model, options.model);
-}
-
-// llama.cpp takes files for honest: what it does with one that is not must not be the end of tq.
-int in_child_process(const std::string& file, const std::function<int()>& work) {
-    std::fflush(stdout);
-    const pid_t child = fork();
-    if (child < 0) return fail(1, "no process could be started");
-    if (child == 0) {
-        setenv("GGML_NO_BACKTRACE", "1", 1);
-        const int status = work();
-        std::fflush(stdout);
-        _exit(status);
-    }
-    int ended = 0;
-    while (waitpid(child, &ended, 0) < 0 && errno == EINTR) {
-    }
-    if (WIFEXITED(ended)) return WEXITSTATUS(ended);
-    return fail(1, fmt::format("{}: llama.cpp ended with signal {} ({}) while it read this file", file, WTERMSIG(ended),
-                               strsignal(WTERMSIG(ended))));
 }
 
 int print_report(Report report, const InfoOptions& options) {
@@ -231,8 +213,13 @@ int run_info(const InfoOptions& options) {
     }
     if (options.model.empty()) return print_report(std::move(report), options);
     std::error_code ignored;
-    if (!std::filesystem::is_regular_file(options.model, ignored)) return fail(1, options.model + ": no such file, or not a regular one");
-    return in_child_process(options.model, [&] { return print_report(report, options); });
+    if (!std::filesystem::is_regular_file(options.model, ignored))
+        return fail(1, options.model + ": no such file, or not a regular one");
+    const auto end = in_child_process([&] { return print_report(report, options); });
+    if (!end) return fail(1, "no process could be started");
+    if (!end->signal.empty())
+        return fail(1, options.model + ": llama.cpp died of " + end->signal + " while it read this file");
+    return end->status;
 }
 
 }  // namespace tq::tool

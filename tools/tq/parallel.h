@@ -8,8 +8,8 @@
 
 namespace tq::tool {
 
-// fn(i) for i in [0, n), each once, by whichever of n_threads threads is free. fn must not throw, and what it writes must
-// belong to i alone: then the result is the same for any number of threads.
+// fn(i) for i in [0, n), each once, by whichever of n_threads threads is free. fn must not throw, and what it writes
+// must belong to i alone: then the result is the same for any number of threads.
 template <class Fn>
 void parallel_for(size_t n, int n_threads, Fn fn) {
     std::atomic<size_t> next{0};

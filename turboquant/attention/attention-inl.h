@@ -1,13 +1,14 @@
 // The attention algorithm over Ops (simd/ops_*.h). Written once, compiled per ISA; no ISA changes a bit of the result.
 //
-// For every span of kSpanBlocks blocks of 64 cells, of the blocks that some row of the tile attends to:
-//   1. int8 query x int8 centroid dot products, exact in int32, lanes are cells; times key scale, query scale (dots-inl.h)
+// These steps run for every span of kSpanBlocks blocks of 64 cells, of the blocks that some row of the tile attends to:
+//   1. int8 query x int8 centroid dot products, exact in int32, lanes are cells; times key scale, query scale
+//   (dots-inl.h)
 //   2. softmax relative to the row's maximum so far in this chunk of cells (softmax-inl.h)
 //   3. weights p * value scale become 7-bit integers relative to the largest of their block (two 7-bit digits from
 //      kWideWeightBits on), with a fixed dither so that small weights keep their total
 //   4. exact int32 weighted sums of value centroids, lanes are dims, added to the rows' outputs (dots-inl.h)
-// Centroids come straight from the packed codes in registers; only where many rows share a block are they decoded to L1 first.
-// Logits are kept in base 2.
+// Centroids come straight from the packed codes in registers; only where many rows share a block are they decoded to L1
+// first. Logits are kept in base 2.
 #pragma once
 
 #include <bit>
@@ -23,13 +24,13 @@
 namespace tq::attention_impl {
 
 inline constexpr uint16_t kHalfMinusInfinity = 0xfc00;
-inline constexpr int kDecodeBatches = 3;     // from this many batches of rows on, a block is decoded to L1 once
+inline constexpr int kDecodeBatches = 3;  // from this many batches of rows on, a block is decoded to L1 once
 
 // One query row, ready for integer dot products.
 struct PreparedQuery {
-    float logit_scale;              // turns sum(key scale * dot) into a logit; NaN if the query is not finite
-    int32_t bias[kMaxSegments];     // -kKeyBias * sum(q) of each segment
-    int8_t q[];                     // head_dim
+    float logit_scale;           // turns sum(key scale * dot) into a logit; NaN if the query is not finite
+    int32_t bias[kMaxSegments];  // -kKeyBias * sum(q) of each segment
+    int8_t q[];                  // head_dim
 };
 
 template <class T>
@@ -41,7 +42,7 @@ TQ_INLINE T* at_byte(T* base, size_t bytes) {
 struct Tile {
     int64_t stream;
     int head_kv;
-    int64_t first_row;   // of rows_per_head_kv
+    int64_t first_row;  // index among the rows_per_head_kv rows
     int n_rows;
     int64_t first_chunk, end_chunk;
 };
@@ -68,18 +69,18 @@ static TQ_INLINE int64_t row_index(const AttentionGeometry& g, int64_t stream, i
 
 // One thread's memory, cut from its part of the workspace. Arrays over rows have a vector's width of padding.
 struct Scratch {
-    int32_t* query_words;    // [head_dim_k / 4][kMaxTileRows]
-    int32_t* query_bias;     // [segment][kMaxTileRows]
-    float* logit_scale;      // [row]
-    uint8_t* key_tiles;      // [step][unit][64], of one block
+    int32_t* query_words;  // [head_dim_k / 4][kMaxTileRows]
+    int32_t* query_bias;   // [segment][kMaxTileRows]
+    float* logit_scale;    // [row]
+    uint8_t* key_tiles;    // [step][unit][64], of one block
     uint8_t* value_tiles;
-    float* logits;           // [row][kSpanCells]; probabilities after the softmax
-    float* masks;            // [row][block of a span][64]
-    uint8_t* weights;        // [row][block of a span][2 digits][64]
-    float* units;            // [block of a span][row]
-    float* centers;          // [row][kSpanCells]: q . centers of a run of blocks, if keys are centered
-    RunningRows chunk;       // of this chunk
-    RunningRows total;       // over all chunks
+    float* logits;      // [row][kSpanCells]; probabilities after the softmax
+    float* masks;       // [row][block of a span][64]
+    uint8_t* weights;   // [row][block of a span][2 digits][64]
+    float* units;       // [block of a span][row]
+    float* centers;     // [row][kSpanCells]: q . centers of a run of blocks, if keys are centered
+    RunningRows chunk;  // state over this chunk
+    RunningRows total;  // state over all chunks
     size_t bytes;
 
     TQ_INLINE Scratch(const AttentionGeometry& g, char* base) {
@@ -106,8 +107,8 @@ struct Scratch {
         return taken;
     }
     static TQ_INLINE RunningRows take_rows(char*& base, int head_dim) {
-        return {take<float>(base, kPaddedRows), take<float>(base, kPaddedRows), take<float>(base, size_t{kMaxTileRows} * head_dim),
-                static_cast<size_t>(head_dim)};
+        return {take<float>(base, kPaddedRows), take<float>(base, kPaddedRows),
+                take<float>(base, size_t{kMaxTileRows} * head_dim), static_cast<size_t>(head_dim)};
     }
 };
 
@@ -115,10 +116,12 @@ struct Scratch {
 struct Partial {
     float* max;
     float* sum;
-    float* out;   // head_dim_v
+    float* out;  // head_dim_v
 };
 
-static TQ_INLINE Partial partial_in(float* base) { return {base, base + 1, base + 16}; }
+static TQ_INLINE Partial partial_in(float* base) {
+    return {base, base + 1, base + 16};
+}
 
 template <class Ops>
 struct Kernels {
@@ -139,13 +142,16 @@ struct Kernels {
         const int64_t token = item / s.n_head_kv % s.n_tokens, stream = item / s.n_head_kv / s.n_tokens;
         alignas(64) float rotated[kMaxHeadDim];
         for (int head = head_kv * g.group_size; head < (head_kv + 1) * g.group_size; ++head) {
-            const float* q = at_byte(in.q, stream * in.q_stream_stride + token * in.q_token_stride + head * in.q_head_stride);
+            const float* q =
+                at_byte(in.q, stream * in.q_stream_stride + token * in.q_token_stride + head * in.q_head_stride);
             in.k.codec->kernels().rotate_query(in.k.codec->rotation(head_kv), q, rotated);
-            quantize_query(g, rotated, in.k.codec->layout(), head_kv, query_at(g, workspace, row_index(g, stream, token, head)));
+            quantize_query(g, rotated, in.k.codec->layout(), head_kv,
+                           query_at(g, workspace, row_index(g, stream, token, head)));
         }
     }
 
-    static void quantize_query(const AttentionGeometry& g, const float* rotated, const PackedLayout& layout, int head_kv, PreparedQuery* out) {
+    static void quantize_query(const AttentionGeometry& g, const float* rotated, const PackedLayout& layout,
+                               int head_kv, PreparedQuery* out) {
         const int n = g.shape.head_dim_k;
         F top = Ops::set1(0), sum = Ops::set1(0);
         for (int i = 0; i < n; i += 16) {
@@ -154,7 +160,7 @@ struct Kernels {
             sum = Ops::add(sum, magnitude);
         }
         const float largest = Ops::reduce_max(top);
-        const bool finite = Ops::reduce_add(sum) < kInfinity;   // false for NaN too
+        const bool finite = Ops::reduce_add(sum) < kInfinity;  // false for NaN too
         // A subnormal `largest` would overflow the inverse.
         const F inverse = Ops::set1(finite && largest > 0 ? smaller(kCentroidMax / largest, 0x1p126f) : 0.0f);
         for (int i = 0; i < n; i += 16) {
@@ -184,15 +190,15 @@ struct Kernels {
 
     struct Head {
         HeadTiles tiles;
-        Strided decoded[kMaxSteps];   // the block that scratch holds, whatever its index
+        Strided decoded[kMaxSteps];  // the block that scratch holds, whatever its index
     };
 
     // Keys of a head, and their centers if they have any.
     struct Keys {
         Head own;
-        const Centers* centers;   // null: none
-        int n_rows;               // of the tile
-        int64_t loaded = -1;      // the run of centers whose products are in scratch
+        const Centers* centers;  // null: none
+        int n_rows;              // rows that the tile has
+        int64_t loaded = -1;     // the run of centers whose products are in scratch
     };
 
     // fn(constant number of rows, first row) for runs of at most kMaxBatchRows rows that cover all live ones.
@@ -201,10 +207,11 @@ struct Kernels {
         constexpr int limit = Dots::kMaxBatchRows;
         while (live) {
             const int first = __builtin_ctz(live), span = 32 - __builtin_clz(live) - first;
-            const int batches = (span + limit - 1) / limit, n = (span + batches - 1) / batches;   // even shares
+            const int batches = (span + limit - 1) / limit, n = (span + batches - 1) / batches;  // even shares
             [&]<int... i>(std::integer_sequence<int, i...>) TQ_LAMBDA {
                 ((n == i + 1 ? fn(std::integral_constant<int, i + 1>(), first) : void()), ...);
-            }(std::make_integer_sequence<int, limit>());
+            }
+            (std::make_integer_sequence<int, limit>());
             live = first + n < 32 ? live >> (first + n) << (first + n) : 0;
         }
     }
@@ -219,15 +226,18 @@ struct Kernels {
         return !Ops::kDecodesInRegisters || rows > (kDecodeBatches - 1) * Dots::kMaxBatchRows;
     }
 
-    static void attend_span(const AttentionGeometry& g, Keys& keys, const Head& values, const Scratch& m, const Span& span) {
+    static void attend_span(const AttentionGeometry& g, Keys& keys, const Head& values, const Scratch& m,
+                            const Span& span) {
         for (int b = 0; b < span.masks.n_blocks; ++b) add_logits(keys, m, span, b);
         for_batches(span.live, [&](auto n, int first) {
-            Soft::template probabilities<n>(g.shape.softcap, m.logits + kSpanCells * first, m.logit_scale + first, span.masks, m.chunk, first,
-                                            g.shape.head_dim_v);
+            Soft::template probabilities<n>(g.shape.softcap, m.logits + kSpanCells * first, m.logit_scale + first,
+                                            span.masks, m.chunk, first, g.shape.head_dim_v);
         });
         for (int s = 0; s < values.tiles.segments.count; ++s) {
-            if (weight_digits(g.value_bits) == 2) add_values<2>(values, s, m, span);
-            else add_values<1>(values, s, m, span);
+            if (weight_digits(g.value_bits) == 2)
+                add_values<2>(values, s, m, span);
+            else
+                add_values<1>(values, s, m, span);
         }
     }
 
@@ -235,22 +245,24 @@ struct Kernels {
         static constexpr float kNoCenter = 0;
         const int64_t block = span.block[b];
         if (!keys.centers) {
-            multiply(keys.own, m, {m.query_words, m.query_bias, &kNoCenter, 0}, block, span.live_in_block[b], m.logits + kBlockCells * b);
+            multiply(keys.own, m, {m.query_words, m.query_bias, &kNoCenter, 0}, block, span.live_in_block[b],
+                     m.logits + kBlockCells * b);
             return;
         }
         if (const int64_t wanted = block / kCenterRun; wanted != keys.loaded) {
             multiply_centers(keys, m, wanted);
             keys.loaded = wanted;
         }
-        multiply(keys.own, m, {m.query_words, m.query_bias, m.centers + block % kCenterRun, kSpanCells}, block, span.live_in_block[b],
-                 m.logits + kBlockCells * b);
+        multiply(keys.own, m, {m.query_words, m.query_bias, m.centers + block % kCenterRun, kSpanCells}, block,
+                 span.live_in_block[b], m.logits + kBlockCells * b);
         if (block == 0) take_centers_back(m, keys.n_rows);
     }
 
     // The first cells have no center. Block 0 is the first of its span.
     static void take_centers_back(const Scratch& m, int n_rows) {
         for (int i = 0; i < n_rows; ++i) {
-            for (int cell = 0; cell < kUncenteredCells; ++cell) m.logits[kSpanCells * i + cell] -= m.centers[kSpanCells * i];
+            for (int cell = 0; cell < kUncenteredCells; ++cell)
+                m.logits[kSpanCells * i + cell] -= m.centers[kSpanCells * i];
         }
     }
 
@@ -261,16 +273,19 @@ struct Kernels {
         const HeadTiles tiles = gather_centers<Ops>(*keys.centers, keys.own.tiles, run, m.key_tiles, scales);
         const typename Dots::Queries queries{m.query_words, m.query_bias, &kNoCenter, 0};
         for_batches(~0u >> (kMaxTileRows - keys.n_rows), [&](auto n, int first) {
-            Dots::template dots_of_cells<kCenterBits, n, 1, 0>({&tiles, tiles.tiles, 0}, queries, first, 0, m.centers + kSpanCells * first);
+            Dots::template dots_of_cells<kCenterBits, n, 1, 0>({&tiles, tiles.tiles, 0}, queries, first, 0,
+                                                               m.centers + kSpanCells * first);
         });
     }
 
     // Queries of the live rows times the keys of one block. out: of row 0, rows kSpanCells apart.
-    static void multiply(const Head& keys, const Scratch& m, const typename Dots::Queries& queries, int64_t block, uint32_t live, float* out) {
+    static void multiply(const Head& keys, const Scratch& m, const typename Dots::Queries& queries, int64_t block,
+                         uint32_t live, float* out) {
         const bool decode = decodes_first(live);
         for (int s = 0; decode && s < keys.tiles.segments.count; ++s) {
             const Segment& segment = keys.tiles.segments.at[s];
-            TileDecoder<Ops>::template decode_segment<Side::kKey, Ops::kKeyBias>(keys.tiles, segment, block, m.key_tiles + kTileValues * segment.first_step);
+            TileDecoder<Ops>::template decode_segment<Side::kKey, Ops::kKeyBias>(
+                keys.tiles, segment, block, m.key_tiles + kTileValues * segment.first_step);
         }
         prefetch_scales(keys.tiles, block);
         for_batches(live, [&](auto n, int first) {
@@ -293,7 +308,8 @@ struct Kernels {
             const int64_t block = span.block[b];
             const bool decode = decodes_first(span.live_in_block[b]);
             if (decode) {
-                TileDecoder<Ops>::template decode_segment<Side::kValue, 0>(values.tiles, segment, block, m.value_tiles + kTileValues * segment.first_step);
+                TileDecoder<Ops>::template decode_segment<Side::kValue, 0>(
+                    values.tiles, segment, block, m.value_tiles + kTileValues * segment.first_step);
             }
             prefetch(scales[b] + values.tiles.scales[s].ahead());
             for_batches(span.live_in_block[b], [&](auto n, int first) {
@@ -306,7 +322,7 @@ struct Kernels {
 
     // ---- masks ----------------------------------------------------------------------------------------------------
 
-    // What a block's mask lets a row see.
+    // Says what a block's mask lets a row see.
     enum class Sight { kNothing, kEverything, kBiased };
 
     static TQ_INLINE Sight sight_of(const uint16_t* half) {
@@ -344,10 +360,11 @@ struct Kernels {
     }
 
     // Adds the block to the span if some row sees something of it.
-    static void add_block(const AttentionGeometry& g, const AttentionInputs& in, const Tile& t, const Scratch& m, int64_t block, Span& span) {
+    static void add_block(const AttentionGeometry& g, const AttentionInputs& in, const Tile& t, const Scratch& m,
+                          int64_t block, Span& span) {
         const AttentionShape& s = g.shape;
         const int b = span.masks.n_blocks;
-        const float* mask = nullptr;   // of the token, where heads do not differ
+        const float* mask = nullptr;  // the token's mask, which its heads share where they do not differ
         int64_t last_token = -1;
         uint32_t live = 0;
         for (int i = 0; i < t.n_rows; ++i) {
@@ -355,7 +372,8 @@ struct Kernels {
             if (token != last_token || s.max_bias > 0) {
                 const int64_t begin = block * kBlockCells;
                 const uint16_t* half =
-                    in.mask ? at_byte(in.mask, t.stream * in.mask_stream_stride + token * in.mask_token_stride) + begin : nullptr;
+                    in.mask ? at_byte(in.mask, t.stream * in.mask_stream_stride + token * in.mask_token_stride) + begin
+                            : nullptr;
                 const float slope = alibi_slope(s.max_bias, s.n_head, head_of_row(g, t, t.first_row + i));
                 mask = load_mask(half, slope, s.n_kv - begin, m.masks + kSpanCells * i + kBlockCells * b);
                 last_token = token;
@@ -380,7 +398,9 @@ struct Kernels {
         std::memset(rows.out, 0, sizeof(float) * rows.stride * n_rows);
     }
 
-    static TQ_INLINE Partial row_of(const RunningRows& rows, int row) { return {rows.max + row, rows.sum + row, rows.out + rows.stride * row}; }
+    static TQ_INLINE Partial row_of(const RunningRows& rows, int row) {
+        return {rows.max + row, rows.sum + row, rows.out + rows.stride * row};
+    }
 
     // (max, sum, out) of `part` into `total`, always in cell order.
     static TQ_INLINE void merge_partial(const Partial& part, const Partial& total, int head_dim_v) {
@@ -396,21 +416,24 @@ struct Kernels {
     }
 
     // The row's exact rows into `exact`.
-    static void attend_exact(const AttentionGeometry& g, const AttentionInputs& in, char* workspace, int64_t stream, int64_t token, int head,
-                             ExactSums& exact) {
+    static void attend_exact(const AttentionGeometry& g, const AttentionInputs& in, char* workspace, int64_t stream,
+                             int64_t token, int head, ExactSums& exact) {
         const AttentionShape& s = g.shape;
         const int head_kv = head / g.group_size;
-        const float* q = at_byte(in.q, stream * in.q_stream_stride + token * in.q_token_stride + head * in.q_head_stride);
-        ExactAttention<Ops>::attend({q, s.head_dim_k, s.head_dim_v, int64_t{head_kv} * s.head_dim_k, int64_t{head_kv} * s.head_dim_v,
-                                     s.softcap > 0 ? s.scale : s.scale * kLog2e, s.softcap, alibi_slope(s.max_bias, s.n_head, head) * kLog2e},
-                                    *exact_list(g, workspace, stream * s.n_tokens + token), exact);
+        const float* q =
+            at_byte(in.q, stream * in.q_stream_stride + token * in.q_token_stride + head * in.q_head_stride);
+        ExactAttention<Ops>::attend(
+            {q, s.head_dim_k, s.head_dim_v, int64_t{head_kv} * s.head_dim_k, int64_t{head_kv} * s.head_dim_v,
+             s.softcap > 0 ? s.scale : s.scale * kLog2e, s.softcap, alibi_slope(s.max_bias, s.n_head, head) * kLog2e},
+            *exact_list(g, workspace, stream * s.n_tokens + token), exact);
     }
 
     // Sinks, exact rows, normalization, inverse rotation.
-    static void finish_row(const AttentionGeometry& g, const AttentionInputs& in, char* workspace, int64_t stream, int64_t token, int head,
-                           const Partial& total) {
+    static void finish_row(const AttentionGeometry& g, const AttentionInputs& in, char* workspace, int64_t stream,
+                           int64_t token, int head, const Partial& total) {
         const int n = g.shape.head_dim_v;
-        float* out = at_byte(in.out, stream * in.out_stream_stride + token * in.out_token_stride + head * in.out_head_stride);
+        float* out =
+            at_byte(in.out, stream * in.out_stream_stride + token * in.out_token_stride + head * in.out_head_stride);
         float max = *total.max, sum = *total.sum, factor = 1, exact_factor = 0;
         ExactSums exact;
         if (g.shape.n_exact > 0) {
@@ -431,12 +454,13 @@ struct Kernels {
         factor = sum > 0 ? factor / sum : 0.0f;
         exact_factor = sum > 0 ? exact_factor / sum : 0.0f;
         const float logit_scale = query_at(g, workspace, row_index(g, stream, token, head))->logit_scale;
-        if (logit_scale != logit_scale) {   // NaN in, NaN out
+        if (logit_scale != logit_scale) {  // NaN in, NaN out
             factor = logit_scale;
             exact_factor = 0;
         }
         alignas(64) float normalized[kMaxHeadDim];
-        for (int d = 0; d < n; d += 16) Ops::store(normalized + d, Ops::mul(Ops::load(total.out + d), Ops::set1(factor)));
+        for (int d = 0; d < n; d += 16)
+            Ops::store(normalized + d, Ops::mul(Ops::load(total.out + d), Ops::set1(factor)));
         in.v.codec->kernels().rotate_inverse(in.v.codec->rotation(head / g.group_size), normalized, out);
         if (exact_factor == 0) return;
         for (int d = 0; d < n; d += 16) {
@@ -445,41 +469,48 @@ struct Kernels {
     }
 
     static float* partial_at(const AttentionGeometry& g, char* workspace, int64_t row, int64_t chunk) {
-        return reinterpret_cast<float*>(workspace + g.partial_offset) + static_cast<size_t>(row * g.n_chunks + chunk) * g.partial_floats;
+        return reinterpret_cast<float*>(workspace + g.partial_offset) +
+               static_cast<size_t>(row * g.n_chunks + chunk) * g.partial_floats;
     }
 
     // ---- items ----------------------------------------------------------------------------------------------------
 
     // The tile's queries, word by word for all rows.
-    static void gather_queries(const AttentionGeometry& g, char* workspace, const Tile& t, int n_segments, const Scratch& m) {
+    static void gather_queries(const AttentionGeometry& g, char* workspace, const Tile& t, int n_segments,
+                               const Scratch& m) {
         const int words = g.shape.head_dim_k / 4;
         for (int i = 0; i < t.n_rows; ++i) {
             const int64_t row = t.first_row + i;
-            const PreparedQuery* query = query_at(g, workspace, row_index(g, t.stream, row / g.group_size, head_of_row(g, t, row)));
+            const PreparedQuery* query =
+                query_at(g, workspace, row_index(g, t.stream, row / g.group_size, head_of_row(g, t, row)));
             m.logit_scale[i] = query->logit_scale;
             for (int s = 0; s < n_segments; ++s) m.query_bias[kMaxTileRows * s + i] = query->bias[s];
             for (int w = 0; w < words; ++w) std::memcpy(m.query_words + kMaxTileRows * w + i, query->q + 4 * w, 4);
         }
     }
 
-    static Head make_head(const PackedLayout& layout, const uint8_t* data, int64_t stream, int head_dim, int head_kv, int bias, const uint8_t* decoded) {
+    static Head make_head(const PackedLayout& layout, const uint8_t* data, int64_t stream, int head_dim, int head_kv,
+                          int bias, const uint8_t* decoded) {
         Head head;
         head.tiles = head_tiles<Ops>(layout, data, stream, head_dim, head_kv, bias);
         for (int step = 0; step < head.tiles.n_steps; ++step) head.decoded[step] = {decoded + kTileValues * step, 0};
         return head;
     }
 
-    static void attend(const AttentionGeometry& g, int64_t item, int thread, const AttentionInputs& in, char* workspace) {
+    static void attend(const AttentionGeometry& g, int64_t item, int thread, const AttentionInputs& in,
+                       char* workspace) {
         const AttentionShape& s = g.shape;
         const Tile t = tile_of_item(g, item);
         const Scratch m(g, workspace + g.scratch_offset + static_cast<size_t>(thread) * g.scratch_bytes);
         const PackedLayout& layout = in.k.codec->layout();
         const Centers centers = centers_of_head(in.k, in.k_first_stream + t.stream, s.head_dim_k, t.head_kv);
-        Keys keys{make_head(layout, in.k.data, in.k_first_stream + t.stream, s.head_dim_k, t.head_kv, Ops::kKeyBias, m.key_tiles),
+        Keys keys{make_head(layout, in.k.data, in.k_first_stream + t.stream, s.head_dim_k, t.head_kv, Ops::kKeyBias,
+                            m.key_tiles),
                   layout.centered ? &centers : nullptr, t.n_rows};
         constexpr int64_t kChunkBlocks = kChunkCells / kBlockCells;
         if (keys.centers) prefetch_centers(centers, t.first_chunk * kChunkBlocks / kCenterRun);
-        const Head values = make_head(in.v.codec->layout(), in.v.data, in.v_first_stream + t.stream, s.head_dim_v, t.head_kv, 0, m.value_tiles);
+        const Head values = make_head(in.v.codec->layout(), in.v.data, in.v_first_stream + t.stream, s.head_dim_v,
+                                      t.head_kv, 0, m.value_tiles);
         gather_queries(g, workspace, t, keys.own.tiles.segments.count, m);
         const int64_t n_blocks = (s.n_kv + kBlockCells - 1) / kBlockCells;
         if (!g.split()) reset(m.total, t.n_rows);
@@ -490,7 +521,8 @@ struct Kernels {
                 Span span;
                 span.masks.n_blocks = 0;
                 span.live = 0;
-                for (int64_t block = first; block < smaller(end, first + kSpanBlocks); ++block) add_block(g, in, t, m, block, span);
+                for (int64_t block = first; block < smaller(end, first + kSpanBlocks); ++block)
+                    add_block(g, in, t, m, block, span);
                 if (span.live) attend_span(g, keys, values, m, span);
             }
             for (int i = 0; i < t.n_rows; ++i) end_chunk(g, workspace, t, m, chunk, i);
@@ -498,20 +530,23 @@ struct Kernels {
         if (!g.split()) finish_tile(g, in, workspace, t, m);
     }
 
-    static TQ_INLINE void end_chunk(const AttentionGeometry& g, char* workspace, const Tile& t, const Scratch& m, int64_t chunk, int i) {
+    static TQ_INLINE void end_chunk(const AttentionGeometry& g, char* workspace, const Tile& t, const Scratch& m,
+                                    int64_t chunk, int i) {
         const Partial part = row_of(m.chunk, i);
         if (!g.split()) {
             merge_partial(part, row_of(m.total, i), g.shape.head_dim_v);
             return;
         }
         const int64_t row = t.first_row + i;
-        const Partial target = partial_in(partial_at(g, workspace, row_index(g, t.stream, row / g.group_size, head_of_row(g, t, row)), chunk));
+        const Partial target = partial_in(
+            partial_at(g, workspace, row_index(g, t.stream, row / g.group_size, head_of_row(g, t, row)), chunk));
         *target.max = *part.max;
         *target.sum = *part.sum;
         std::memcpy(target.out, part.out, sizeof(float) * g.shape.head_dim_v);
     }
 
-    static void finish_tile(const AttentionGeometry& g, const AttentionInputs& in, char* workspace, const Tile& t, const Scratch& m) {
+    static void finish_tile(const AttentionGeometry& g, const AttentionInputs& in, char* workspace, const Tile& t,
+                            const Scratch& m) {
         for (int i = 0; i < t.n_rows; ++i) {
             const int64_t row = t.first_row + i;
             finish_row(g, in, workspace, t.stream, row / g.group_size, head_of_row(g, t, row), row_of(m.total, i));
@@ -526,9 +561,11 @@ struct Kernels {
         *total.max = -kInfinity;
         *total.sum = 0;
         std::memset(total.out, 0, sizeof(float) * s.head_dim_v);
-        for (int64_t chunk = 0; chunk < g.n_chunks; ++chunk) merge_partial(partial_in(partial_at(g, workspace, item, chunk)), total, s.head_dim_v);
+        for (int64_t chunk = 0; chunk < g.n_chunks; ++chunk)
+            merge_partial(partial_in(partial_at(g, workspace, item, chunk)), total, s.head_dim_v);
         const int64_t token_row = item / s.n_head;
-        finish_row(g, in, workspace, token_row / s.n_tokens, token_row % s.n_tokens, static_cast<int>(item % s.n_head), total);
+        finish_row(g, in, workspace, token_row / s.n_tokens, token_row % s.n_tokens, static_cast<int>(item % s.n_head),
+                   total);
     }
 };
 

@@ -1,5 +1,5 @@
-// How codes become centroids: which bits of which vectors make up the number of a code's centroid, and the tables that are
-// looked up with them. All of it constants of a kernel, but for the tables' entries.
+// This is how codes become centroids: which bits of which vectors make up the number of a code's centroid, and the
+// tables that are looked up with them. All of it constants of a kernel, but for the tables' entries.
 #pragma once
 
 #include <cstdint>
@@ -12,13 +12,21 @@
 namespace tq::attention_impl {
 
 inline constexpr int kHalfTileUnits = kTileUnits / 2;
-// What a tile has, as a kernel is made for it: int8 centroids, codes of so many bits, or trellis codes.
+// A kernel is made for what a tile has: int8 centroids, codes of so many bits, or trellis codes.
 inline constexpr int kDecoded = 0;
-inline constexpr int kTrellis = 16;       // added to the bits
-TQ_INLINE constexpr bool is_trellis(int source) { return source > kTrellis; }
-TQ_INLINE constexpr int bits_of(int source) { return is_trellis(source) ? source - kTrellis : source; }
-TQ_INLINE constexpr int source_of(const PackedLayout& layout) { return layout.trellis ? kTrellis + layout.bits : layout.bits; }
-TQ_INLINE constexpr int n_sources() { return kMaxBits - kMinBits + 1 + kMaxTrellisBits - kMinTrellisBits + 1; }   // packed ones
+inline constexpr int kTrellis = 16;  // added to the bits
+TQ_INLINE constexpr bool is_trellis(int source) {
+    return source > kTrellis;
+}
+TQ_INLINE constexpr int bits_of(int source) {
+    return is_trellis(source) ? source - kTrellis : source;
+}
+TQ_INLINE constexpr int source_of(const PackedLayout& layout) {
+    return layout.trellis ? kTrellis + layout.bits : layout.bits;
+}
+TQ_INLINE constexpr int n_sources() {
+    return kMaxBits - kMinBits + 1 + kMaxTrellisBits - kMinTrellisBits + 1;
+}  // packed ones
 TQ_INLINE constexpr int source_at(int i) {
     constexpr int n_plain = kMaxBits - kMinBits + 1;
     return i < n_plain ? kMinBits + i : kTrellis + kMinTrellisBits + i - n_plain;
@@ -28,40 +36,48 @@ TQ_INLINE constexpr int index_of_source(int source) {
 }
 
 // Bits of a centroid's number. Of trellis codes (TrellisBook::level): inner index, w, s.
-TQ_INLINE constexpr int index_bits(int source) { return bits_of(source) + (is_trellis(source) ? 1 : 0); }
+TQ_INLINE constexpr int index_bits(int source) {
+    return bits_of(source) + (is_trellis(source) ? 1 : 0);
+}
 TQ_INLINE constexpr CodePlane path_plane(int source) {
     const CodePlanes planes = code_planes(bits_of(source), true);
     return planes.plane[planes.count - 1];
 }
 
 // 4-bit trellis codes: the planes of one unit share a vector.
-TQ_INLINE constexpr bool shares_vectors(int source) { return is_trellis(source) && bits_of(source) == 4; }
+TQ_INLINE constexpr bool shares_vectors(int source) {
+    return is_trellis(source) && bits_of(source) == 4;
+}
 
 // ---- three ways to look a centroid up, by bits of its number
 
 inline constexpr int kAnywhereBits = 6, kSplitBits = 4;
-// Where a look-up takes six bits at once they may lie in any order. Parts stay where they are if they can, and units whose
-// parts do so in different places have a table each.
+// Where a look-up takes six bits at once they may lie in any order. Parts stay where they are if they can, and units
+// whose parts do so in different places have a table each.
 template <class Ops>
-TQ_INLINE constexpr bool anywhere(int source) { return Ops::kIndexAnywhere && index_bits(source) <= kAnywhereBits; }
+TQ_INLINE constexpr bool anywhere(int source) {
+    return Ops::kIndexAnywhere && index_bits(source) <= kAnywhereBits;
+}
 // Five bits where a look-up takes four: the fifth, wherever it is, selects one of two tables.
 template <class Ops>
-TQ_INLINE constexpr bool split(int source) { return index_bits(source) == kSplitBits + 1 && !anywhere<Ops>(source); }
+TQ_INLINE constexpr bool split(int source) {
+    return index_bits(source) == kSplitBits + 1 && !anywhere<Ops>(source);
+}
 // Else all bits in their order, from bit 0 on.
 
 // A part of the index: bits that lie in one vector.
 struct IndexPart {
-    int mask;     // its bits, the lowest moved to bit 0
-    int number;   // of its lowest bit in the centroid's number; the others follow
-    int from;     // where its lowest bit lies in the vector
-    int to;       // where it is wanted in the index
+    int mask;    // its bits, the lowest moved to bit 0
+    int number;  // place of its lowest bit in the centroid's number; the others follow
+    int from;    // place of its lowest bit in the vector
+    int to;      // place where the index wants it
 };
 
 struct IndexParts {
     int count = 0;
     IndexPart part[4]{};
-    int selector = -1;       // the plane that has the fifth bit of split look-ups
-    int selector_bit = 0;    // where
+    int selector = -1;     // the plane that has the fifth bit of split look-ups
+    int selector_bit = 0;  // place of that bit in the plane's bytes
 
     TQ_INLINE constexpr int bits_before(int i) const {
         int bits = 0;
@@ -80,9 +96,14 @@ struct IndexParts {
     }
 };
 
-// w and s of trellis codes move together: s lies so far above w, and the units whose bits would overlap are in two vectors.
-TQ_INLINE constexpr int pair_gap(int source) { return shares_vectors(source) ? 2 : 1; }
-TQ_INLINE constexpr int pair_vector(int source, int unit) { return unit / pair_gap(source) % 2; }
+// w and s of trellis codes move together: s lies so far above w, and the units whose bits would overlap are in two
+// vectors.
+TQ_INLINE constexpr int pair_gap(int source) {
+    return shares_vectors(source) ? 2 : 1;
+}
+TQ_INLINE constexpr int pair_vector(int source, int unit) {
+    return unit / pair_gap(source) % 2;
+}
 
 // Its own place if that is free and the look-up sees it, else the lowest that is.
 TQ_INLINE constexpr int free_place(int mask, int from, int taken, int seen_bits) {
@@ -93,7 +114,7 @@ TQ_INLINE constexpr int free_place(int mask, int from, int taken, int seen_bits)
     return place;
 }
 
-// Of unit 0..7 of a half tile: its planes, widest first, then for trellis codes the pair of w and s.
+// Finds the parts for unit 0..7 of a half tile: its planes, widest first, then for trellis codes the pair of w and s.
 template <class Ops>
 TQ_INLINE constexpr IndexParts index_parts(int source, int unit) {
     IndexParts parts{};
@@ -103,7 +124,7 @@ TQ_INLINE constexpr IndexParts index_parts(int source, int unit) {
         parts.selector = --n_planes;
         parts.selector_bit = planes.plane[n_planes].bit_of(unit);
     }
-    if (shares_vectors(source)) {   // every second bit
+    if (shares_vectors(source)) {  // every second bit
         parts.part[parts.count++] = {n_planes == 2 ? 0b101 : 0b10101, 0, planes.plane[0].bit_of(unit), 0};
     } else {
         for (int p = 0; p < n_planes; ++p) {
@@ -137,23 +158,23 @@ TQ_INLINE constexpr int table_of_unit(int source, int unit) {
     return first;
 }
 
-// How one part of an index is read.
+// Says how one part of an index is read.
 struct PartRead {
-    int offset;        // of the vector that has it, in half tile 0
-    int half_stride;   // from there to that of half tile 1
-    bool first_use;    // of this vector, by this half tile
-    int shift;         // to the right, from where it lies to where it is wanted
-    int before;        // bits of the index that the parts before it fill
+    int offset;       // bytes to the vector that has it, in half tile 0
+    int half_stride;  // bytes from there to that of half tile 1
+    bool first_use;   // this half tile uses this vector for the first time
+    int shift;        // bits to the right, from where it lies to where it is wanted
+    int before;       // bits of the index that the parts before it fill
 };
 
-// What a kernel does for one unit of a half tile. The units' are values in a table, not template arguments: a loop over it costs
-// the compiler one body, which it unrolls late, when everything else is done.
+// Says what a kernel does for one unit of a half tile. The units' are values in a table, not template arguments: a loop
+// over it costs the compiler one body, which it unrolls late, when everything else is done.
 struct UnitReads {
     PartRead part[4];
-    PartRead selector;   // the plane that has the fifth bit of split look-ups
+    PartRead selector;  // the plane that has the fifth bit of split look-ups
     int selector_bit;
-    int pair;            // which vector of TrellisPath
-    int table;           // whose table it shares
+    int pair;   // vector of TrellisPath that it reads
+    int table;  // unit whose table it shares
 };
 
 template <class Ops>
@@ -181,7 +202,7 @@ TQ_INLINE constexpr UnitReads unit_reads(int source, int unit) {
 
 template <class Ops, int source>
 struct HalfTileReads {
-    static constexpr int n_parts = index_parts<Ops>(source, 0).count;   // the same for all units
+    static constexpr int n_parts = index_parts<Ops>(source, 0).count;  // the same for all units
     struct Units {
         UnitReads unit[kHalfTileUnits];
     };
@@ -192,15 +213,16 @@ struct HalfTileReads {
     }();
 };
 
-// Centroids + bias by index: one table of 128 bytes, repeated so that nothing above an index matters; or for each unit of a half
-// tile, if it needs its own, one of 64 (anywhere) or two of 16 (split).
+// Centroids + bias by index: one table of 128 bytes, repeated so that nothing above an index matters; or for each unit
+// of a half tile, if it needs its own, one of 64 (anywhere) or two of 16 (split).
 struct CentroidTable {
     alignas(64) uint8_t bytes[kHalfTileUnits][64];
 };
 
 template <class Ops>
 CentroidTable make_centroid_table(int source, int bias) {
-    const int8_t* levels = is_trellis(source) ? elements(trellis_book(bits_of(source)).level) : elements(codebook(source).centroid);
+    const int8_t* levels =
+        is_trellis(source) ? elements(trellis_book(bits_of(source)).level) : elements(codebook(source).centroid);
     CentroidTable table{};
     const CodePlanes planes = code_planes(bits_of(source), is_trellis(source));
     for (int unit = 0; unit < kHalfTileUnits; ++unit) {
@@ -208,14 +230,15 @@ CentroidTable make_centroid_table(int source, int bias) {
         for (int i = 0; i < 64; ++i) {
             int number = (64 * unit + i) & ((1 << index_bits(source)) - 1);
             if (anywhere<Ops>(source)) number = parts.number_of(i);
-            if (split<Ops>(source)) number = parts.number_of(i % 16) | (i / 16 % 2) << planes.plane[parts.selector].shift;
+            if (split<Ops>(source))
+                number = parts.number_of(i % 16) | (i / 16 % 2) << planes.plane[parts.selector].shift;
             table.bytes[unit][i] = static_cast<uint8_t>(levels[number] + bias);
         }
     }
     return table;
 }
 
-// Of every source but 8 bits, which has no table.
+// Tables of every source but 8 bits, which has no table.
 template <class Ops>
 struct CentroidTables {
     CentroidTable of[n_sources()];
@@ -232,7 +255,8 @@ CentroidTables<Ops> make_centroid_tables(int bias) {
 
 template <class Ops>
 const CentroidTable& centroid_table(int source, int bias) {
-    static const CentroidTables<Ops> plain = make_centroid_tables<Ops>(0), biased = make_centroid_tables<Ops>(Ops::kKeyBias);
+    static const CentroidTables<Ops> plain = make_centroid_tables<Ops>(0),
+                                     biased = make_centroid_tables<Ops>(Ops::kKeyBias);
     return (bias == 0 ? plain : biased).of[index_of_source(source)];
 }
 

@@ -1,4 +1,5 @@
-// The two integer products of attention over Ops: query rows x key centroids, weights x value centroids. Exact in int32.
+// The two integer products of attention over Ops: query rows x key centroids, weights x value centroids. Exact in
+// int32.
 //
 // A kernel is made for each source (see tiles-inl.h) and number of rows. Packed codes become centroids in
 // registers, each once for all rows of the batch.
@@ -13,7 +14,9 @@
 namespace tq::attention_impl {
 
 // 7-bit digits that a weight is cut into.
-TQ_INLINE constexpr int weight_digits(int value_bits) { return value_bits >= kWideWeightBits ? 2 : 1; }
+TQ_INLINE constexpr int weight_digits(int value_bits) {
+    return value_bits >= kWideWeightBits ? 2 : 1;
+}
 
 template <class Ops>
 struct DotKernels {
@@ -22,7 +25,7 @@ struct DotKernels {
     using B = typename Ops::B;
     using Decoder = TileDecoder<Ops>;
 
-    static constexpr int kMaxBatchRows = smaller(4, Ops::kKeyAccumulators);   // rows of one kernel call
+    static constexpr int kMaxBatchRows = smaller(4, Ops::kKeyAccumulators);  // rows of one kernel call
 
     // 1, 2 or 4: at most x.
     static TQ_INLINE constexpr int part_of_four(int x) { return x >= 4 ? 4 : x >= 2 ? 2 : 1; }
@@ -30,7 +33,7 @@ struct DotKernels {
     // Operands of both products for one block of 64 cells. Rows are numbered in the tile.
     struct Block {
         const HeadTiles* head;
-        const Strided* tiles;      // the head's own, or decoded ones
+        const Strided* tiles;  // the head's own, or decoded ones
         int64_t index;
     };
 
@@ -38,14 +41,15 @@ struct DotKernels {
 
     // Rows of int8 queries, four dims to a word, so that one base address serves all rows of a batch.
     struct Queries {
-        int32_t* words;   // [head_dim / 4][kMaxTileRows]
-        int32_t* bias;    // [segment][kMaxTileRows]: -kKeyBias * sum(q)
-        const float* centers;   // [row]: q . the center of the block's keys, rows center_stride apart
+        int32_t* words;        // [head_dim / 4][kMaxTileRows]
+        int32_t* bias;         // [segment][kMaxTileRows]: -kKeyBias * sum(q)
+        const float* centers;  // [row]: q . the center of the block's keys, rows center_stride apart
         size_t center_stride;
     };
 
-    // out[row][cell], rows kSpanCells apart, = centers[row] + sum over dims of key scale * (q . centroid), in units of the query's scale, for n rows and
-    // 16 * vectors cells from vector `first` of 16 cells in a half tile (two vectors) on.
+    // out[row][cell], rows kSpanCells apart, = centers[row] + sum over dims of key scale * (q . centroid), in units of
+    // the query's scale, for n rows and 16 * vectors cells from vector `first` of 16 cells in a half tile (two vectors)
+    // on.
     template <int source, int n, int vectors, int first>
     static TQ_INLINE void dots_of_cells(const Block& block, const Queries& queries, int row, int half, float* out) {
         constexpr int halves = vectors == 4 ? 2 : 1;
@@ -53,7 +57,8 @@ struct DotKernels {
         TQ_UNROLL
         for (int r = 0; r < n; ++r) {
             TQ_UNROLL
-            for (int v = 0; v < vectors; ++v) sums[r][v] = Ops::set1(queries.centers[queries.center_stride * (row + r)]);
+            for (int v = 0; v < vectors; ++v)
+                sums[r][v] = Ops::set1(queries.centers[queries.center_stride * (row + r)]);
         }
         const HeadTiles& head = *block.head;
         for (int s = 0; s < head.segments.count; ++s) {
@@ -61,7 +66,8 @@ struct DotKernels {
             I acc[n][vectors];
             typename Decoder::template PathReader<source, Side::kKey> readers[halves];
             TQ_UNROLL
-            for (int h = 0; h < halves; ++h) readers[h] = {block.tiles[segment.first_step].at(block.index), segment, half + h};
+            for (int h = 0; h < halves; ++h)
+                readers[h] = {block.tiles[segment.first_step].at(block.index), segment, half + h};
             const int32_t* bias = queries.bias + kMaxTileRows * s + row;
             TQ_UNROLL
             for (int r = 0; r < n; ++r) {
@@ -77,9 +83,10 @@ struct DotKernels {
                 for (int h = 0; h < halves; ++h) paths[h] = readers[h].next(tile, ahead, half + h);
                 TQ_UNROLL
                 for (int i = 0; i < 4 * vectors; ++i) {
-                    const int quad = i / vectors, v = i % vectors, unit = 4 * (first + v) + quad, h = unit / kHalfTileUnits;
-                    const B keys = Decoder::template centroids<source, Ops::kKeyBias>(unit % kHalfTileUnits, tile, paths[h], ahead, half + h,
-                                                                                      head.table);
+                    const int quad = i / vectors, v = i % vectors, unit = 4 * (first + v) + quad,
+                              h = unit / kHalfTileUnits;
+                    const B keys = Decoder::template centroids<source, Ops::kKeyBias>(
+                        unit % kHalfTileUnits, tile, paths[h], ahead, half + h, head.table);
                     TQ_UNROLL
                     for (int r = 0; r < n; ++r) acc[r][v] = Ops::dot_key(acc[r][v], keys, q[kMaxTileRows * quad + r]);
                 }
@@ -95,7 +102,8 @@ struct DotKernels {
         TQ_UNROLL
         for (int r = 0; r < n; ++r) {
             TQ_UNROLL
-            for (int v = 0; v < vectors; ++v) Ops::store(out + kSpanCells * r + 32 * half + 16 * (first + v), sums[r][v]);
+            for (int v = 0; v < vectors; ++v)
+                Ops::store(out + kSpanCells * r + 32 * half + 16 * (first + v), sums[r][v]);
         }
     }
 
@@ -118,18 +126,20 @@ struct DotKernels {
     // ---- weighted sums --------------------------------------------------------------------------------------------
 
     template <int source>
-    using ValuePaths = typename Decoder::template PathReader<source, Side::kValue>[2];   // of both half tiles
+    using ValuePaths = typename Decoder::template PathReader<source, Side::kValue>[2];  // readers of both half tiles
 
     // out[row][16 * step + lane] += unit[row] * sum over cells of weight * centroid, for n rows and `steps` steps.
-    // weights: of this block, rows kRowWeights apart. No branch on unit == 0 here: GCC would move a row's whole product behind it.
+    // weights: of this block, rows kRowWeights apart. No branch on unit == 0 here: GCC would move a row's whole product
+    // behind it.
     template <int source, int n, int digits, int steps>
-    static TQ_INLINE void sums_of_steps(const Block& block, int step, ValuePaths<source>& readers, const uint8_t* weights, const float* unit,
-                                        float* out, size_t stride) {
+    static TQ_INLINE void sums_of_steps(const Block& block, int step, ValuePaths<source>& readers,
+                                        const uint8_t* weights, const float* unit, float* out, size_t stride) {
         I acc[n][digits][steps];
         TQ_UNROLL
-        for (int i = 0; i < n * digits * steps; ++i) acc[i / (digits * steps)][i / steps % digits][i % steps] = Ops::set1_int(0);
+        for (int i = 0; i < n * digits * steps; ++i)
+            acc[i / (digits * steps)][i / steps % digits][i % steps] = Ops::set1_int(0);
         const uint8_t* tiles[steps];
-        const size_t ahead = block.tiles[step].ahead();   // the same in the whole segment
+        const size_t ahead = block.tiles[step].ahead();  // the same in the whole segment
         TQ_UNROLL
         for (int s = 0; s < steps; ++s) tiles[s] = block.tiles[step + s].at(block.index);
         for (int half = 0; half < 2; ++half, weights += 4 * kHalfTileUnits) {
@@ -141,12 +151,14 @@ struct DotKernels {
                 B values[steps];
                 TQ_UNROLL
                 for (int s = 0; s < steps; ++s) {
-                    values[s] = Decoder::template centroids<source, 0>(quad, tiles[s], paths[s], ahead, half, block.head->table);
+                    values[s] = Decoder::template centroids<source, 0>(quad, tiles[s], paths[s], ahead, half,
+                                                                       block.head->table);
                 }
                 TQ_UNROLL
                 for (int i = 0; i < n * digits * steps; ++i) {
                     const int r = i / (digits * steps), d = i / steps % digits, s = i % steps;
-                    acc[r][d][s] = Ops::dot_value(acc[r][d][s], four_bytes(weights + kRowWeights * r + kBlockCells * d + 4 * quad), values[s]);
+                    acc[r][d][s] = Ops::dot_value(
+                        acc[r][d][s], four_bytes(weights + kRowWeights * r + kBlockCells * d + 4 * quad), values[s]);
                 }
             }
         }
@@ -164,20 +176,24 @@ struct DotKernels {
 
     // One segment of the head. out: row 0 of the batch, rows `stride` floats apart.
     template <int source, int n, int digits>
-    static void weighted_sums(const Block& block, const Segment& segment, const uint8_t* weights, const float* unit, float* out, size_t stride) {
+    static void weighted_sums(const Block& block, const Segment& segment, const uint8_t* weights, const float* unit,
+                              float* out, size_t stride) {
         constexpr int steps = part_of_four(Ops::kValueAccumulators / (n * digits));
         int step = segment.first_step;
         const int end = step + segment.n_steps;
         const uint8_t* first = block.tiles[step].at(block.index);
         ValuePaths<source> readers = {{first, segment, 0}, {first, segment, 1}};
-        for (; step + steps <= end; step += steps) sums_of_steps<source, n, digits, steps>(block, step, readers, weights, unit, out, stride);
-        for (; step < end; ++step) sums_of_steps<source, n, digits, 1>(block, step, readers, weights, unit, out, stride);
+        for (; step + steps <= end; step += steps)
+            sums_of_steps<source, n, digits, steps>(block, step, readers, weights, unit, out, stride);
+        for (; step < end; ++step)
+            sums_of_steps<source, n, digits, 1>(block, step, readers, weights, unit, out, stride);
     }
 
     // ---- choosing a kernel ----------------------------------------------------------------------------------------
 
     using KeyDots = void (*)(const Block&, const Queries&, int row, float* out);
-    using WeightedSums = void (*)(const Block&, const Segment&, const uint8_t* weights, const float* unit, float* out, size_t stride);
+    using WeightedSums = void (*)(const Block&, const Segment&, const uint8_t* weights, const float* unit, float* out,
+                                  size_t stride);
 
     template <int n>
     static KeyDots key_dots_for(bool decoded, int source) {
@@ -196,7 +212,7 @@ struct DotKernels {
         return weight_digits(bits_of(source)) == 1 ? weighted_sums<kDecoded, n, 1> : weighted_sums<kDecoded, n, 2>;
     }
 
-private:
+  private:
     template <int n>
     static TQ_INLINE KeyDots key_dots_from_table(int source) {
         return key_dots_at<n>(std::make_integer_sequence<int, n_sources()>(), index_of_source(source));
@@ -215,7 +231,8 @@ private:
 
     template <int n, int... i>
     static TQ_INLINE WeightedSums weighted_sums_at(std::integer_sequence<int, i...>, int index) {
-        static constexpr WeightedSums kTable[] = {weighted_sums<source_at(i), n, weight_digits(bits_of(source_at(i)))>...};
+        static constexpr WeightedSums kTable[] = {
+            weighted_sums<source_at(i), n, weight_digits(bits_of(source_at(i)))>...};
         return kTable[index];
     }
 };

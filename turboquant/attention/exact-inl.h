@@ -10,7 +10,7 @@ namespace tq::attention_impl {
 // The cells that a token attends to exactly, as kPrepare leaves them in the workspace.
 struct ExactList {
     struct Row {
-        const uint16_t* k;   // n_embd halves each
+        const uint16_t* k;  // n_embd halves each
         const uint16_t* v;
         float mask;
     };
@@ -33,16 +33,16 @@ template <class Ops>
 struct ExactAttention {
     using F = typename Ops::F;
     using Soft = Softmax<Ops>;
-    static constexpr int kRows = 64;   // rows that go through the softmax together; their order alone decides the result
+    static constexpr int kRows = 64;  // rows that go through the softmax together; their order alone decides the result
 
-    // What a query of one head needs. k_offset, v_offset: of its KV head in a row.
+    // A query of one head needs these. k_offset, v_offset: where its KV head begins in a row.
     struct Query {
         const float* q;
         int head_dim_k, head_dim_v;
         int64_t k_offset, v_offset;
-        float logit_scale;   // to base 2, or not yet with a softcap
+        float logit_scale;  // scales logits to base 2, or not yet with a softcap
         float softcap;
-        float mask_scale;    // the ALiBi slope times log2 e
+        float mask_scale;  // the ALiBi slope times log2 e
     };
 
     static void attend(const Query& query, const ExactList& list, ExactSums& sums) {
@@ -54,7 +54,7 @@ struct ExactAttention {
         }
     }
 
-private:
+  private:
     static void add_rows(const Query& query, const ExactList::Row* rows, int n, ExactSums& sums) {
         alignas(64) float p[kRows];
         F largest = Ops::set1(sums.max);
@@ -74,7 +74,8 @@ private:
         sums.sum = __builtin_fmaf(sums.sum, keep, Ops::reduce_add(total));
         for (int d = 0; d < query.head_dim_v; d += 16) {
             F out = Ops::mul(Ops::load(sums.out + d), Ops::set1(keep));
-            for (int i = 0; i < n; ++i) out = Ops::fma(Ops::load_half(rows[i].v + query.v_offset + d), Ops::set1(p[i]), out);
+            for (int i = 0; i < n; ++i)
+                out = Ops::fma(Ops::load_half(rows[i].v + query.v_offset + d), Ops::set1(p[i]), out);
             Ops::store(sums.out + d, out);
         }
     }

@@ -8,14 +8,14 @@
 
 namespace tq {
 
-// What a plan is made for.
+// A plan is made for this.
 struct AttentionShape {
     int head_dim_k = 0;
     int head_dim_v = 0;
-    int n_head = 0;       // query heads, a multiple of n_head_kv
+    int n_head = 0;  // query heads, a multiple of n_head_kv
     int n_head_kv = 0;
-    int64_t n_tokens = 0; // query tokens a stream
-    int64_t n_kv = 0;     // cells attended to, [0, n_kv) of each stream
+    int64_t n_tokens = 0;  // query tokens a stream
+    int64_t n_kv = 0;      // cells attended to, [0, n_kv) of each stream
     int64_t n_stream = 1;
     float scale = 1;      // multiplies q.k
     float softcap = 0;    // > 0: logits become softcap * tanh(logits / softcap)
@@ -24,25 +24,26 @@ struct AttentionShape {
     int64_t n_exact = 0;  // at most so many cells of a query are attended to as exact rows: ExactCells::n_per_query()
 };
 
-// What it runs on. Strides are in bytes, so that any tensor view fits.
+// A plan runs on this. Strides are in bytes, so that any tensor view fits.
 struct AttentionInputs {
-    const float* q = nullptr;            // (head_dim_k, n_tokens, n_head, n_stream)
+    const float* q = nullptr;  // (head_dim_k, n_tokens, n_head, n_stream)
     size_t q_token_stride = 0, q_head_stride = 0, q_stream_stride = 0;
 
-    PackedTensor k, v;                   // their codecs' head_dim must be the shape's
-    int64_t k_first_stream = 0;          // stream 0 of the call is this one of the tensor
+    PackedTensor k, v;           // their codecs' head_dim must be the shape's
+    int64_t k_first_stream = 0;  // stream 0 of the call is this one of the tensor
     int64_t v_first_stream = 0;
 
-    const uint16_t* mask = nullptr;      // f16 (n_kv, n_tokens, 1, n_stream or 1), added to the logits; null: none
+    const uint16_t* mask = nullptr;  // f16 (n_kv, n_tokens, 1, n_stream or 1), added to the logits; null: none
     size_t mask_token_stride = 0, mask_stream_stride = 0;
 
-    // Cells that have exact rows are attended to with these instead of their codes. Both or none; none unless n_exact > 0.
+    // Cells that have exact rows are attended to with these instead of their codes. Both or none; none unless n_exact >
+    // 0.
     const ExactRows* exact_k = nullptr;
     const ExactRows* exact_v = nullptr;
 
-    const float* sinks = nullptr;        // n_head logits that take part in the softmax's sum only; null: none
+    const float* sinks = nullptr;  // n_head logits that take part in the softmax's sum only; null: none
 
-    float* out = nullptr;                // (head_dim_v, n_head, n_tokens, n_stream)
+    float* out = nullptr;  // (head_dim_v, n_head, n_tokens, n_stream)
     size_t out_head_stride = 0, out_token_stride = 0, out_stream_stride = 0;
 };
 

@@ -9,19 +9,24 @@
 namespace tq {
 namespace {
 
-size_t align_up(size_t bytes) { return (bytes + 63) / 64 * 64; }
+size_t align_up(size_t bytes) {
+    return (bytes + 63) / 64 * 64;
+}
 
-std::string text_of(int64_t n) { return std::to_string(n); }
+std::string text_of(int64_t n) {
+    return std::to_string(n);
+}
 
 // Streams and cells that a call reads, [0, n_kv) of each stream, have to be there.
 Status check_range(const char* name, const PackedLayout& layout, int64_t first_stream, const AttentionShape& shape) {
     if (shape.n_kv > layout.n_cells) {
-        return Status(Error::kInvalidArgument, "n_kv " + text_of(shape.n_kv) + " is larger than the " + name + " tensor's " +
-                                                   text_of(layout.n_cells) + " cells");
+        return Status(Error::kInvalidArgument, "n_kv " + text_of(shape.n_kv) + " is larger than the " + name +
+                                                   " tensor's " + text_of(layout.n_cells) + " cells");
     }
     if (first_stream < 0 || first_stream > layout.n_stream || shape.n_stream > layout.n_stream - first_stream) {
-        return Status(Error::kInvalidArgument, "n_stream " + text_of(shape.n_stream) + " from stream " + text_of(first_stream) +
-                                                   " on: the " + name + " tensor has " + text_of(layout.n_stream));
+        return Status(Error::kInvalidArgument, "n_stream " + text_of(shape.n_stream) + " from stream " +
+                                                   text_of(first_stream) + " on: the " + name + " tensor has " +
+                                                   text_of(layout.n_stream));
     }
     return {};
 }
@@ -29,13 +34,15 @@ Status check_range(const char* name, const PackedLayout& layout, int64_t first_s
 Status check_codec(const char* name, const RowCodec& codec, Side side, int head_dim, const AttentionShape& shape) {
     const PackedLayout& layout = codec.layout();
     if (layout.side != side || codec.head_dim() != head_dim || layout.n_embd != int64_t{head_dim} * shape.n_head_kv) {
-        return Status(Error::kInvalidArgument, std::string("the ") + name + " tensor is not packed for this head_dim and n_head_kv");
+        return Status(Error::kInvalidArgument,
+                      std::string("the ") + name + " tensor is not packed for this head_dim and n_head_kv");
     }
     return check_range(name, layout, 0, shape);
 }
 
 std::string codes_of(const PackedLayout& layout) {
-    return text_of(layout.n_embd) + " values of " + text_of(layout.bits) + (layout.centered ? "c" : "") + (layout.trellis ? "t" : "") + " bits";
+    return text_of(layout.n_embd) + " values of " + text_of(layout.bits) + (layout.centered ? "c" : "") +
+           (layout.trellis ? "t" : "") + " bits";
 }
 
 // Every size of the plan is below the product of these times 2^16, which has to fit 63 bits.
@@ -58,18 +65,21 @@ std::string unsupported_reason(const AttentionShape& s) {
     return "";
 }
 
-Result<AttentionPlan> AttentionPlan::create(const AttentionShape& shape, const RowCodec& keys, const RowCodec& values, Isa isa) {
-    if (std::string reason = unsupported_reason(shape); !reason.empty()) return Status(Error::kUnsupported, std::move(reason));
+Result<AttentionPlan> AttentionPlan::create(const AttentionShape& shape, const RowCodec& keys, const RowCodec& values,
+                                            Isa isa) {
+    if (std::string reason = unsupported_reason(shape); !reason.empty())
+        return Status(Error::kUnsupported, std::move(reason));
     if (shape.n_tokens <= 0 || shape.n_kv <= 0 || shape.n_stream <= 0 || shape.n_threads <= 0) {
         return Status(Error::kInvalidArgument, "n_tokens, n_kv, n_stream and n_threads must be positive");
     }
-    if (shape.n_exact < 0) return Status(Error::kInvalidArgument, "n_exact is " + text_of(shape.n_exact) + "; allowed: 0 and more");
+    if (shape.n_exact < 0)
+        return Status(Error::kInvalidArgument, "n_exact is " + text_of(shape.n_exact) + "; allowed: 0 and more");
     if (Status s = check_codec("key", keys, Side::kKey, shape.head_dim_k, shape); !s.ok()) return s;
     if (Status s = check_codec("value", values, Side::kValue, shape.head_dim_v, shape); !s.ok()) return s;
     if (is_too_large(shape)) {
-        return Status(Error::kInvalidArgument, "n_tokens " + text_of(shape.n_tokens) + ", n_head " + text_of(shape.n_head) +
-                                                   ", n_threads " + text_of(shape.n_threads) + " or n_exact " + text_of(shape.n_exact) +
-                                                   " is too large");
+        return Status(Error::kInvalidArgument, "n_tokens " + text_of(shape.n_tokens) + ", n_head " +
+                                                   text_of(shape.n_head) + ", n_threads " + text_of(shape.n_threads) +
+                                                   " or n_exact " + text_of(shape.n_exact) + " is too large");
     }
 
     AttentionPlan plan;
@@ -95,22 +105,27 @@ Result<AttentionPlan> AttentionPlan::create(const AttentionShape& shape, const R
     g.scratch_bytes = attention_impl::Scratch(g, nullptr).bytes;
     g.scratch_offset = align_up(n_rows * g.query_bytes);
     g.partial_offset = g.scratch_offset + shape.n_threads * g.scratch_bytes;
-    g.exact_offset = align_up(g.partial_offset + (g.split() ? n_rows * g.n_chunks * g.partial_floats * sizeof(float) : 0));
-    g.exact_bytes = sizeof(attention_impl::ExactList) + std::min(shape.n_exact, shape.n_kv) * sizeof(attention_impl::ExactList::Row);
+    g.exact_offset =
+        align_up(g.partial_offset + (g.split() ? n_rows * g.n_chunks * g.partial_floats * sizeof(float) : 0));
+    g.exact_bytes = sizeof(attention_impl::ExactList) +
+                    std::min(shape.n_exact, shape.n_kv) * sizeof(attention_impl::ExactList::Row);
     const int64_t n_lists = shape.n_exact > 0 ? shape.n_stream * shape.n_tokens : 0;
     g.mask_offset = align_up(g.exact_offset + n_lists * g.exact_bytes);
     g.workspace_bytes = g.mask_offset + n_lists * shape.n_kv * sizeof(uint16_t);
     return plan;
 }
 
-Status AttentionPlan::check_tensor(const char* name, const Format& format, const PackedTensor& tensor, int64_t first_stream,
-                                   const AttentionShape& shape) {
-    if (!tensor.codec || !tensor.data) return Status(Error::kInvalidArgument, std::string("the ") + name + " tensor is null");
+Status AttentionPlan::check_tensor(const char* name, const Format& format, const PackedTensor& tensor,
+                                   int64_t first_stream, const AttentionShape& shape) {
+    if (!tensor.codec || !tensor.data)
+        return Status(Error::kInvalidArgument, std::string("the ") + name + " tensor is null");
     const PackedLayout &planned = format.layout, &given = tensor.codec->layout();
-    if (given.side != planned.side || given.bits != planned.bits || given.trellis != planned.trellis || given.centered != planned.centered ||
-        given.n_embd != planned.n_embd || tensor.codec->head_dim() != format.head_dim) {
-        return Status(Error::kInvalidArgument, std::string("the ") + name + " tensor has heads of " + text_of(tensor.codec->head_dim()) + ", " +
-                                                   codes_of(given) + "; planned: " + text_of(format.head_dim) + ", " + codes_of(planned));
+    if (given.side != planned.side || given.bits != planned.bits || given.trellis != planned.trellis ||
+        given.centered != planned.centered || given.n_embd != planned.n_embd ||
+        tensor.codec->head_dim() != format.head_dim) {
+        return Status(Error::kInvalidArgument, std::string("the ") + name + " tensor has heads of " +
+                                                   text_of(tensor.codec->head_dim()) + ", " + codes_of(given) +
+                                                   "; planned: " + text_of(format.head_dim) + ", " + codes_of(planned));
     }
     return check_range(name, given, first_stream, shape);
 }
@@ -127,12 +142,15 @@ Status AttentionPlan::bind_exact(const AttentionInputs& in) const {
     const int64_t n_exact = geometry_.shape.n_exact;
     if (!in.exact_k != !in.exact_v) return Status(Error::kInvalidArgument, "exact rows of keys or of values alone");
     if ((n_exact > 0) != (in.exact_k != nullptr)) {
-        return Status(Error::kInvalidArgument, "n_exact is " + text_of(n_exact) + (in.exact_k ? ", and there are exact rows" : ", and there are no exact rows"));
+        return Status(Error::kInvalidArgument,
+                      "n_exact is " + text_of(n_exact) +
+                          (in.exact_k ? ", and there are exact rows" : ", and there are no exact rows"));
     }
     if (!in.exact_k) return {};
     for (const ExactRows* rows : {in.exact_k, in.exact_v}) {
         if (rows->cells().n_per_query() <= n_exact) continue;
-        return Status(Error::kInvalidArgument, "n_exact is " + text_of(n_exact) + "; a query may take " + text_of(rows->cells().n_per_query()));
+        return Status(Error::kInvalidArgument,
+                      "n_exact is " + text_of(n_exact) + "; a query may take " + text_of(rows->cells().n_per_query()));
     }
     return {};
 }
@@ -140,46 +158,58 @@ Status AttentionPlan::bind_exact(const AttentionInputs& in) const {
 int64_t AttentionPlan::n_items(AttentionPhase phase) const {
     const AttentionShape& s = geometry_.shape;
     switch (phase) {
-        case AttentionPhase::kPrepare: return s.n_stream * s.n_tokens * s.n_head_kv;
+        case AttentionPhase::kPrepare:
+            return s.n_stream * s.n_tokens * s.n_head_kv;
         case AttentionPhase::kAttend:
             return s.n_stream * s.n_head_kv * geometry_.n_row_tiles * geometry_.n_parts;
-        case AttentionPhase::kMerge: return geometry_.split() ? s.n_stream * s.n_tokens * s.n_head : 0;
+        case AttentionPhase::kMerge:
+            return geometry_.split() ? s.n_stream * s.n_tokens * s.n_head : 0;
     }
     return 0;
 }
 
-void AttentionPlan::run(AttentionPhase phase, int64_t item, int thread, const AttentionInputs& inputs, void* workspace) const {
+void AttentionPlan::run(AttentionPhase phase, int64_t item, int thread, const AttentionInputs& inputs,
+                        void* workspace) const {
     char* memory = static_cast<char*>(workspace);
     switch (phase) {
         case AttentionPhase::kPrepare:
             if (geometry_.shape.n_exact > 0) prepare_exact(item, inputs, memory);
             return kernels_->prepare(geometry_, item, inputs, memory);
         case AttentionPhase::kAttend:
-            if (geometry_.shape.n_exact > 0) return kernels_->attend(geometry_, item, thread, with_hidden_cells(inputs, memory), memory);
+            if (geometry_.shape.n_exact > 0)
+                return kernels_->attend(geometry_, item, thread, with_hidden_cells(inputs, memory), memory);
             return kernels_->attend(geometry_, item, thread, inputs, memory);
-        case AttentionPhase::kMerge: return kernels_->merge(geometry_, item, inputs, memory);
+        case AttentionPhase::kMerge:
+            return kernels_->merge(geometry_, item, inputs, memory);
     }
 }
 
-// Of the first KV head's item, since heads do not differ here: the list of the cells that the token attends to exactly, and a
-// mask that hides these from what works on the codes.
+// Makes the list of the cells that the token attends to exactly, and a mask that hides these from what works on the
+// codes. The first KV head's item does it for all, since heads do not differ here.
 void AttentionPlan::prepare_exact(int64_t item, const AttentionInputs& in, char* workspace) const {
     using attention_impl::ExactList;
     const AttentionShape& s = geometry_.shape;
     if (item % s.n_head_kv != 0) return;
     const int64_t row = item / s.n_head_kv, stream = row / s.n_tokens, token = row % s.n_tokens;
-    const uint16_t* mask = in.mask ? attention_impl::at_byte(in.mask, stream * in.mask_stream_stride + token * in.mask_token_stride) : nullptr;
+    const uint16_t* mask =
+        in.mask ? attention_impl::at_byte(in.mask, stream * in.mask_stream_stride + token * in.mask_token_stride)
+                : nullptr;
     uint16_t* hiding = reinterpret_cast<uint16_t*>(workspace + geometry_.mask_offset) + row * s.n_kv;
-    if (mask) std::memcpy(hiding, mask, sizeof(uint16_t) * s.n_kv);
-    else std::memset(hiding, 0, sizeof(uint16_t) * s.n_kv);
+    if (mask)
+        std::memcpy(hiding, mask, sizeof(uint16_t) * s.n_kv);
+    else
+        std::memset(hiding, 0, sizeof(uint16_t) * s.n_kv);
 
     ExactList& list = *attention_impl::exact_list(geometry_, workspace, row);
     list.count = 0;
-    const auto visible = [&](int64_t cell) { return cell < s.n_kv && (!mask || mask[cell] != attention_impl::kHalfMinusInfinity); };
-    for_exact_rows(*in.exact_k, *in.exact_v, in.k_first_stream + stream, in.v_first_stream + stream, token, s.n_tokens, visible, [&](const ExactRow& exact) {
-        list.rows[list.count++] = {exact.k, exact.v, mask ? half_to_float(mask[exact.cell]) : 0.0f};
-        hiding[exact.cell] = attention_impl::kHalfMinusInfinity;
-    });
+    const auto visible = [&](int64_t cell) {
+        return cell < s.n_kv && (!mask || mask[cell] != attention_impl::kHalfMinusInfinity);
+    };
+    for_exact_rows(*in.exact_k, *in.exact_v, in.k_first_stream + stream, in.v_first_stream + stream, token, s.n_tokens,
+                   visible, [&](const ExactRow& exact) {
+                       list.rows[list.count++] = {exact.k, exact.v, mask ? half_to_float(mask[exact.cell]) : 0.0f};
+                       hiding[exact.cell] = attention_impl::kHalfMinusInfinity;
+                   });
 }
 
 AttentionInputs AttentionPlan::with_hidden_cells(const AttentionInputs& inputs, char* workspace) const {

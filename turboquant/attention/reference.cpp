@@ -23,7 +23,8 @@ namespace {
 
 template <class T>
 T* offset(T* base, size_t bytes) {
-    return reinterpret_cast<T*>(reinterpret_cast<std::conditional_t<std::is_const_v<T>, const char*, char*>>(base) + bytes);
+    return reinterpret_cast<T*>(reinterpret_cast<std::conditional_t<std::is_const_v<T>, const char*, char*>>(base) +
+                                bytes);
 }
 
 struct Row {
@@ -33,7 +34,7 @@ struct Row {
 
 // Exact rows of a query as the codec would have them without loss; empty rows for other cells.
 struct ExactCopies {
-    std::vector<std::vector<float>> k, v;   // [cell]
+    std::vector<std::vector<float>> k, v;  // [cell]
 };
 
 std::vector<float> rotated(const RowCodec& codec, const uint16_t* half) {
@@ -41,7 +42,8 @@ std::vector<float> rotated(const RowCodec& codec, const uint16_t* half) {
     std::vector<float> row(codec.layout().n_embd);
     for (size_t i = 0; i < row.size(); ++i) row[i] = half_to_float(half[i]);
     for (int64_t head = 0; head < codec.layout().n_embd / head_dim; ++head) {
-        codec.kernels().rotate_row(codec.rotation(static_cast<int>(head)), &row[head * head_dim], &row[head * head_dim]);
+        codec.kernels().rotate_row(codec.rotation(static_cast<int>(head)), &row[head * head_dim],
+                                   &row[head * head_dim]);
     }
     return row;
 }
@@ -49,16 +51,21 @@ std::vector<float> rotated(const RowCodec& codec, const uint16_t* half) {
 ExactCopies exact_copies(const AttentionShape& s, const AttentionInputs& in, int64_t stream, int64_t token) {
     ExactCopies copies{std::vector<std::vector<float>>(s.n_kv), std::vector<std::vector<float>>(s.n_kv)};
     if (s.n_exact == 0) return copies;
-    const uint16_t* mask = in.mask ? offset(in.mask, token * in.mask_token_stride + stream * in.mask_stream_stride) : nullptr;
-    const auto visible = [&](int64_t cell) { return cell < s.n_kv && (!mask || half_to_float(mask[cell]) != -std::numeric_limits<float>::infinity()); };
-    for_exact_rows(*in.exact_k, *in.exact_v, in.k_first_stream + stream, in.v_first_stream + stream, token, s.n_tokens, visible, [&](const ExactRow& row) {
-        copies.k[row.cell] = rotated(*in.k.codec, row.k);
-        copies.v[row.cell] = rotated(*in.v.codec, row.v);
-    });
+    const uint16_t* mask =
+        in.mask ? offset(in.mask, token * in.mask_token_stride + stream * in.mask_stream_stride) : nullptr;
+    const auto visible = [&](int64_t cell) {
+        return cell < s.n_kv && (!mask || half_to_float(mask[cell]) != -std::numeric_limits<float>::infinity());
+    };
+    for_exact_rows(*in.exact_k, *in.exact_v, in.k_first_stream + stream, in.v_first_stream + stream, token, s.n_tokens,
+                   visible, [&](const ExactRow& row) {
+                       copies.k[row.cell] = rotated(*in.k.codec, row.k);
+                       copies.v[row.cell] = rotated(*in.v.codec, row.v);
+                   });
     return copies;
 }
 
-double logit(const AttentionShape& s, const AttentionInputs& in, const Row& row, const float* q, const float* k, int64_t cell) {
+double logit(const AttentionShape& s, const AttentionInputs& in, const Row& row, const float* q, const float* k,
+             int64_t cell) {
     double dot = 0;
     for (int d = 0; d < s.head_dim_k; ++d) dot += static_cast<double>(q[d]) * k[d];
     dot *= s.scale;
@@ -72,17 +79,21 @@ double logit(const AttentionShape& s, const AttentionInputs& in, const Row& row,
 
 void attend(const AttentionShape& s, const AttentionInputs& in, const Row& row, const std::vector<float>& keys,
             const std::vector<float>& values, const ExactCopies& exact) {
-    const auto row_of = [](const std::vector<float>& exact_row, const float* decoded) { return exact_row.empty() ? decoded : exact_row.data(); };
+    const auto row_of = [](const std::vector<float>& exact_row, const float* decoded) {
+        return exact_row.empty() ? decoded : exact_row.data();
+    };
     const int head_kv = row.head / (s.n_head / s.n_head_kv);
     const int64_t k_width = in.k.codec->layout().n_embd, v_width = in.v.codec->layout().n_embd;
     std::vector<float> q(s.head_dim_k);
-    const float* source = offset(in.q, row.token * in.q_token_stride + row.head * in.q_head_stride + row.stream * in.q_stream_stride);
+    const float* source =
+        offset(in.q, row.token * in.q_token_stride + row.head * in.q_head_stride + row.stream * in.q_stream_stride);
     in.k.codec->kernels().rotate_query(in.k.codec->rotation(head_kv), source, q.data());
 
     std::vector<double> logits(s.n_kv);
     double top = -std::numeric_limits<double>::infinity();
     for (int64_t cell = 0; cell < s.n_kv; ++cell) {
-        logits[cell] = logit(s, in, row, q.data(), row_of(exact.k[cell], &keys[cell * k_width]) + int64_t{head_kv} * s.head_dim_k, cell);
+        logits[cell] = logit(s, in, row, q.data(),
+                             row_of(exact.k[cell], &keys[cell * k_width]) + int64_t{head_kv} * s.head_dim_k, cell);
         top = std::max(top, logits[cell]);
     }
     if (in.sinks) top = std::max(top, static_cast<double>(in.sinks[row.head]));
@@ -98,7 +109,8 @@ void attend(const AttentionShape& s, const AttentionInputs& in, const Row& row, 
     }
     std::vector<float> result(s.head_dim_v);
     for (int d = 0; d < s.head_dim_v; ++d) result[d] = sum == 0 ? 0.0f : static_cast<float>(out[d] / sum);
-    float* target = offset(in.out, row.token * in.out_token_stride + row.head * in.out_head_stride + row.stream * in.out_stream_stride);
+    float* target = offset(
+        in.out, row.token * in.out_token_stride + row.head * in.out_head_stride + row.stream * in.out_stream_stride);
     in.v.codec->kernels().rotate_inverse(in.v.codec->rotation(head_kv), result.data(), target);
 }
 

@@ -1,5 +1,6 @@
-// Softmax of a span of blocks over Ops, up to four rows at a time, and its probabilities as integer weights. A span at once, not a
-// block: chains of dependent operations (a maximum, a sum, a division) then end once in a span, and the rest is wide loops.
+// Softmax of a span of blocks over Ops, up to four rows at a time, and its probabilities as integer weights. A span at
+// once, not a block: chains of dependent operations (a maximum, a sum, a division) then end once in a span, and the
+// rest is wide loops.
 #pragma once
 
 #include <algorithm>
@@ -40,22 +41,23 @@ inline constexpr ConstantMask kFullyMasked(-kInfinity);
 // The blocks of a span that some row of the tile attends to, and what each row of the tile sees of them.
 struct SpanMasks {
     int n_blocks;
-    const float* of_block[kSpanBlocks][kMaxTileRows];   // 64 base-2 logits each; kFullyMasked.logits itself for a row that sees nothing
+    const float* of_block[kSpanBlocks][kMaxTileRows];  // 64 base-2 logits each; kFullyMasked.logits itself for a row
+                                                       // that sees nothing
 };
 
-inline constexpr int kPaddedRows = kMaxTileRows + 16;   // of arrays that are written by whole vectors
+inline constexpr int kPaddedRows = kMaxTileRows + 16;  // rows of arrays that are written by whole vectors
 
 // Weights are [row][block][2 digits][64].
 inline constexpr int kBlockWeights = 2 * kBlockCells;
 inline constexpr int kRowWeights = kSpanBlocks * kBlockWeights;
 
-// Running softmax of a tile's rows: maxima (base 2), sums and outputs relative to them. Arrays over rows are padded to whole
-// vectors behind the last row.
+// Running softmax of a tile's rows: maxima (base 2), sums and outputs relative to them. Arrays over rows are padded to
+// whole vectors behind the last row.
 struct RunningRows {
     float* max;
     float* sum;
-    float* out;       // [row][stride]
-    size_t stride;    // floats
+    float* out;     // [row][stride]
+    size_t stride;  // floats
 };
 
 template <class Ops>
@@ -98,7 +100,8 @@ struct Softmax {
 
     static TQ_INLINE F max4(const F (&x)[4]) { return Ops::max(Ops::max(x[0], x[1]), Ops::max(x[2], x[3])); }
 
-    // Lambdas, as a pointer to a member of Ops would have that compiled out of line, maybe for another Ops that inherits it.
+    // Lambdas, as a pointer to a member of Ops would have that compiled out of line, maybe for another Ops that
+    // inherits it.
     static constexpr auto reduce_max = [](const F (&rows)[4], float* out) TQ_LAMBDA { Ops::reduce_max_4(rows, out); };
     static constexpr auto reduce_add = [](const F (&rows)[4], float* out) TQ_LAMBDA { Ops::reduce_add_4(rows, out); };
 
@@ -113,13 +116,15 @@ struct Softmax {
         return Ops::load(lanes);
     }
 
-    // Turns n rows of dot products of a span into probabilities relative to each row's running maximum, which they raise, and
-    // adds them to the running sum; running outputs are rescaled. A row that attends to nothing in the span changes nothing.
+    // Turns n rows of dot products of a span into probabilities relative to each row's running maximum, which they
+    // raise, and adds them to the running sum; running outputs are rescaled. A row that attends to nothing in the span
+    // changes nothing.
     template <int n>
-    static void probabilities(float softcap, float* x, const float* logit_scale, const SpanMasks& masks, const RunningRows& rows, int row,
-                              int head_dim_v) {
+    static void probabilities(float softcap, float* x, const float* logit_scale, const SpanMasks& masks,
+                              const RunningRows& rows, int row, int head_dim_v) {
         const F top = logits<n>(softcap, x, logit_scale, masks, row);
-        const F old_max = Ops::load(rows.max + row), new_max = Ops::max(top, old_max), old_factor = exp2(Ops::sub(old_max, new_max));
+        const F old_max = Ops::load(rows.max + row), new_max = Ops::max(top, old_max),
+                old_factor = exp2(Ops::sub(old_max, new_max));
         alignas(64) float tops[16], rescale[16];
         Ops::store(tops, new_max);
         Ops::store(rescale, old_factor);
@@ -129,15 +134,17 @@ struct Softmax {
         for (int r = 0; r < n; ++r) {
             if (rescale[r] == 1) continue;
             float* out = rows.out + rows.stride * (row + r);
-            for (int d = 0; d < head_dim_v; d += 16) Ops::store(out + d, Ops::mul(Ops::load(out + d), Ops::set1(rescale[r])));
+            for (int d = 0; d < head_dim_v; d += 16)
+                Ops::store(out + d, Ops::mul(Ops::load(out + d), Ops::set1(rescale[r])));
         }
     }
 
-    // p * value scale of n rows of a span as integers of one 7-bit digit, or two (high, then low), relative to the largest of the
-    // row's block: weights [row][block][2 digits][64]. unit [block][kPaddedRows]: what one unit of the row's integer sums
-    // is worth; 0 if all its weights are 0.
+    // p * value scale of n rows of a span as integers of one 7-bit digit, or two (high, then low), relative to the
+    // largest of the row's block: weights [row][block][2 digits][64]. unit [block][kPaddedRows]: what one unit of the
+    // row's integer sums is worth; 0 if all its weights are 0.
     template <int n, int digits>
-    static void quantize_weights(const float* p, const uint8_t* const* value_scales, int n_blocks, uint8_t* weights, float* unit) {
+    static void quantize_weights(const float* p, const uint8_t* const* value_scales, int n_blocks, uint8_t* weights,
+                                 float* unit) {
         constexpr float kLargest = digits == 1 ? 127.0f : 127.0f * 128.0f;
         alignas(64) float inverse[kSpanBlocks][16];
         for (int b = 0; b < n_blocks; ++b) {
@@ -151,7 +158,7 @@ struct Softmax {
         }
     }
 
-private:
+  private:
     // Base-2 logits in place of dot products. Returns the rows' maxima, a lane each.
     template <int n>
     static TQ_INLINE F logits(float softcap, float* x, const float* logit_scale, const SpanMasks& masks, int row) {
@@ -168,7 +175,8 @@ private:
                     float* target = x + kSpanCells * r + 16 * v;
                     // What was not computed for a row that attends to nothing here may be anything.
                     logits[v] = mask == kFullyMasked.logits ? Ops::set1(-kInfinity)
-                                                            : finish_logit(softcap, Ops::load(target), logit_scale[r], Ops::load(mask + 16 * v));
+                                                            : finish_logit(softcap, Ops::load(target), logit_scale[r],
+                                                                           Ops::load(mask + 16 * v));
                     Ops::store(target, logits[v]);
                 }
                 largest[r] = Ops::max(largest[r], max4(logits));
@@ -220,7 +228,8 @@ private:
     }
 
     template <int n, int digits>
-    static TQ_INLINE void round_weights(const float* p, const uint8_t* value_scales, const float* inverse, uint8_t* weights) {
+    static TQ_INLINE void round_weights(const float* p, const uint8_t* value_scales, const float* inverse,
+                                        uint8_t* weights) {
         F scales[4];
         TQ_UNROLL
         for (int v = 0; v < 4; ++v) scales[v] = Ops::load_scale(value_scales + 16 * v);

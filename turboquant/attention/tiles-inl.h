@@ -4,22 +4,23 @@
 #include <type_traits>
 #include <utility>
 
+#include "turboquant/attention/centroid_table-inl.h"
 #include "turboquant/base/inline.h"
 #include "turboquant/cache/kv_cache.h"
-#include "turboquant/attention/centroid_table-inl.h"
 
 namespace tq::attention_impl {
 
-inline constexpr int kMaxSegments = 40;   // (head, group) intersections of one head
+inline constexpr int kMaxSegments = 40;  // (head, group) intersections of one head
 inline constexpr int kMaxSteps = kMaxHeadDim / kStepDims;
-inline constexpr int kPrefetchBlocks = 2; // ahead of the block at hand
+inline constexpr int kPrefetchBlocks = 2;  // ahead of the block at hand
 
 // The part of one head that shares a scale: whole steps. Heads and groups need not be aligned to each other.
 struct Segment {
-    int first_step;   // in the head
+    int first_step;  // index in the head
     int n_steps;
-    int group;        // in the row
-    bool continues;   // the step before the first, another head's, is of the same group: of trellis codes, of the same chain
+    int group;       // index in the row
+    bool continues;  // the step before the first, another head's, is of the same group: of trellis codes, of the same
+                     // chain
 };
 
 struct Segments {
@@ -46,11 +47,14 @@ struct Strided {
     const uint8_t* first;
     size_t stride;
     TQ_INLINE const uint8_t* at(int64_t block) const { return first + static_cast<size_t>(block) * stride; }
-    TQ_INLINE size_t ahead() const { return kPrefetchBlocks * stride; }   // from what is read to what is prefetched meanwhile
+    TQ_INLINE size_t ahead() const { return kPrefetchBlocks * stride; }  // bytes from the read to the prefetch
 };
 
-// Into L2: fetching into L1 would hold one of its few miss buffers until memory answers. Past the last block this reads nothing.
-static TQ_INLINE void prefetch(const uint8_t* line) { __builtin_prefetch(line, 0, 2); }
+// Prefetches into L2: fetching into L1 would hold one of its few miss buffers until memory answers. Past the last block
+// this reads nothing.
+static TQ_INLINE void prefetch(const uint8_t* line) {
+    __builtin_prefetch(line, 0, 2);
+}
 
 // Before a chain: path bits of 0.
 alignas(64) inline constexpr uint8_t kNoPathBits[64] = {};
@@ -61,7 +65,7 @@ struct HeadTiles {
     int n_steps;
     Segments segments;
     Strided tiles[kMaxSteps];
-    Strided scales[kMaxSegments];   // E5M3 codes of 64 cells
+    Strided scales[kMaxSegments];  // E5M3 codes of 64 cells
     const CentroidTable* table;
 };
 
@@ -71,7 +75,8 @@ static TQ_INLINE void prefetch_scales(const HeadTiles& head, int64_t block) {
 
 // bias: what is added to centroids, 0 or Ops::kKeyBias.
 template <class Ops>
-TQ_INLINE HeadTiles head_tiles(const PackedLayout& layout, const uint8_t* data, int64_t stream, int head_dim, int head_kv, int bias) {
+TQ_INLINE HeadTiles head_tiles(const PackedLayout& layout, const uint8_t* data, int64_t stream, int head_dim,
+                               int head_kv, int bias) {
     HeadTiles head;
     head.source = source_of(layout);
     head.n_steps = head_dim / kStepDims;
@@ -94,8 +99,8 @@ struct TileDecoder {
 
     // Half tiles of 8 units are what kernels loop over: every plane's half is a whole number of vectors.
 
-    // The vector that has a part's bits. Every line of the tile is prefetched `ahead` bytes further when it is first used: evenly
-    // spread over the arithmetic, in as many streams as there are.
+    // The vector that has a part's bits. Every line of the tile is prefetched `ahead` bytes further when it is first
+    // used: evenly spread over the arithmetic, in as many streams as there are.
     static TQ_INLINE B part_vector(const PartRead& part, const uint8_t* tile, size_t ahead, int half) {
         const uint8_t* line = tile + part.offset + part.half_stride * half;
         if (part.first_use) prefetch(line + ahead);
@@ -106,7 +111,7 @@ struct TileDecoder {
 
     struct NoPath {};
     struct TrellisPath {
-        B pairs[2];   // see index_parts
+        B pairs[2];  // see index_parts
     };
     template <int source>
     using Path = std::conditional_t<is_trellis(source), TrellisPath, NoPath>;
@@ -134,7 +139,8 @@ struct TileDecoder {
         // tile: the segment's first.
         TQ_INLINE PathReader(const uint8_t* tile, const Segment& segment, int half) {
             if constexpr (is_trellis(source)) {
-                before_ = segment.continues ? path_bits<source>(tile - 128 * bits_of(source), half) : Ops::load_bytes(kNoPathBits);
+                before_ = segment.continues ? path_bits<source>(tile - 128 * bits_of(source), half)
+                                            : Ops::load_bytes(kNoPathBits);
             }
         }
 
@@ -143,7 +149,8 @@ struct TileDecoder {
                 return {};
             } else {
                 constexpr CodePlane plane = path_plane(source);
-                if constexpr (plane.units == kHalfTileUnits) prefetch(tile + plane.byte_offset + 64 * half + ahead);   // no other part's line
+                if constexpr (plane.units == kHalfTileUnits)
+                    prefetch(tile + plane.byte_offset + 64 * half + ahead);  // no other part's line
                 const B u = path_bits<source>(tile, half);
                 const TrellisPath path = follow(u, before_);
                 before_ = u;
@@ -153,19 +160,23 @@ struct TileDecoder {
 
       private:
         static TQ_INLINE TrellisPath follow(B u, B before) {
-            if constexpr (side == Side::kValue) {   // lanes are dims
-                return pairs_of(Ops::xor_bytes(u, Ops::template next_lanes<1>(u, before), Ops::template next_lanes<3>(u, before)),
-                                Ops::template next_lanes<2>(u, before));
-            } else {   // a lane's bytes are; before the first come those of the unit before, of the step before for units 0 and 4
+            if constexpr (side == Side::kValue) {  // lanes are dims
+                return pairs_of(
+                    Ops::xor_bytes(u, Ops::template next_lanes<1>(u, before), Ops::template next_lanes<3>(u, before)),
+                    Ops::template next_lanes<2>(u, before));
+            } else {  // a lane's bytes are; before the first come those of the unit before, of the step before for
+                      // units 0 and 4
                 const B unit_before = Ops::select_bits(0xee, Ops::shift_bits(u, -1), Ops::shift_bits(before, 3));
-                return pairs_of(Ops::xor_bytes(u, Ops::template next_bytes<1>(u, unit_before), Ops::template next_bytes<3>(u, unit_before)),
+                return pairs_of(Ops::xor_bytes(u, Ops::template next_bytes<1>(u, unit_before),
+                                               Ops::template next_bytes<3>(u, unit_before)),
                                 Ops::template next_bytes<2>(u, unit_before));
             }
         }
 
         static TQ_INLINE TrellisPath pairs_of(B w, B s) {
             constexpr int gap = pair_gap(source), mask = gap == 1 ? 0x55 : 0x33;
-            return {{Ops::select_bits(mask, w, Ops::shift_bits(s, -gap)), Ops::select_bits(mask, Ops::shift_bits(w, gap), s)}};
+            return {{Ops::select_bits(mask, w, Ops::shift_bits(s, -gap)),
+                     Ops::select_bits(mask, Ops::shift_bits(w, gap), s)}};
         }
 
         [[no_unique_address]] std::conditional_t<is_trellis(source), B, NoPath> before_;
@@ -175,15 +186,18 @@ struct TileDecoder {
 
     // One part of the indices, where it is wanted, with anything around it.
     template <int source>
-    static TQ_INLINE B index_part(const UnitReads& unit, int i, const uint8_t* tile, const Path<source>& path, size_t ahead, int half) {
+    static TQ_INLINE B index_part(const UnitReads& unit, int i, const uint8_t* tile, const Path<source>& path,
+                                  size_t ahead, int half) {
         if constexpr (is_trellis(source)) {
-            if (i == HalfTileReads<Ops, source>::n_parts - 1) return Ops::shift_bits(path.pairs[unit.pair], unit.part[i].shift);
+            if (i == HalfTileReads<Ops, source>::n_parts - 1)
+                return Ops::shift_bits(path.pairs[unit.pair], unit.part[i].shift);
         }
         return Ops::shift_bits(part_vector(unit.part[i], tile, ahead, half), unit.part[i].shift);
     }
 
     template <int source>
-    static TQ_INLINE B indices(const UnitReads& unit, const uint8_t* tile, const Path<source>& path, size_t ahead, int half) {
+    static TQ_INLINE B indices(const UnitReads& unit, const uint8_t* tile, const Path<source>& path, size_t ahead,
+                               int half) {
         B index = index_part<source>(unit, 0, tile, path, ahead, half);
         TQ_UNROLL
         for (int i = 1; i < HalfTileReads<Ops, source>::n_parts; ++i) {
@@ -194,21 +208,25 @@ struct TileDecoder {
 
     // 64 centroids + bias (0 or 128) of unit 0..7 of a half tile: a constant once the loop around it is unrolled.
     template <int source, int bias>
-    static TQ_INLINE B centroids(int unit, const uint8_t* tile, const Path<source>& path, size_t ahead, int half, const CentroidTable* table) {
+    static TQ_INLINE B centroids(int unit, const uint8_t* tile, const Path<source>& path, size_t ahead, int half,
+                                 const CentroidTable* table) {
         if constexpr (source == kDecoded) {
             return Ops::load_bytes(tile + 64 * (kHalfTileUnits * half + unit));
         } else {
             const UnitReads& reads = HalfTileReads<Ops, source>::units.unit[unit];
-            if constexpr (source == kMaxBits) {   // the code is 128 + value
+            if constexpr (source == kMaxBits) {  // the code is 128 + value
                 const B value = part_vector(reads.part[0], tile, ahead, half);
                 return bias == 128 ? value : Ops::xor_bytes(value, 0x80);
             } else if constexpr (anywhere<Ops>(source)) {
-                return Ops::template lookup_bytes<kAnywhereBits>(table->bytes[reads.table], indices<source>(reads, tile, path, ahead, half));
+                return Ops::template lookup_bytes<kAnywhereBits>(table->bytes[reads.table],
+                                                                 indices<source>(reads, tile, path, ahead, half));
             } else if constexpr (split<Ops>(source)) {
-                const B index = indices<source>(reads, tile, path, ahead, half), selector = part_vector(reads.selector, tile, ahead, half);
+                const B index = indices<source>(reads, tile, path, ahead, half),
+                        selector = part_vector(reads.selector, tile, ahead, half);
                 return Ops::lookup_split(table->bytes[reads.table], index, selector, reads.selector_bit);
             } else {
-                return Ops::template lookup_bytes<index_bits(source)>(table->bytes[0], indices<source>(reads, tile, path, ahead, half));
+                return Ops::template lookup_bytes<index_bits(source)>(table->bytes[0],
+                                                                      indices<source>(reads, tile, path, ahead, half));
             }
         }
     }
@@ -237,10 +255,10 @@ struct TileDecoder {
         decode_segment_of<side, bias>(std::make_integer_sequence<int, n_sources()>(), head, segment, block, out);
     }
 
-private:
+  private:
     template <Side side, int bias, int... i>
-    static TQ_INLINE void decode_segment_of(std::integer_sequence<int, i...>, const HeadTiles& head, const Segment& segment, int64_t block,
-                                            uint8_t* out) {
+    static TQ_INLINE void decode_segment_of(std::integer_sequence<int, i...>, const HeadTiles& head,
+                                            const Segment& segment, int64_t block, uint8_t* out) {
         using Decode = void (*)(const HeadTiles&, const Segment&, int64_t, uint8_t*);
         static constexpr Decode kDecoders[] = {decode_tiles<source_at(i), side, bias>...};
         kDecoders[index_of_source(head.source)](head, segment, block, out);

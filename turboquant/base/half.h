@@ -28,7 +28,8 @@ inline uint16_t float_to_half(float value) {
     const uint32_t bits = std::bit_cast<uint32_t>(value);
     const uint32_t sign = (bits >> 16) & 0x8000u;
     const uint32_t magnitude = bits & 0x7fffffffu;
-    // Of a subnormal half: adding 0.5 aligns the mantissa, so that the float adder rounds to multiples of 2^-24.
+    // A subnormal half is made by adding 0.5, which aligns the mantissa so that the float adder rounds to multiples of
+    // 2^-24.
     const uint32_t small = select_bits(magnitude < 0x38800000u, magnitude, 0);
     const uint32_t subnormal = std::bit_cast<uint32_t>(std::bit_cast<float>(small) + 0.5f) - 0x3f000000u;
     const uint32_t normal = (magnitude - 0x38000000u + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;

@@ -8,21 +8,30 @@ namespace tq {
 
 const char* isa_name(Isa isa) {
     switch (isa) {
-        case Isa::kScalar: return "scalar";
-        case Isa::kAvx2: return "avx2";
-        case Isa::kAvxVnni: return "avxvnni";
-        case Isa::kAvx512: return "avx512";
-        case Isa::kAvx512Vnni: return "avx512vnni";
-        case Isa::kAvx512Vbmi: return "avx512vbmi";
-        case Isa::kNeon: return "neon";
-        case Isa::kI8mm: return "i8mm";
+        case Isa::kScalar:
+            return "scalar";
+        case Isa::kAvx2:
+            return "avx2";
+        case Isa::kAvxVnni:
+            return "avxvnni";
+        case Isa::kAvx512:
+            return "avx512";
+        case Isa::kAvx512Vnni:
+            return "avx512vnni";
+        case Isa::kAvx512Vbmi:
+            return "avx512vbmi";
+        case Isa::kNeon:
+            return "neon";
+        case Isa::kI8mm:
+            return "i8mm";
     }
     return "unknown";
 }
 
 std::vector<Isa> available_isas() {
     std::vector<Isa> isas;
-    for (Isa isa : kAllIsas) if (machine_has(isa)) isas.push_back(isa);
+    for (Isa isa : kAllIsas)
+        if (machine_has(isa)) isas.push_back(isa);
     return isas;
 }
 

@@ -27,7 +27,7 @@ inline constexpr std::array kAllIsas{Isa::kScalar,     Isa::kAvx2,       Isa::kA
 
 const char* isa_name(Isa isa);
 
-// What this build and this machine both have, in order of preference (best last).
+// Returns what this build and this machine both have, in order of preference (best last).
 std::vector<Isa> available_isas();
 
 // The best available one, or the one that `requested` names ("" = best).

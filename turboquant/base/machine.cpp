@@ -24,24 +24,36 @@ bool cpuid_has_avx_vnni() {
     return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax & (1u << 4));
 }
 
-bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && cpuid_has_f16c(); }
+bool has_avx2() {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && cpuid_has_f16c();
+}
 
-[[maybe_unused]] bool has_avx_vnni() { return has_avx2() && cpuid_has_avx_vnni(); }
+[[maybe_unused]] bool has_avx_vnni() {
+    return has_avx2() && cpuid_has_avx_vnni();
+}
 
 bool has_avx512() {
     return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
 }
 
-bool has_avx512_vnni() { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
+bool has_avx512_vnni() {
+    return has_avx512() && __builtin_cpu_supports("avx512vnni");
+}
 
-[[maybe_unused]] bool has_avx512_vbmi() { return has_avx512_vnni() && __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2"); }
+[[maybe_unused]] bool has_avx512_vbmi() {
+    return has_avx512_vnni() && __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2");
+}
 
 #elif defined(__aarch64__) && defined(__linux__)
 
 // Bits of the kernel's ABI (Documentation/arch/arm64/elf_hwcaps); older C libraries do not name them all.
-bool has_dot_product() { return getauxval(AT_HWCAP) & (1ul << 20); }
-[[maybe_unused]] bool has_i8mm() { return has_dot_product() && (getauxval(AT_HWCAP2) & (1ul << 13)); }
+bool has_dot_product() {
+    return getauxval(AT_HWCAP) & (1ul << 20);
+}
+[[maybe_unused]] bool has_i8mm() {
+    return has_dot_product() && (getauxval(AT_HWCAP2) & (1ul << 13));
+}
 
 #elif defined(__aarch64__) && defined(__APPLE__)
 
@@ -50,13 +62,21 @@ bool has_feature(const char* name) {
     size_t bytes = sizeof value;
     return sysctlbyname(name, &value, &bytes, nullptr, 0) == 0 && value != 0;
 }
-bool has_dot_product() { return has_feature("hw.optional.arm.FEAT_DotProd"); }
-[[maybe_unused]] bool has_i8mm() { return has_dot_product() && has_feature("hw.optional.arm.FEAT_I8MM"); }
+bool has_dot_product() {
+    return has_feature("hw.optional.arm.FEAT_DotProd");
+}
+[[maybe_unused]] bool has_i8mm() {
+    return has_dot_product() && has_feature("hw.optional.arm.FEAT_I8MM");
+}
 
 #elif defined(__aarch64__)
 
-bool has_dot_product() { return false; }
-[[maybe_unused]] bool has_i8mm() { return false; }
+bool has_dot_product() {
+    return false;
+}
+[[maybe_unused]] bool has_i8mm() {
+    return false;
+}
 
 #endif
 
@@ -64,29 +84,38 @@ bool has_dot_product() { return false; }
 
 bool machine_has(Isa isa) {
     switch (isa) {
-        case Isa::kScalar: return true;
+        case Isa::kScalar:
+            return true;
 #ifdef TQ_HAVE_AVX2
-        case Isa::kAvx2: return has_avx2();
+        case Isa::kAvx2:
+            return has_avx2();
 #endif
 #ifdef TQ_HAVE_AVXVNNI
-        case Isa::kAvxVnni: return has_avx_vnni();
+        case Isa::kAvxVnni:
+            return has_avx_vnni();
 #endif
 #ifdef TQ_HAVE_AVX512
-        case Isa::kAvx512: return has_avx512();
+        case Isa::kAvx512:
+            return has_avx512();
 #endif
 #ifdef TQ_HAVE_AVX512VNNI
-        case Isa::kAvx512Vnni: return has_avx512_vnni();
+        case Isa::kAvx512Vnni:
+            return has_avx512_vnni();
 #endif
 #ifdef TQ_HAVE_AVX512VBMI
-        case Isa::kAvx512Vbmi: return has_avx512_vbmi();
+        case Isa::kAvx512Vbmi:
+            return has_avx512_vbmi();
 #endif
 #ifdef TQ_HAVE_NEON
-        case Isa::kNeon: return has_dot_product();
+        case Isa::kNeon:
+            return has_dot_product();
 #endif
 #ifdef TQ_HAVE_I8MM
-        case Isa::kI8mm: return has_i8mm();
+        case Isa::kI8mm:
+            return has_i8mm();
 #endif
-        default: return false;
+        default:
+            return false;
     }
 }
 

@@ -16,7 +16,7 @@ enum class Error {
 };
 
 class [[nodiscard]] Status {
-public:
+  public:
     Status() = default;
     Status(Error error, std::string message) : error_(error), message_(std::move(message)) {}
 
@@ -24,7 +24,7 @@ public:
     Error error() const { return error_; }
     const std::string& message() const { return message_; }
 
-private:
+  private:
     Error error_ = Error::kOk;
     std::string message_;
 };
@@ -32,9 +32,9 @@ private:
 // A value, or the reason why there is none.
 template <class T>
 class [[nodiscard]] Result {
-public:
-    Result(T value) : value_(std::move(value)) {}                // NOLINT(google-explicit-constructor)
-    Result(Status status) : status_(std::move(status)) {}        // NOLINT(google-explicit-constructor)
+  public:
+    Result(T value) : value_(std::move(value)) {}          // NOLINT(google-explicit-constructor)
+    Result(Status status) : status_(std::move(status)) {}  // NOLINT(google-explicit-constructor)
 
     bool ok() const { return value_.has_value(); }
     const Status& status() const { return status_; }
@@ -43,7 +43,7 @@ public:
     T* operator->() { return &*value_; }
     const T* operator->() const { return &*value_; }
 
-private:
+  private:
     std::optional<T> value_;
     Status status_;
 };

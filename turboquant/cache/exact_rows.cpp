@@ -25,7 +25,12 @@ size_t ExactRows::bytes(const ExactCells& cells, int64_t n_embd, int64_t n_cells
 }
 
 ExactRows::ExactRows(const ExactCells& cells, int64_t n_embd, int64_t n_cells, int64_t n_stream, uint16_t* slots)
-    : cells_(cells.fitted(n_cells)), n_embd_(n_embd), n_cells_(n_cells), slots_(slots), streams_(n_stream), kept_(n_cells * n_stream, false) {
+    : cells_(cells.fitted(n_cells)),
+      n_embd_(n_embd),
+      n_cells_(n_cells),
+      slots_(slots),
+      streams_(n_stream),
+      kept_(n_cells * n_stream, false) {
     for (int64_t stream = 0; stream < n_stream; ++stream) {
         Stream& s = streams_[stream];
         s.sink_cells.assign(cells_.n_sink, -1);
@@ -34,7 +39,9 @@ ExactRows::ExactRows(const ExactCells& cells, int64_t n_embd, int64_t n_cells, i
     }
 }
 
-uint16_t* ExactRows::sink_slot(int64_t stream, int64_t cell) const { return slots_ + (stream * cells_.n_slots() + cell) * n_embd_; }
+uint16_t* ExactRows::sink_slot(int64_t stream, int64_t cell) const {
+    return slots_ + (stream * cells_.n_slots() + cell) * n_embd_;
+}
 
 void ExactRows::reserve(int64_t n) {
     rows_.reserve(n);
@@ -47,7 +54,8 @@ void ExactRows::begin(std::span<const int64_t> cells, uint16_t* staging) {
     for (size_t i = 0; i < cells.size(); ++i) {
         if (!is_cell(cells[i])) continue;
         uint16_t* row = place(cells[i], staging + static_cast<int64_t>(i) * n_embd_);
-        if (cells[i] % n_cells_ < cells_.n_sink) std::replace(rows_.begin(), rows_.begin() + static_cast<int64_t>(i), row, static_cast<uint16_t*>(nullptr));
+        if (cells[i] % n_cells_ < cells_.n_sink)
+            std::replace(rows_.begin(), rows_.begin() + static_cast<int64_t>(i), row, static_cast<uint16_t*>(nullptr));
         rows_[i] = row;
     }
 }
@@ -64,7 +72,7 @@ void ExactRows::count_rows(std::span<const int64_t> cells) {
     }
 }
 
-// Where the next row goes, which is written to `cell`.
+// Returns the place of the next row, which is written to `cell`.
 uint16_t* ExactRows::place(int64_t cell, uint16_t* staging) {
     drop(cell);
     const int64_t stream = cell / n_cells_, cell_in_stream = cell % n_cells_;
@@ -72,7 +80,7 @@ uint16_t* ExactRows::place(int64_t cell, uint16_t* staging) {
     const bool is_sink = cell_in_stream < cells_.n_sink;
     kept_[cell] = is_sink || cells_.n_recent > 0;
     if (is_sink) s.sink_cells[cell_in_stream] = cell_in_stream;
-    const bool alone = s.n_in_ubatch == 1;   // then it pushes out what its own query does not see
+    const bool alone = s.n_in_ubatch == 1;  // then it pushes out what its own query does not see
     if (!alone && cells_.n_recent > 0) s.staged.push_back({is_sink ? -1 : cell_in_stream, staging});
     if (is_sink) return sink_slot(stream, cell_in_stream);
     if (cells_.n_recent == 0) return nullptr;
@@ -118,7 +126,9 @@ void ExactRows::commit() {
     for (size_t stream = 0; stream < streams_.size(); ++stream) commit(static_cast<int64_t>(stream));
 }
 
-void ExactRows::commit(int64_t stream) { empty_staging(stream, true); }
+void ExactRows::commit(int64_t stream) {
+    empty_staging(stream, true);
+}
 
 void ExactRows::abandon() {
     for (size_t stream = 0; stream < streams_.size(); ++stream) empty_staging(static_cast<int64_t>(stream), false);
@@ -127,10 +137,13 @@ void ExactRows::abandon() {
 void ExactRows::empty_staging(int64_t stream, bool keep) {
     Stream& s = streams_[stream];
     std::erase_if(s.staged, [](const Kept& row) { return row.cell < 0; });
-    const auto first = keep ? s.staged.end() - std::min<int64_t>(cells_.n_kept(), std::ssize(s.staged)) : s.staged.end();
+    const auto first =
+        keep ? s.staged.end() - std::min<int64_t>(cells_.n_kept(), std::ssize(s.staged)) : s.staged.end();
     for (auto row = s.staged.begin(); row != s.staged.end(); ++row) {
-        if (row < first) kept_[stream * n_cells_ + row->cell] = false;
-        else std::memcpy(keep_newest(stream, row->cell), row->row, sizeof(uint16_t) * n_embd_);
+        if (row < first)
+            kept_[stream * n_cells_ + row->cell] = false;
+        else
+            std::memcpy(keep_newest(stream, row->cell), row->row, sizeof(uint16_t) * n_embd_);
     }
     s.staged.clear();
 }
@@ -147,7 +160,7 @@ void ExactRows::drop(int64_t cell) {
         s.kept.erase(found);
     }
     for (Kept& row : s.staged) {
-        if (row.cell == in_stream) row.cell = -1;   // its place stays: queries count by it
+        if (row.cell == in_stream) row.cell = -1;  // its place stays: queries count by it
     }
 }
 
@@ -155,7 +168,9 @@ void ExactRows::forget(int64_t cell, int64_t n) {
     for (int64_t i = std::max<int64_t>(cell, 0); i < cell + n && is_cell(i); ++i) drop(i);
 }
 
-void ExactRows::forget_all() { *this = ExactRows(cells_, n_embd_, n_cells_, static_cast<int64_t>(streams_.size()), slots_); }
+void ExactRows::forget_all() {
+    *this = ExactRows(cells_, n_embd_, n_cells_, static_cast<int64_t>(streams_.size()), slots_);
+}
 
 uint16_t* ExactRows::find(int64_t cell) const {
     if (!is_cell(cell) || !kept_[cell]) return nullptr;

@@ -8,17 +8,23 @@
 
 namespace tq {
 
-void KvCache::Deleter::operator()(uint8_t* p) const { ::operator delete[](p, std::align_val_t{kPlaneAlignment}); }
+void KvCache::Deleter::operator()(uint8_t* p) const {
+    ::operator delete[](p, std::align_val_t{kPlaneAlignment});
+}
 
 Result<KvCache::Plane> KvCache::create_plane(const KvCacheParams& params, Side side, Isa isa) {
     const int head_dim = side == Side::kKey ? params.head_dim_k : params.head_dim_v;
-    auto layout = PackedLayout::create(params.preset, side, int64_t{params.n_head_kv} * head_dim, params.n_cells, params.n_stream);
+    auto layout = PackedLayout::create(params.preset, side, int64_t{params.n_head_kv} * head_dim, params.n_cells,
+                                       params.n_stream);
     if (!layout.ok()) return layout.status();
-    auto codec = RowCodec::create(layout.value(), head_dim, isa, side == Side::kKey ? params.key_scales : params.value_scales);
+    auto codec =
+        RowCodec::create(layout.value(), head_dim, isa, side == Side::kKey ? params.key_scales : params.value_scales);
     if (!codec.ok()) return codec.status();
-    const size_t bytes = layout->bytes() + ExactRows::bytes(params.exact, layout->n_embd, layout->n_cells, layout->n_stream);
+    const size_t bytes =
+        layout->bytes() + ExactRows::bytes(params.exact, layout->n_embd, layout->n_cells, layout->n_stream);
     auto* data = static_cast<uint8_t*>(::operator new[](bytes, std::align_val_t{kPlaneAlignment}, std::nothrow));
-    if (data == nullptr) return Status(Error::kOutOfMemory, "no memory for " + std::to_string(bytes) + " bytes of packed cache");
+    if (data == nullptr)
+        return Status(Error::kOutOfMemory, "no memory for " + std::to_string(bytes) + " bytes of packed cache");
     std::memset(data, 0, bytes);
     Plane plane{std::move(codec.value()), std::unique_ptr<uint8_t[], Deleter>(data), std::nullopt, {}};
     if (params.exact.any()) {
@@ -33,7 +39,8 @@ Result<KvCache> KvCache::create(const KvCacheParams& params, Isa isa) {
     const int reserve = params.exact.n_reserve == kReserveByLength ? 0 : params.exact.n_reserve;
     for (int n : {params.exact.n_sink, params.exact.n_recent, reserve}) {
         if (n >= 0 && n <= kMaxExactCells) continue;
-        return Status(Error::kInvalidArgument, "exact cells: " + std::to_string(n) + "; allowed: 0 to " + std::to_string(kMaxExactCells));
+        return Status(Error::kInvalidArgument,
+                      "exact cells: " + std::to_string(n) + "; allowed: 0 to " + std::to_string(kMaxExactCells));
     }
     auto keys = create_plane(params, Side::kKey, isa);
     if (!keys.ok()) return keys.status();
@@ -44,7 +51,8 @@ Result<KvCache> KvCache::create(const KvCacheParams& params, Isa isa) {
 
 size_t KvCache::Plane::bytes() const {
     const PackedLayout& layout = codec.layout();
-    return layout.bytes() + (exact ? ExactRows::bytes(exact->cells(), layout.n_embd, layout.n_cells, layout.n_stream) : 0);
+    return layout.bytes() +
+           (exact ? ExactRows::bytes(exact->cells(), layout.n_embd, layout.n_cells, layout.n_stream) : 0);
 }
 
 void KvCache::Plane::write(int64_t stream, int64_t cell, int64_t n, const float* rows) {
@@ -60,7 +68,7 @@ void KvCache::Plane::write(int64_t stream, int64_t cell, int64_t n, const float*
 void KvCache::Plane::keep_exact(int64_t stream, int64_t cell, int64_t n, const float* rows) {
     std::vector<int64_t> cells(n);
     std::iota(cells.begin(), cells.end(), stream * codec.layout().n_cells + cell);
-    exact->commit(stream);   // before its staging memory is written to
+    exact->commit(stream);  // before its staging memory is written to
     staging[stream].resize(n * codec.layout().n_embd);
     exact->begin(cells, staging[stream].data());
     for (int64_t i = 0; i < n; ++i) exact->store(i, rows + i * codec.layout().n_embd);
@@ -69,8 +77,8 @@ void KvCache::Plane::keep_exact(int64_t stream, int64_t cell, int64_t n, const f
 void KvCache::Plane::read(int64_t stream, int64_t cell, int64_t n, float* rows) const {
     for (int64_t done = 0; done < n;) {
         const int64_t first = (cell + done) % kBlockCells, count = std::min(n - done, kBlockCells - first);
-        codec.decode_block(data.get(), stream, (cell + done) / kBlockCells, static_cast<int>(first), static_cast<int>(count),
-                           rows + done * codec.layout().n_embd);
+        codec.decode_block(data.get(), stream, (cell + done) / kBlockCells, static_cast<int>(first),
+                           static_cast<int>(count), rows + done * codec.layout().n_embd);
         done += count;
     }
 }
@@ -99,7 +107,8 @@ void KvCache::Plane::copy_exact(int64_t from, int64_t to, int64_t n) {
     }
     exact->forget(to, n);
     for (size_t i = 0; i < cells.size(); ++i) {
-        if (uint16_t* slot = exact->adopt(cells[i])) std::copy_n(rows.data() + static_cast<int64_t>(i) * n_embd, n_embd, slot);
+        if (uint16_t* slot = exact->adopt(cells[i]))
+            std::copy_n(rows.data() + static_cast<int64_t>(i) * n_embd, n_embd, slot);
     }
 }
 
@@ -116,7 +125,8 @@ void KvCache::Plane::clear() {
 
 Status KvCache::check(int64_t stream, int64_t cell, int64_t n) const {
     if (stream < 0 || stream >= params_.n_stream) {
-        return Status(Error::kOutOfRange, "stream " + std::to_string(stream) + " is not in 0.." + std::to_string(params_.n_stream - 1));
+        return Status(Error::kOutOfRange,
+                      "stream " + std::to_string(stream) + " is not in 0.." + std::to_string(params_.n_stream - 1));
     }
     if (cell < 0 || n < 0 || cell > params_.n_cells - n) {
         return Status(Error::kOutOfRange, "cells " + std::to_string(cell) + " + " + std::to_string(n) + " exceed the " +

@@ -18,11 +18,11 @@ struct KvCacheParams {
     int head_dim_k = 0;
     int head_dim_v = 0;
     int n_head_kv = 0;
-    int64_t n_cells = 0;    // per stream
+    int64_t n_cells = 0;  // cells that a stream has
     int64_t n_stream = 1;
-    // From a calibration: a scale for each channel of all heads, n_head_kv*head_dim (codec/rotation.h); none: ones.
+    // A calibration gives a scale for each channel of all heads, n_head_kv*head_dim (codec/rotation.h); none: ones.
     std::vector<float> key_scales = {}, value_scales = {};
-    ExactCells exact = {};   // attention must be told: exact_keys(), exact_values()
+    ExactCells exact = {};  // attention must be told: exact_keys(), exact_values()
 };
 
 // A packed tensor as attention reads it: geometry and memory.
@@ -32,7 +32,7 @@ struct PackedTensor {
 };
 
 class KvCache {
-public:
+  public:
     // Errors: kInvalidArgument, kUnsupported (head_dim), kOutOfMemory.
     static Result<KvCache> create(const KvCacheParams& params, Isa isa);
 
@@ -47,8 +47,8 @@ public:
     Status read(int64_t stream, int64_t cell, int64_t n, float* k, float* v) const;
 
     // Copies cells between (or within) streams; ranges may overlap. Byte for byte, but for keys whose block has another
-    // center there: those are encoded again. Exact rows go along. The last write() of the stream they come from must have
-    // been attended to.
+    // center there: those are encoded again. Exact rows go along. The last write() of the stream they come from must
+    // have been attended to.
     Status copy(int64_t from_stream, int64_t from_cell, int64_t to_stream, int64_t to_cell, int64_t n);
 
     // Drops cells [length, ...) of a stream. The cells keep no data.
@@ -70,15 +70,15 @@ public:
     const ExactRows* exact_keys() const { return keys_.exact ? &*keys_.exact : nullptr; }
     const ExactRows* exact_values() const { return values_.exact ? &*values_.exact : nullptr; }
 
-private:
+  private:
     struct Deleter {
         void operator()(uint8_t* p) const;
     };
     struct Plane {
         RowCodec codec;
-        std::unique_ptr<uint8_t[], Deleter> data;   // packed bytes, then the slots of exact rows
+        std::unique_ptr<uint8_t[], Deleter> data;  // packed bytes, then the slots of exact rows
         std::optional<ExactRows> exact;
-        std::vector<std::vector<uint16_t>> staging;   // of each stream's last write()
+        std::vector<std::vector<uint16_t>> staging;  // rows of each stream's last write()
 
         size_t bytes() const;
         void write(int64_t stream, int64_t cell, int64_t n, const float* rows);

@@ -28,11 +28,11 @@ template <Side side, int width>
 struct PlaneOfCell {
     static constexpr uint32_t kOne = (1u << width) - 1, kMask = side == Side::kKey ? kOne * 0x01010101u : kOne;
 
-    int units;       // of a key that share a lane
+    int units;       // units of a key that share a lane
     int offset;      // bytes from the tile's begin to the first lane
-    int shift;       // of the lowest bit in the lane
-    int step;        // from one unit's lowest bit to the next one's
-    int code_shift;  // of the lowest bit in the code
+    int shift;       // place of the lowest bit in the lane
+    int step;        // bits from one unit's lowest bit to the next one's
+    int code_shift;  // place of the lowest bit in the code
 
     PlaneOfCell(const CodePlane& plane, int cell_in_block) {
         const TilePosition first = tile_position(side, 0, cell_in_block);

@@ -14,7 +14,7 @@ std::vector<float> balanced_scales(std::span<const double> energy, std::span<con
     for (size_t i = 0; i < energy.size(); ++i) {
         if (!counts(i)) continue;
         before += energy[i];
-        after += std::sqrt(weight[i] * energy[i]);   // D_i^2 energy_i
+        after += std::sqrt(weight[i] * energy[i]);  // D_i^2 energy_i
     }
     const double factor = after > 0 ? std::sqrt(before / after) : 1;
     for (size_t i = 0; i < energy.size(); ++i) {
@@ -26,7 +26,8 @@ std::vector<float> balanced_scales(std::span<const double> energy, std::span<con
 }
 
 std::string channel_scales_name(int layer, Side side, bool centered) {
-    return "blk." + std::to_string(layer) + (side == Side::kKey ? ".attn_k" : ".attn_v") + (centered ? "_centered" : "") + ".channel_scale";
+    return "blk." + std::to_string(layer) + (side == Side::kKey ? ".attn_k" : ".attn_v") +
+           (centered ? "_centered" : "") + ".channel_scale";
 }
 
 }  // namespace tq

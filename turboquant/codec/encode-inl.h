@@ -18,14 +18,15 @@ namespace tq::codec_impl {
 // The window of candidate scales around the one that gives the group's rms the codebook's sigma.
 inline constexpr float kWindowLow = 0.65f;
 inline constexpr float kWindowHigh = 1.4f;
-// It is widened to these multiples of the scale that clips nothing. The decoded values of a scale whose largest centroid
-// is >= kReachCentroid have that scale in their window: 1.1 * 110 / 127 > 15/16, the largest ratio of neighbours.
+// It is widened to these multiples of the scale that clips nothing. The decoded values of a scale whose largest
+// centroid is >= kReachCentroid have that scale in their window: 1.1 * 110 / 127 > 15/16, the largest ratio of
+// neighbours.
 inline constexpr float kReachLow = 0.85f;
 inline constexpr float kReachHigh = 1.1f;
 inline constexpr int kReachCentroid = 110;
 // A window has at most 29 codes: its ends are less than 9 times apart, as top / rms is 1 to 8 and sigma 30 to 84 units.
 inline constexpr int kMaxCandidates = 32;
-// Of scales that fit equally well but for rounding, the smallest wins.
+// The smallest wins among scales that fit equally well but for rounding.
 inline constexpr float kClearlyLess = 1.0f - 0x1p-10f;
 inline constexpr float kNegligibleError = 0x1p-36f;
 
@@ -54,29 +55,29 @@ inline constexpr Beyond kBeyond = [] {
 }();
 
 struct Peak {
-    float energy;   // sum of squares
-    float top;      // largest magnitude
+    float energy;  // sum of squares
+    float top;     // largest magnitude
 };
 
 // Candidates: the codes low, low + 1, ...
 struct Window {
-    int low;       // 0: all values are 0 or nearly so, and there are no candidates
+    int low;  // 0: all values are 0 or nearly so, and there are no candidates
     int count;
 };
 
 struct Output {
-    uint8_t* codes;    // a byte for each value
-    uint8_t* scales;   // a code for each group
+    uint8_t* codes;   // a byte for each value
+    uint8_t* scales;  // a code for each group
 };
 
-// How a magnitude 0..127 finds its level.
+// Says how a magnitude 0..127 finds its level.
 enum class Levels {
-    kFew,    // 2-4 bits: the table changes at most once in a run of 8
-    kMany,   // 5-7 bits
-    kAll,    // 8 bits: each magnitude is a level
+    kFew,   // 2-4 bits: the table changes at most once in a run of 8
+    kMany,  // 5-7 bits
+    kAll,   // 8 bits: each magnitude is a level
 };
 
-inline constexpr int kFewGroups = 4;   // that are encoded together: those of keys of a head of 128
+inline constexpr int kFewGroups = 4;  // groups that are encoded together: those of keys of a head of 128
 
 // Quantizes groups. `vectors` is a group's width in vectors of 16: 1 to 4.
 template <class Ops, Levels levels>
@@ -91,9 +92,9 @@ struct GroupEncoder {
         alignas(64) float magnitudes[64];
         Peak peak;
         Window window;
-        F errors[kMaxCandidates];   // of candidates in units of the scale, squared, to be added up over the lanes
+        F errors[kMaxCandidates];  // squared errors of candidates in units of the scale, to be added up over lanes
         alignas(64) float squared_errors[kMaxCandidates];
-        uint32_t close;   // bits of candidates among which the winner is
+        uint32_t close;  // bits of candidates among which the winner is
     };
 
     // |value| / scale, unrounded.
@@ -133,8 +134,8 @@ struct GroupEncoder {
         }
     }
 
-    // As many candidates at once as make four vectors: independent work side by side. Errors of what follows the last
-    // candidate are 0 up to a multiple of 16.
+    // Takes as many candidates at once as make four vectors: independent work side by side. Errors of what follows the
+    // last candidate are 0 up to a multiple of 16.
     template <int vectors>
     static TQ_INLINE void find_errors(const Codebook& book, Group& group) {
         constexpr int candidates = 4 / vectors;
@@ -165,8 +166,8 @@ struct GroupEncoder {
         const F low = Ops::load(squared_errors), high = Ops::load(squared_errors + 16);
         const float least = -Ops::reduce_max(Ops::sub(Ops::set1(0), Ops::min(low, high)));
         const F factor = Ops::set1(kClearlyLess);
-        return Ops::lanes_at_most(Ops::mul(low, factor), least) |
-               Ops::lanes_at_most(Ops::mul(high, factor), least) << 16;
+        return Ops::lanes_at_most(Ops::mul(low, factor), least) | Ops::lanes_at_most(Ops::mul(high, factor), least)
+                                                                      << 16;
     }
 
     // The code of the best scale, 0 if there are no candidates.
@@ -192,7 +193,7 @@ struct GroupEncoder {
         return best;
     }
 
-    // As quantize, of one value.
+    // Does what quantize does, to one value.
     static TQ_INLINE int centroid(const Codebook& book, float scaled) {
         constexpr float round_to_even = 0x1.8p23f;
         const float clipped = scaled < kCentroidMax ? scaled : kCentroidMax;
@@ -214,7 +215,7 @@ struct GroupEncoder {
 
     template <int vectors>
     static int unbiased_scale(const Codebook& book, const Group& group, int best) {
-        F projection = Ops::set1(0), c[vectors];   // <y, c>
+        F projection = Ops::set1(0), c[vectors];  // <y, c>
         scale_magnitudes<vectors>(group.magnitudes, kScales.inverse[best], c);
         quantize(book, c, c);
         for (int v = 0; v < vectors; ++v) projection = Ops::fma(Ops::load(group.magnitudes + 16 * v), c[v], projection);
@@ -258,8 +259,8 @@ struct GroupEncoder {
     template <int vectors>
     static TQ_INLINE Window make_window(const Codebook& book, const Peak& peak) {
         const float unit = __builtin_sqrtf(peak.energy / (16 * vectors)) / book.sigma_units;
-        const float reach = peak.top / kCentroidMax;    // the scale at which no value is clipped
-        if (reach <= kScales.scale[1] / 2) return {};   // nearer to 0 than to any other scale
+        const float reach = peak.top / kCentroidMax;   // the scale at which no value is clipped
+        if (reach <= kScales.scale[1] / 2) return {};  // nearer to 0 than to any other scale
         const int low = larger(1, scale_code_floor(smaller(kWindowLow * unit, kReachLow * reach)));
         const int high = scale_code_ceil(larger(kWindowHigh * unit, kReachHigh * reach));
         return {low, smaller(high - low + 1, kMaxCandidates)};
@@ -273,7 +274,7 @@ struct GroupEncoder {
             stored = unbiased ? unbiased_scale<vectors>(book, group, best) : best;
             write_codes<vectors>(book, group.y, best, codes);
         }
-        // As zero-filled memory, not the signs of rounding errors.
+        // The codes are those of zero-filled memory, not the signs of rounding errors.
         if (stored == 0) std::memset(codes, 0, 16 * vectors);
         return static_cast<uint8_t>(stored);
     }
@@ -307,14 +308,20 @@ struct GroupEncoder {
 
     static void encode(const Codebook& book, const float* y, int n, int width, bool unbiased, Output out) {
         const int whole = n / width, done = whole * width;
-        if (width == 32) encode_run<2>(book, y, whole, unbiased, out);
-        else encode_run<4>(book, y, whole, unbiased, out);
+        if (width == 32)
+            encode_run<2>(book, y, whole, unbiased, out);
+        else
+            encode_run<4>(book, y, whole, unbiased, out);
         const Output rest{out.codes + done, out.scales + whole};
         switch ((n - done) / 16) {
-            case 1: return encode_run<1>(book, y + done, 1, unbiased, rest);
-            case 2: return encode_run<2>(book, y + done, 1, unbiased, rest);
-            case 3: return encode_run<3>(book, y + done, 1, unbiased, rest);
-            default: return;
+            case 1:
+                return encode_run<1>(book, y + done, 1, unbiased, rest);
+            case 2:
+                return encode_run<2>(book, y + done, 1, unbiased, rest);
+            case 3:
+                return encode_run<3>(book, y + done, 1, unbiased, rest);
+            default:
+                return;
         }
     }
 };

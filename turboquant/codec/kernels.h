@@ -10,12 +10,13 @@
 
 namespace tq {
 
-inline constexpr int kMaxGroupedValues = kMaxHeadDim + 64;   // a head, and what the one before left of a group
+inline constexpr int kMaxGroupedValues = kMaxHeadDim + 64;  // a head, and what the one before left of a group
 inline constexpr int kMaxGroups = kMaxGroupedValues / 32;
 
 struct CodecKernels {
     // head_dim floats; in and out may be the same. Of a row of keys or values: y = R D x, of any x: NaN and what is
-    // below 2^-32 count as 0, what is beyond +-65504 (the largest half) as that. Of a query: y = R D^-1 x. The inverse of the first: x = D^-1 R^T y.
+    // below 2^-32 count as 0, what is beyond +-65504 (the largest half) as that. Of a query: y = R D^-1 x. The inverse
+    // of the first: x = D^-1 R^T y.
     void (*rotate_row)(const Rotation& rotation, const float* in, float* out);
     void (*rotate_query)(const Rotation& rotation, const float* in, float* out);
     void (*rotate_inverse)(const Rotation& rotation, const float* in, float* out);

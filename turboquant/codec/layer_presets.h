@@ -1,4 +1,5 @@
-// A preset for most layers, others for some, and which cells are kept exact: "k4ctv4t+0:k8cv8+22-23:k5ctv5t+sink4+recent64".
+// A preset for most layers, others for some, and which cells are kept exact:
+// "k4ctv4t+0:k8cv8+22-23:k5ctv5t+sink4+recent64".
 #pragma once
 
 #include <string>
@@ -11,24 +12,24 @@
 namespace tq {
 
 inline constexpr int kMaxLayer = 9999;
-inline constexpr const char* kDefaultPresets = "fast";   // what a user gets who names none
+inline constexpr const char* kDefaultPresets = "fast";  // what a user gets who names none
 
 class LayerPresets {
-public:
-    LayerPresets(const Preset& base = {}) : base_(base) {}   // NOLINT: every preset is one for all layers
+  public:
+    LayerPresets(const Preset& base = {}) : base_(base) {}  // NOLINT: every preset is one for all layers
 
-    // A preset (a name has exact cells too), and behind it any number of +LAYER:PRESET and +FIRST-LAST:PRESET, +sinkN and +recentN; of several for a layer or
-    // of a kind the last one holds.
-    // Error: kInvalidArgument, saying what is valid.
+    // A preset (a name has exact cells too), and behind it any number of +LAYER:PRESET and +FIRST-LAST:PRESET, +sinkN
+    // and +recentN; the last one holds where there are several for a layer or of a kind. Error: kInvalidArgument,
+    // saying what is valid.
     static Result<LayerPresets> parse(std::string_view text);
 
     const Preset& base() const { return base_; }
     const Preset& of(int layer) const;
-    const ExactCells& exact() const { return exact_; }   // of all layers
+    const ExactCells& exact() const { return exact_; }  // the same for all layers
     bool is_uniform() const { return exceptions_.empty(); }
     std::string name() const;
 
-private:
+  private:
     struct Exception {
         int first, last;
         Preset preset;

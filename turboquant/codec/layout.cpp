@@ -13,7 +13,8 @@ Result<PackedLayout> PackedLayout::create(Side side, int bits, int64_t n_embd, i
     }
     if (centered && side == Side::kValue) return Status(Error::kInvalidArgument, "only keys can be centered");
     if (trellis && (bits < kMinTrellisBits || bits > kMaxTrellisBits)) {
-        return Status(Error::kInvalidArgument, "bits is " + std::to_string(bits) + "; allowed with trellis codes: 3 to 5");
+        return Status(Error::kInvalidArgument,
+                      "bits is " + std::to_string(bits) + "; allowed with trellis codes: 3 to 5");
     }
     if (n_embd <= 0 || n_embd % kStepDims != 0 || n_embd > (1 << 24)) {
         return Status(Error::kInvalidArgument,

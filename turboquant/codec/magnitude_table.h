@@ -7,7 +7,7 @@
 namespace tq {
 
 inline constexpr int kMagnitudes = 128;
-inline constexpr int kMagnitudeRun = 8;   // magnitudes that share an entry of the stepped form
+inline constexpr int kMagnitudeRun = 8;  // magnitudes that share an entry of the stepped form
 
 struct MagnitudeTable {
     alignas(64) std::array<uint8_t, kMagnitudes> byte{};

@@ -5,7 +5,9 @@
 namespace tq {
 namespace {
 
-bool is_width(char c) { return c >= '0' + kMinBits && c <= '0' + kMaxBits; }
+bool is_width(char c) {
+    return c >= '0' + kMinBits && c <= '0' + kMaxBits;
+}
 
 struct Coding {
     int bits;
@@ -33,13 +35,14 @@ struct NamedPreset {
     Preset preset;
     ExactCells exact;
 };
-constexpr NamedPreset kNamedPresets[] = {   // in the order of kPresetNames
-    {"tiny", {2, 2, false, false, true}, {4, 60}},      // k2cv2
-    {"small", {3, 3, true, true, true}, {1, 15}},       // k3ctv3t
-    {"fast", {4, 4, false, false, true}, {1, 15}},      // k4cv4
-    {"balanced", {4, 4, true, true, true}, {1, 15}},    // k4ctv4t
-    {"quality", {5, 5, true, true, true}, {1, 15}},     // k5ctv5t
-    {"lossless", {8, 8, false, false, true}, {0, 0}},   // k8cv8
+constexpr NamedPreset kNamedPresets[] = {
+    // they have the order of kPresetNames
+    {"tiny", {2, 2, false, false, true}, {4, 60}},     // k2cv2
+    {"small", {3, 3, true, true, true}, {1, 15}},      // k3ctv3t
+    {"fast", {4, 4, false, false, true}, {1, 15}},     // k4cv4
+    {"balanced", {4, 4, true, true, true}, {1, 15}},   // k4ctv4t
+    {"quality", {5, 5, true, true, true}, {1, 15}},    // k5ctv5t
+    {"lossless", {8, 8, false, false, true}, {0, 0}},  // k8cv8
 };
 
 const NamedPreset* find_name(std::string_view text) {
@@ -53,7 +56,8 @@ const NamedPreset* find_name(std::string_view text) {
 std::string all_names() {
     std::string names;
     for (const NamedPreset& named : kNamedPresets) {
-        names += (names.empty() ? "" : ", ") + std::string(named.name) + " (" + named.preset.name() + named.exact.name() + ")";
+        names += (names.empty() ? "" : ", ") + std::string(named.name) + " (" + named.preset.name() +
+                 named.exact.name() + ")";
     }
     return names;
 }

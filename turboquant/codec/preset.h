@@ -19,7 +19,7 @@ inline constexpr int kMaxTrellisBits = 5;
 struct Preset {
     int key_bits = 4;
     int value_bits = 4;
-    bool key_trellis = false;   // trellis codes (codec/trellis.h) instead of one code for each value
+    bool key_trellis = false;  // trellis codes (codec/trellis.h) instead of one code for each value
     bool value_trellis = false;
     bool key_centered = false;  // keys around a center of their block (codec/layout.h)
 
@@ -28,14 +28,14 @@ struct Preset {
     bool centered(Side side) const { return side == Side::kKey && key_centered; }
     std::string name() const;
 
-    // "k4v4", "k5v3", ..., "k4cv4" (c: centered keys), "k4tv3t" (t: trellis codes, 3 to 5 bits), "k4ctv4t", or a number of
-    // bits "2".."8", or a fraction "2.5".."7.5": K gets the floor, V the ceiling; or one of kPresetNames, of which
+    // "k4v4", "k5v3", ..., "k4cv4" (c: centered keys), "k4tv3t" (t: trellis codes, 3 to 5 bits), "k4ctv4t", or a number
+    // of bits "2".."8", or a fraction "2.5".."7.5": K gets the floor, V the ceiling; or one of kPresetNames, of which
     // exact_cells_of_name() gives the rest.
     // Error: kInvalidArgument, listing what is valid.
     static Result<Preset> parse(std::string_view text);
 };
 
-// By what they give; docs/quality.md has the measurements behind the choice.
+// The names say what they give; docs/quality.md has the measurements behind the choice.
 inline constexpr const char* kPresetNames[] = {"tiny", "small", "fast", "balanced", "quality", "lossless"};
 
 // The exact cells that a name stands for, beside its codes; of any other text none.

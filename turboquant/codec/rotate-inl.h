@@ -7,8 +7,8 @@
 namespace tq::codec_impl {
 
 inline constexpr float kLargestHalf = 65504.0f;
-// What is smaller counts as 0: less than half the smallest half, so a saved row has it as 0, too. Sums of what is left are
-// never denormal, and the bytes do not depend on whether the thread flushes such numbers to zero.
+// What is smaller counts as 0: less than half the smallest half, so a saved row has it as 0, too. Sums of what is left
+// are never denormal, and the bytes do not depend on whether the thread flushes such numbers to zero.
 inline constexpr float kNegligible = 0x1p-32f;
 
 template <class Ops>
@@ -109,7 +109,8 @@ struct RotateKernels {
     }
 
     template <bool any_input>
-    static TQ_INLINE void rotate(const Rotation& r, const float* first, const float* second, const float* in, float* out) {
+    static TQ_INLINE void rotate(const Rotation& r, const float* first, const float* second, const float* in,
+                                 float* out) {
         const F norm = Ops::set1(r.norm);
         for (int i = 0; i < r.head_dim; i += 16) {
             const F v = any_input ? finite(Ops::load(in + i)) : Ops::load(in + i);

@@ -8,12 +8,13 @@ namespace {
 
 Status check_scales(int head_dim, std::span<const float> scales) {
     if (!scales.empty() && scales.size() != static_cast<size_t>(head_dim)) {
-        return Status(Error::kInvalidArgument, std::to_string(scales.size()) + " channel scales for head_dim " + std::to_string(head_dim));
+        return Status(Error::kInvalidArgument,
+                      std::to_string(scales.size()) + " channel scales for head_dim " + std::to_string(head_dim));
     }
     for (size_t i = 0; i < scales.size(); ++i) {
-        if (scales[i] >= kMinChannelScale && scales[i] <= kMaxChannelScale) continue;   // neither, for NaN
-        return Status(Error::kInvalidArgument, "the scale of channel " + std::to_string(i) + " is " + std::to_string(scales[i]) +
-                                                   "; allowed: 1/64 to 64");
+        if (scales[i] >= kMinChannelScale && scales[i] <= kMaxChannelScale) continue;  // neither, for NaN
+        return Status(Error::kInvalidArgument, "the scale of channel " + std::to_string(i) + " is " +
+                                                   std::to_string(scales[i]) + "; allowed: 1/64 to 64");
     }
     return {};
 }
@@ -40,6 +41,8 @@ Result<Rotation> Rotation::create(int head_dim, std::span<const float> channel_s
     return rotation;
 }
 
-Rotation::Diagonals Rotation::diagonals() const { return {first.data(), first_inverse.data(), second.data()}; }
+Rotation::Diagonals Rotation::diagonals() const {
+    return {first.data(), first_inverse.data(), second.data()};
+}
 
 }  // namespace tq

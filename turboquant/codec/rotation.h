@@ -6,9 +6,10 @@
 // Q = I - (2/m) J (a Householder reflection, the identity for m = 1) mixes the runs, and S1, S2 are random signs.
 // M is symmetric and M M = 2^a I, so the inverse is 2^-a S1 M S2 M: two rounds need one exact power of two.
 //
-// Before it, each channel may have a scale of its own, from a calibration: y = R D x, D diagonal. Attention stays exact, as
-// queries get the inverse, (R D^-1 q) . (R D k) = q . k, and so do sums of values, D^-1 R^T (sum of p R D v) = sum of p v.
-// Only what the codec's error costs changes. D and D^-1 are multiplied into S1 beforehand: they cost nothing.
+// Before it, each channel may have a scale of its own, from a calibration: y = R D x, D diagonal. Attention stays
+// exact, as queries get the inverse, (R D^-1 q) . (R D k) = q . k, and so do sums of values, D^-1 R^T (sum of p R D v)
+// = sum of p v. Only what the codec's error costs changes. D and D^-1 are multiplied into S1 beforehand: they cost
+// nothing.
 #pragma once
 
 #include <cstdint>
@@ -25,27 +26,29 @@ inline constexpr float kMinChannelScale = 1.0f / 64, kMaxChannelScale = 64;
 
 struct Rotation {
     int head_dim = 0;
-    int run = 0;                   // 2^a
-    float norm = 1;                // 2^-a
+    int run = 0;     // 2^a
+    float norm = 1;  // 2^-a
     // Diagonals, head_dim each.
     std::vector<float> first;          // S1 D
     std::vector<float> first_inverse;  // S1 D^-1, the same without scales
     std::vector<float> second;         // S2
 
-    // head_dim: a multiple of 16 in 16..512. channel_scales: D, head_dim of them in [kMinChannelScale, kMaxChannelScale], or
-    // none for ones. Errors: kUnsupported (head_dim), kInvalidArgument (scales).
+    // head_dim: a multiple of 16 in 16..512. channel_scales: D, head_dim of them in [kMinChannelScale,
+    // kMaxChannelScale], or none for ones. Errors: kUnsupported (head_dim), kInvalidArgument (scales).
     static Result<Rotation> create(int head_dim, std::span<const float> channel_scales = {});
 
-    // For kernels, which call no inline function of the standard library (base/inline.h).
+    // Kernels read these, since they call no inline function of the standard library (base/inline.h).
     struct Diagonals {
         const float *first, *first_inverse, *second;
     };
     Diagonals diagonals() const;
 };
 
-// True for a minus sign. A counter-based hash (the finalizer of MurmurHash3 on 64 bits), the same in every build and backend.
+// True for a minus sign. A counter-based hash (the finalizer of MurmurHash3 on 64 bits), the same in every build and
+// backend.
 constexpr bool rotation_sign_is_negative(int head_dim, int round, int index) {
-    uint64_t h = (static_cast<uint64_t>(head_dim) << 32) ^ (static_cast<uint64_t>(round) << 16) ^ static_cast<uint64_t>(index);
+    uint64_t h =
+        (static_cast<uint64_t>(head_dim) << 32) ^ (static_cast<uint64_t>(round) << 16) ^ static_cast<uint64_t>(index);
     h += 0x9e3779b97f4a7c15u;
     h = (h ^ (h >> 33)) * 0xff51afd7ed558ccdu;
     h = (h ^ (h >> 33)) * 0xc4ceb9fe1a85ec53u;

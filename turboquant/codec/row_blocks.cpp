@@ -23,7 +23,7 @@ namespace {
 
 constexpr int kFewCells = 4;  // up to here taking them one by one is faster
 
-using Lanes = std::array<uint32_t, 16>;  // of a unit: 64 codes, one a byte
+using Lanes = std::array<uint32_t, 16>;  // codes of a unit: 64, one a byte
 
 Lanes codes_of_unit(const CodePlanes& planes, const uint8_t* tile, int unit) {
     Lanes codes{};
@@ -53,7 +53,7 @@ void unpack_tile(const PackedLayout& layout, const uint8_t* tile, StepCodes& cod
     }
 }
 
-// As follow_trellis, of all values at once: each one's level depends on three path bits before it.
+// Does what follow_trellis does, to all values at once: each one's level depends on three path bits before it.
 void trellis_levels(const TrellisBook& book, const uint8_t* codes, int8_t* levels) {
     const int path = book.bits - 1;
     uint8_t index[kStepDims];

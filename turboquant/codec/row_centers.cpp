@@ -88,7 +88,7 @@ void RowCodec::prepare_center(uint8_t* packed, int64_t stream, int64_t cell, Sli
     set_center(packed, stream, block, slice, center, rewritten | cell_bit(cell));
 }
 
-// Of the center of block 0 all that is known is a key or two. One key is a half likely to be common: with an equal
+// A key or two are all that is known of the center of block 0. One key is a half likely to be common: with an equal
 // share of common and own energy, half of it leaves least. Where the key before is nearly the same, a bias outweighs
 // all that differs between tokens (Qwen2.5), and it is taken whole. By groups: heads need not be alike.
 void RowCodec::estimate_from_first_cells(const uint8_t* packed, int64_t stream, Slice slice, float* center) const {

@@ -24,10 +24,10 @@ class RowCodec {
                                    std::span<const float> channel_scales = {});
 
     TQ_INLINE const PackedLayout& layout() const { return layout_; }
-    const Rotation& rotation(int head) const;   // not inline: kernels call it (base/inline.h)
+    const Rotation& rotation(int head) const;  // not inline: kernels call it (base/inline.h)
     TQ_INLINE const CodecKernels& kernels() const { return *kernels_; }
-    const Codebook& book() const { return *book_; }              // of a layout without trellis
-    const TrellisBook& trellis() const { return *trellis_; }     // of one with
+    const Codebook& book() const { return *book_; }           // layouts without trellis have it
+    const TrellisBook& trellis() const { return *trellis_; }  // layouts with trellis have it
     int head_dim() const { return rotations_.front().head_dim; }
 
     // A row is encoded in independent slices: the least runs of dims that hold whole heads and whole groups.
@@ -69,7 +69,7 @@ class RowCodec {
     // The same of cells [first_cell, first_cell + n) of a block, to rows of n_embd: tile by tile, which is much faster.
     void decode_block(const uint8_t* packed, int64_t stream, int64_t block, int first_cell, int n, float* rows) const;
 
-    // As decode, but without the inverse rotation (what attention works on).
+    // Decodes without the inverse rotation (attention works on such rows).
     void decode_rotated(const uint8_t* packed, int64_t stream, int64_t cell, float* row) const;
 
     // Cells of a block that hold something, a bit each: some scale of theirs is not 0.

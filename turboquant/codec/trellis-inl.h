@@ -1,5 +1,6 @@
-// Encoding to trellis codes: Viterbi's algorithm for every candidate scale, several of them side by side, the eight states
-// of each in one vector. In GCC's and Clang's vector types, which exist for every ISA; compiled per ISA, with the same bits.
+// Encoding to trellis codes: Viterbi's algorithm for every candidate scale, several of them side by side, the eight
+// states of each in one vector. The vector types are GCC's and Clang's, which exist for every ISA; it is compiled per
+// ISA, with the same bits.
 #pragma once
 
 #include <algorithm>
@@ -13,13 +14,13 @@
 
 namespace tq::codec_impl {
 
-inline constexpr int kMaxChain = 64;   // values of a group
-inline constexpr int kTogether = 4;    // candidates, to have something to do while one's sums are under way
+inline constexpr int kMaxChain = 64;  // values of a group
+inline constexpr int kTogether = 4;   // candidates, to have something to do while one's sums are under way
 
 // A template, so that the code for one ISA is never taken for another's.
 template <class Ops>
 class TrellisEncoder {
-public:
+  public:
     explicit TrellisEncoder(const TrellisBook& book) : book_(book) {}
 
     // n values, a multiple of 16, at most kMaxChain; a code for each. Returns the code of the scale.
@@ -29,14 +30,17 @@ public:
         const Window window = make_window();
         for (int i = 0; i < window.count; i += kTogether) run(window.low + i, i);
         const Candidate best = choose(window);
-        if (best.scale_code == 0) std::memset(codes, 0, static_cast<size_t>(n));
-        else std::memcpy(codes, best.codes, static_cast<size_t>(n));
+        if (best.scale_code == 0)
+            std::memset(codes, 0, static_cast<size_t>(n));
+        else
+            std::memcpy(codes, best.codes, static_cast<size_t>(n));
         return static_cast<uint8_t>(best.scale_code);
     }
 
-private:
-    using Four = float __attribute__((vector_size(16)));     // a float for each subset, or for each of kTogether candidates
-    using Eight = float __attribute__((vector_size(32)));    // for each state
+  private:
+    using Four =
+        float __attribute__((vector_size(16)));  // a float for each subset, or for each of kTogether candidates
+    using Eight = float __attribute__((vector_size(32)));  // a float for each state
     using EightInts = int32_t __attribute__((vector_size(32)));
     using FourInts = int32_t __attribute__((vector_size(16)));
 
@@ -46,7 +50,7 @@ private:
         uint8_t codes[kMaxChain];
     };
 
-    // As of scalar codes.
+    // Makes the window as it is made for scalar codes.
     Window make_window() {
         energy_ = 0;
         float top = 0;
@@ -54,26 +58,30 @@ private:
             energy_ += chain_[i] * chain_[i];
             top = larger(top, __builtin_fabsf(chain_[i]));
         }
-        const float unit = __builtin_sqrtf(energy_ / static_cast<float>(n_)) / book_.sigma_units, reach = top / kCentroidMax;
+        const float unit = __builtin_sqrtf(energy_ / static_cast<float>(n_)) / book_.sigma_units,
+                    reach = top / kCentroidMax;
         if (reach <= kScales.scale[1] / 2) return {};
         const int low = larger(1, scale_code_floor(smaller(kWindowLow * unit, kReachLow * reach)));
         const int high = scale_code_ceil(larger(kWindowHigh * unit, kReachHigh * reach));
         return {low, smaller(high - low + 1, kMaxCandidates)};
     }
 
-    const TrellisBook::Nearest& nearest(int t, int rounded) const { return elements(elements(book_.nearest)[chain_[t] < 0])[rounded]; }
+    const TrellisBook::Nearest& nearest(int t, int rounded) const {
+        return elements(elements(book_.nearest)[chain_[t] < 0])[rounded];
+    }
 
-    // The forward pass for the scales low, low + 1, ..., candidates first, first + 1, ...: for each state the least error of
-    // any path there, in units of the scale.
+    // The forward pass for the scales low, low + 1, ..., candidates first, first + 1, ...: for each state the least
+    // error of any path there, in units of the scale.
     void run(int low, int first) {
         Eight cost[kTogether];
-        for (Eight& c : cost) c = Eight{0, kFar, kFar, kFar, kFar, kFar, kFar, kFar};   // chains begin in state 0
+        for (Eight& c : cost) c = Eight{0, kFar, kFar, kFar, kFar, kFar, kFar, kFar};  // chains begin in state 0
         Four inverse;
         std::memcpy(&inverse, kScales.inverse + low, sizeof inverse);
         for (int t = 0; t < n_; ++t) {
             const Four scaled = __builtin_fabsf(chain_[t]) * inverse;
             const FourInts rounded = round(scaled);
-            for (int c = 0; c < kTogether; ++c) advance(scaled[c], nearest(t, rounded[c]), cost[c], from_high_[t][first + c]);
+            for (int c = 0; c < kTogether; ++c)
+                advance(scaled[c], nearest(t, rounded[c]), cost[c], from_high_[t][first + c]);
         }
         for (int c = 0; c < kTogether; ++c) finish(cost[c], low + c, first + c);
     }
@@ -85,7 +93,8 @@ private:
     }
 
     // One value. The two states that lead to a state differ in their oldest path bit; from_high: which one it was.
-    static TQ_INLINE void advance(float scaled, const TrellisBook::Nearest& nearest, Eight& cost, EightInts& from_high) {
+    static TQ_INLINE void advance(float scaled, const TrellisBook::Nearest& nearest, Eight& cost,
+                                  EightInts& from_high) {
         Four level;
         std::memcpy(&level, elements(nearest.level), sizeof level);
         const Four distance = scaled - level, error = distance * distance;
@@ -98,12 +107,13 @@ private:
         from_high = better;
     }
 
-    // To each state's cost the error of its subset on the way from the state with this oldest bit.
+    // Adds to each state's cost the error of its subset on the way from the state with this oldest bit.
     template <int oldest>
     static TQ_INLINE void add_branch_errors(const Four& error, Eight& cost) {
         [&]<int... s>(std::integer_sequence<int, s...>) TQ_LAMBDA {
             cost += __builtin_shufflevector(error, error, trellis_subset(s / 2 + oldest, s % 2)...);
-        }(std::make_integer_sequence<int, kTrellisStates>());
+        }
+        (std::make_integer_sequence<int, kTrellisStates>());
     }
 
     void finish(const Eight& cost, int scale_code, int candidate) {
@@ -114,8 +124,8 @@ private:
         error_[candidate] = larger(cost[state] * scale * scale, energy_ * kNegligibleError);
     }
 
-    // The least error wins, of equals the smallest scale, if it is admissible; else the next. An inadmissible one only where
-    // there is no other.
+    // The least error wins, of equals the smallest scale, if it is admissible; else the next. An inadmissible one only
+    // where there is no other.
     Candidate choose(const Window& window) {
         Candidate best;
         while (!best.admissible) {
@@ -150,10 +160,11 @@ private:
             state = before;
         }
         const float sigma_energy = book_.sigma_units * book_.sigma_units * static_cast<float>(n_);
-        candidate.admissible = top >= kReachCentroid || static_cast<float>(energy) * (kWindowHigh * kWindowHigh) >= sigma_energy;
+        candidate.admissible =
+            top >= kReachCentroid || static_cast<float>(energy) * (kWindowHigh * kWindowHigh) >= sigma_energy;
     }
 
-    static constexpr float kFar = 0x1p120f;   // the cost of a state that no path has reached
+    static constexpr float kFar = 0x1p120f;  // the cost of a state that no path has reached
 
     const TrellisBook& book_;
     int n_ = 0;

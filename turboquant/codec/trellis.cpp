@@ -18,9 +18,12 @@ constexpr float kOutermostSigma[] = {2.494759f, 3.142176f, 3.407154f};
 
 std::span<const uint8_t> positive_levels(int bits) {
     switch (bits) {
-        case 3: return kLevels3;
-        case 4: return kLevels4;
-        default: return kLevels5;
+        case 3:
+            return kLevels3;
+        case 4:
+            return kLevels4;
+        default:
+            return kLevels5;
     }
 }
 
@@ -34,7 +37,8 @@ void fill_nearest(TrellisBook& book, int magnitude, int subset) {
     const int last = (1 << (book.bits - 1)) - 1, opposite = kTrellisSubsets - 1 - subset;
     int best = 0;
     for (int i = 1; i <= last; ++i) {  // ties go to the lower level
-        if (std::abs(book.level_at(subset, i) - magnitude) < std::abs(book.level_at(subset, best) - magnitude)) best = i;
+        if (std::abs(book.level_at(subset, i) - magnitude) < std::abs(book.level_at(subset, best) - magnitude))
+            best = i;
     }
     TrellisBook::Nearest& positive = book.nearest[0][static_cast<size_t>(magnitude)];
     TrellisBook::Nearest& negative = book.nearest[1][static_cast<size_t>(magnitude)];
@@ -75,7 +79,8 @@ int follow_trellis(const TrellisBook& book, int state, const uint8_t* codes, int
 const TrellisBook& trellis_book(int bits) {
     static const std::array<TrellisBook, kMaxTrellisBits - kMinTrellisBits + 1> books = [] {
         std::array<TrellisBook, kMaxTrellisBits - kMinTrellisBits + 1> made;
-        for (int b = kMinTrellisBits; b <= kMaxTrellisBits; ++b) made[static_cast<size_t>(b - kMinTrellisBits)] = make_book(b);
+        for (int b = kMinTrellisBits; b <= kMaxTrellisBits; ++b)
+            made[static_cast<size_t>(b - kMinTrellisBits)] = make_book(b);
         return made;
     }();
     return books[static_cast<size_t>(bits - kMinTrellisBits)];

@@ -9,8 +9,8 @@
 //
 //     level 4 * inner + 2 * w + s,    w = u ^ u1 ^ u3,    s = u2
 //
-// Where there are no values before, their path bits are 0. The values of a group are a chain; chains are independent, and
-// decoding looks at four codes only, never further back.
+// Where there are no values before, their path bits are 0. The values of a group are a chain; chains are independent,
+// and decoding looks at four codes only, never further back.
 #pragma once
 
 #include <array>
@@ -29,16 +29,18 @@ TQ_INLINE constexpr int trellis_subset(int state, int path_bit) {
     const int u1 = state & 1, u2 = state >> 1 & 1, u3 = state >> 2 & 1;
     return 2 * (path_bit ^ u1 ^ u3) + u2;
 }
-TQ_INLINE constexpr int next_trellis_state(int state, int path_bit) { return (state << 1 | path_bit) & (kTrellisStates - 1); }
+TQ_INLINE constexpr int next_trellis_state(int state, int path_bit) {
+    return (state << 1 | path_bit) & (kTrellisStates - 1);
+}
 
 struct TrellisBook {
     int bits = 0;
-    // As in Codebook: value / sigma * sigma_units is what gets quantized.
+    // It means what it means in Codebook: value / sigma * sigma_units is what gets quantized.
     float sigma_units = 0;
-    // By index: inner | w << (bits - 1) | s << bits.
+    // The index is inner | w << (bits - 1) | s << bits.
     std::array<int8_t, 2 << kMaxTrellisBits> level{};
-    // By sign (1: negative), rounded magnitude and subset: the inner index of the subset's nearest level, and that level
-    // with the sign taken off.
+    // Sign (1: negative), rounded magnitude and subset give the inner index of the subset's nearest level, and that
+    // level with the sign taken off.
     struct Nearest {
         alignas(16) std::array<float, kTrellisSubsets> level;
         std::array<uint8_t, kTrellisSubsets> inner;

@@ -11,9 +11,15 @@
 namespace tq::simd {
 
 struct OpsAvx2 {
-    struct F { __m256 lo, hi; };
-    struct I { __m256i lo, hi; };
-    struct B { __m256i lo, hi; };
+    struct F {
+        __m256 lo, hi;
+    };
+    struct I {
+        __m256i lo, hi;
+    };
+    struct B {
+        __m256i lo, hi;
+    };
 
     static constexpr int kKeyBias = 0;
     static constexpr int kKeyAccumulators = 4, kValueAccumulators = 4;
@@ -21,13 +27,18 @@ struct OpsAvx2 {
     static constexpr bool kIndexAnywhere = false;
 
     static TQ_INLINE F load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
-    static TQ_INLINE void store(float* p, F a) { _mm256_storeu_ps(p, a.lo); _mm256_storeu_ps(p + 8, a.hi); }
+    static TQ_INLINE void store(float* p, F a) {
+        _mm256_storeu_ps(p, a.lo);
+        _mm256_storeu_ps(p + 8, a.hi);
+    }
     static TQ_INLINE F set1(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
     static TQ_INLINE F add(F a, F b) { return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)}; }
     static TQ_INLINE F sub(F a, F b) { return {_mm256_sub_ps(a.lo, b.lo), _mm256_sub_ps(a.hi, b.hi)}; }
     static TQ_INLINE F mul(F a, F b) { return {_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)}; }
     static TQ_INLINE F div(F a, F b) { return {_mm256_div_ps(a.lo, b.lo), _mm256_div_ps(a.hi, b.hi)}; }
-    static TQ_INLINE F fma(F a, F b, F c) { return {_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)}; }
+    static TQ_INLINE F fma(F a, F b, F c) {
+        return {_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)};
+    }
     static TQ_INLINE F max(F a, F b) { return {_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)}; }
     static TQ_INLINE F min(F a, F b) { return {_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi)}; }
     static TQ_INLINE F abs(F a) {
@@ -37,9 +48,11 @@ struct OpsAvx2 {
     static TQ_INLINE F zero_below(F a, float least) {
         const F size = abs(a);
         const __m256 x = _mm256_set1_ps(least);
-        return {_mm256_and_ps(a.lo, _mm256_cmp_ps(size.lo, x, _CMP_GE_OQ)), _mm256_and_ps(a.hi, _mm256_cmp_ps(size.hi, x, _CMP_GE_OQ))};
+        return {_mm256_and_ps(a.lo, _mm256_cmp_ps(size.lo, x, _CMP_GE_OQ)),
+                _mm256_and_ps(a.hi, _mm256_cmp_ps(size.hi, x, _CMP_GE_OQ))};
     }
-    template <int h> static TQ_INLINE F butterfly(F a) {
+    template <int h>
+    static TQ_INLINE F butterfly(F a) {
         if constexpr (h == 8) return {_mm256_add_ps(a.lo, a.hi), _mm256_sub_ps(a.lo, a.hi)};
         // A product with 1 or -1 is exact, so the fma rounds as the sum does.
         const __m256 signs = h == 4   ? _mm256_setr_ps(1, 1, 1, 1, -1, -1, -1, -1)
@@ -70,7 +83,10 @@ struct OpsAvx2 {
     static TQ_INLINE I set1_int(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
     static TQ_INLINE I add_int(I a, I b) { return {_mm256_add_epi32(a.lo, b.lo), _mm256_add_epi32(a.hi, b.hi)}; }
     static TQ_INLINE I round_to_int(F a) { return {_mm256_cvtps_epi32(a.lo), _mm256_cvtps_epi32(a.hi)}; }
-    template <int n> static TQ_INLINE I shift_right_int(I a) { return {_mm256_srai_epi32(a.lo, n), _mm256_srai_epi32(a.hi, n)}; }
+    template <int n>
+    static TQ_INLINE I shift_right_int(I a) {
+        return {_mm256_srai_epi32(a.lo, n), _mm256_srai_epi32(a.hi, n)};
+    }
     static TQ_INLINE I and_int(I a, int32_t x) {
         const __m256i mask = _mm256_set1_epi32(x);
         return {_mm256_and_si256(a.lo, mask), _mm256_and_si256(a.hi, mask)};
@@ -83,7 +99,8 @@ struct OpsAvx2 {
     }
     static TQ_INLINE void store_bytes(uint8_t* p, I a) {
         const __m256i mask = _mm256_set1_epi32(0xff);
-        const __m256i words = _mm256_permute4x64_epi64(_mm256_packus_epi32(_mm256_and_si256(a.lo, mask), _mm256_and_si256(a.hi, mask)), 0xd8);
+        const __m256i words = _mm256_permute4x64_epi64(
+            _mm256_packus_epi32(_mm256_and_si256(a.lo, mask), _mm256_and_si256(a.hi, mask)), 0xd8);
         const __m128i bytes = _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
         _mm_storeu_si128(reinterpret_cast<__m128i*>(p), bytes);
     }
@@ -122,8 +139,10 @@ struct OpsAvx2 {
         for (int v = 0; v < n; v += 2) {
             const __m256i bytes = _mm256_xor_si256(codes[v / 2], _mm256_and_si256(flipped[v / 2], flips));
             const __m256i ordered = _mm256_permutevar8x32_epi32(bytes, in_order);
-            if (v + 1 < n) _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 16 * v), ordered);
-            else _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 16 * v), _mm256_castsi256_si128(ordered));
+            if (v + 1 < n)
+                _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 16 * v), ordered);
+            else
+                _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 16 * v), _mm256_castsi256_si128(ordered));
         }
     }
     static TQ_INLINE F reduce_add_16(const F* rows) { return {reduce_add_8(rows), reduce_add_8(rows + 8)}; }
@@ -162,20 +181,24 @@ struct OpsAvx2 {
                 _mm256_or_si256(_mm256_and_si256(mask, a.hi), _mm256_andnot_si256(mask, b.hi))};
     }
     static TQ_INLINE B xor_bytes(B a, B b, B c) {
-        return {_mm256_xor_si256(_mm256_xor_si256(a.lo, b.lo), c.lo), _mm256_xor_si256(_mm256_xor_si256(a.hi, b.hi), c.hi)};
+        return {_mm256_xor_si256(_mm256_xor_si256(a.lo, b.lo), c.lo),
+                _mm256_xor_si256(_mm256_xor_si256(a.hi, b.hi), c.hi)};
     }
-    template <int n> static TQ_INLINE B next_bytes(B a, B b) {
+    template <int n>
+    static TQ_INLINE B next_bytes(B a, B b) {
         return {_mm256_or_si256(_mm256_slli_epi32(a.lo, 8 * n), _mm256_srli_epi32(b.lo, 32 - 8 * n)),
                 _mm256_or_si256(_mm256_slli_epi32(a.hi, 8 * n), _mm256_srli_epi32(b.hi, 32 - 8 * n))};
     }
-    template <int n> static TQ_INLINE B next_lanes(B a, B b) {
+    template <int n>
+    static TQ_INLINE B next_lanes(B a, B b) {
         return {next_lanes<n>(a.lo, b.hi), next_lanes<n>(a.hi, a.lo)};
     }
     static TQ_INLINE B xor_bytes(B a, uint8_t x) {
         const __m256i mask = _mm256_set1_epi8(static_cast<char>(x));
         return {_mm256_xor_si256(a.lo, mask), _mm256_xor_si256(a.hi, mask)};
     }
-    template <int bits> static TQ_INLINE B lookup_bytes(const uint8_t* table, B codes) {
+    template <int bits>
+    static TQ_INLINE B lookup_bytes(const uint8_t* table, B codes) {
         const __m256i mask = _mm256_set1_epi8((1 << bits) - 1);
         codes = {_mm256_and_si256(codes.lo, mask), _mm256_and_si256(codes.hi, mask)};
         if constexpr (bits <= 4) {
@@ -189,7 +212,8 @@ struct OpsAvx2 {
                 const __m256i flip = _mm256_set1_epi8(static_cast<char>(part << 4)), bound = _mm256_set1_epi8(0x70);
                 const __m256i lo = _mm256_adds_epu8(_mm256_xor_si256(codes.lo, flip), bound);
                 const __m256i hi = _mm256_adds_epu8(_mm256_xor_si256(codes.hi, flip), bound);
-                result = {_mm256_or_si256(result.lo, _mm256_shuffle_epi8(t, lo)), _mm256_or_si256(result.hi, _mm256_shuffle_epi8(t, hi))};
+                result = {_mm256_or_si256(result.lo, _mm256_shuffle_epi8(t, lo)),
+                          _mm256_or_si256(result.hi, _mm256_shuffle_epi8(t, hi))};
             }
             return result;
         }
@@ -214,14 +238,15 @@ struct OpsAvx2 {
         return {dot(acc.lo, w, value.lo), dot(acc.hi, w, value.hi)};
     }
 
-private:
+  private:
     using Words = uint16_t __attribute__((vector_size(32)));
     // The intrinsics want constants where this is compiled, operators only where it runs fast.
     static TQ_INLINE __m256i shift_words(__m256i a, int n) {
         const auto words = reinterpret_cast<Words>(a);
         return n == 0 ? a : reinterpret_cast<__m256i>(n > 0 ? words >> n : words << -n);
     }
-    template <int n> static TQ_INLINE __m256i next_lanes(__m256i a, __m256i b) {
+    template <int n>
+    static TQ_INLINE __m256i next_lanes(__m256i a, __m256i b) {
         return _mm256_alignr_epi8(a, _mm256_permute2x128_si256(b, a, 0x21), 16 - 4 * n);
     }
     static TQ_INLINE void store_bytes_2(uint8_t* p, I a, I b) {
@@ -234,10 +259,13 @@ private:
     static TQ_INLINE void reduce_4(const F (&rows)[4], float* out, Combine combine) {
         __m256 h8[4];
         for (int r = 0; r < 4; ++r) h8[r] = combine(rows[r].lo, rows[r].hi);
-        const __m256 ab = combine(_mm256_permute2f128_ps(h8[0], h8[1], 0x20), _mm256_permute2f128_ps(h8[0], h8[1], 0x31));
-        const __m256 cd = combine(_mm256_permute2f128_ps(h8[2], h8[3], 0x20), _mm256_permute2f128_ps(h8[2], h8[3], 0x31));
+        const __m256 ab =
+            combine(_mm256_permute2f128_ps(h8[0], h8[1], 0x20), _mm256_permute2f128_ps(h8[0], h8[1], 0x31));
+        const __m256 cd =
+            combine(_mm256_permute2f128_ps(h8[2], h8[3], 0x20), _mm256_permute2f128_ps(h8[2], h8[3], 0x31));
         const __m256 h2 = combine(_mm256_shuffle_ps(ab, cd, 0x44), _mm256_shuffle_ps(ab, cd, 0xee));
-        const __m256 h1 = combine(_mm256_shuffle_ps(h2, h2, 0x88), _mm256_shuffle_ps(h2, h2, 0xdd));   // a c a c | b d b d
+        const __m256 h1 =
+            combine(_mm256_shuffle_ps(h2, h2, 0x88), _mm256_shuffle_ps(h2, h2, 0xdd));  // a c a c | b d b d
         _mm_storeu_ps(out, _mm_unpacklo_ps(_mm256_castps256_ps128(h1), _mm256_extractf128_ps(h1, 1)));
     }
     static TQ_INLINE __m256i load_table(const uint8_t* table) {
@@ -246,13 +274,17 @@ private:
     static TQ_INLINE __m256i dot(__m256i acc, __m256i unsigned_bytes, __m256i signed_bytes) {
         const __m256i pairs = _mm256_maddubs_epi16(unsigned_bytes, signed_bytes);
         acc = _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
-        // GCC would put off a chain's additions until it holds every product at once, in memory. It can't see through this.
+        // GCC would put off a chain's additions until it holds every product at once, in memory. It can't see through
+        // this.
         asm("" : "+x"(acc));
         return acc;
     }
-    template <int h> static TQ_INLINE __m256 swap_lanes(__m256 a) {
-        if constexpr (h == 4) return _mm256_permute2f128_ps(a, a, 1);
-        else return _mm256_permute_ps(a, h == 2 ? 0x4e : 0xb1);
+    template <int h>
+    static TQ_INLINE __m256 swap_lanes(__m256 a) {
+        if constexpr (h == 4)
+            return _mm256_permute2f128_ps(a, a, 1);
+        else
+            return _mm256_permute_ps(a, h == 2 ? 0x4e : 0xb1);
     }
     // The tree of reduce_add for eight vectors at once: lanes 8 apart, then 4, 2, 1.
     static TQ_INLINE __m256 reduce_add_8(const F* rows) {
@@ -268,7 +300,8 @@ private:
         return _mm256_add_ps(_mm256_shuffle_ps(h2[0], h2[1], 0x88), _mm256_shuffle_ps(h2[0], h2[1], 0xdd));
     }
     // Integers as bytes, saturated to -128..127. Of each two vectors the quads come in the order 0 2 4 6, 1 3 5 7.
-    template <int n, int pairs> static TQ_INLINE void pack_bytes(const I (&a)[n], __m256i (&bytes)[pairs]) {
+    template <int n, int pairs>
+    static TQ_INLINE void pack_bytes(const I (&a)[n], __m256i (&bytes)[pairs]) {
         for (int i = 0; i < pairs; ++i) {
             const I x = a[2 * i], y = a[2 * i + 1 < n ? 2 * i + 1 : 2 * i];
             bytes[i] = _mm256_packs_epi16(_mm256_packs_epi32(x.lo, x.hi), _mm256_packs_epi32(y.lo, y.hi));

@@ -11,16 +11,24 @@
 namespace tq::simd {
 
 struct OpsNeon {
-    struct F { float32x4_t a, b, c, d; };
-    struct I { int32x4_t a, b, c, d; };
-    struct B { uint8x16_t a, b, c, d; };
+    struct F {
+        float32x4_t a, b, c, d;
+    };
+    struct I {
+        int32x4_t a, b, c, d;
+    };
+    struct B {
+        uint8x16_t a, b, c, d;
+    };
 
     static constexpr int kKeyBias = 0;
     static constexpr int kKeyAccumulators = 4, kValueAccumulators = 4;
     static constexpr bool kDecodesInRegisters = true;
     static constexpr bool kIndexAnywhere = false;
 
-    static TQ_INLINE F load(const float* p) { return {vld1q_f32(p), vld1q_f32(p + 4), vld1q_f32(p + 8), vld1q_f32(p + 12)}; }
+    static TQ_INLINE F load(const float* p) {
+        return {vld1q_f32(p), vld1q_f32(p + 4), vld1q_f32(p + 8), vld1q_f32(p + 12)};
+    }
     static TQ_INLINE void store(float* p, F x) {
         vst1q_f32(p, x.a);
         vst1q_f32(p + 4, x.b);
@@ -28,26 +36,40 @@ struct OpsNeon {
         vst1q_f32(p + 12, x.d);
     }
     static TQ_INLINE F set1(float x) { return all(vdupq_n_f32(x)); }
-    static TQ_INLINE F add(F x, F y) { return {vaddq_f32(x.a, y.a), vaddq_f32(x.b, y.b), vaddq_f32(x.c, y.c), vaddq_f32(x.d, y.d)}; }
-    static TQ_INLINE F sub(F x, F y) { return {vsubq_f32(x.a, y.a), vsubq_f32(x.b, y.b), vsubq_f32(x.c, y.c), vsubq_f32(x.d, y.d)}; }
-    static TQ_INLINE F mul(F x, F y) { return {vmulq_f32(x.a, y.a), vmulq_f32(x.b, y.b), vmulq_f32(x.c, y.c), vmulq_f32(x.d, y.d)}; }
-    static TQ_INLINE F div(F x, F y) { return {vdivq_f32(x.a, y.a), vdivq_f32(x.b, y.b), vdivq_f32(x.c, y.c), vdivq_f32(x.d, y.d)}; }
+    static TQ_INLINE F add(F x, F y) {
+        return {vaddq_f32(x.a, y.a), vaddq_f32(x.b, y.b), vaddq_f32(x.c, y.c), vaddq_f32(x.d, y.d)};
+    }
+    static TQ_INLINE F sub(F x, F y) {
+        return {vsubq_f32(x.a, y.a), vsubq_f32(x.b, y.b), vsubq_f32(x.c, y.c), vsubq_f32(x.d, y.d)};
+    }
+    static TQ_INLINE F mul(F x, F y) {
+        return {vmulq_f32(x.a, y.a), vmulq_f32(x.b, y.b), vmulq_f32(x.c, y.c), vmulq_f32(x.d, y.d)};
+    }
+    static TQ_INLINE F div(F x, F y) {
+        return {vdivq_f32(x.a, y.a), vdivq_f32(x.b, y.b), vdivq_f32(x.c, y.c), vdivq_f32(x.d, y.d)};
+    }
     static TQ_INLINE F fma(F x, F y, F z) {
         return {vfmaq_f32(z.a, x.a, y.a), vfmaq_f32(z.b, x.b, y.b), vfmaq_f32(z.c, x.c, y.c), vfmaq_f32(z.d, x.d, y.d)};
     }
-    static TQ_INLINE F max(F x, F y) { return {larger(x.a, y.a), larger(x.b, y.b), larger(x.c, y.c), larger(x.d, y.d)}; }
-    static TQ_INLINE F min(F x, F y) { return {smaller(x.a, y.a), smaller(x.b, y.b), smaller(x.c, y.c), smaller(x.d, y.d)}; }
+    static TQ_INLINE F max(F x, F y) {
+        return {larger(x.a, y.a), larger(x.b, y.b), larger(x.c, y.c), larger(x.d, y.d)};
+    }
+    static TQ_INLINE F min(F x, F y) {
+        return {smaller(x.a, y.a), smaller(x.b, y.b), smaller(x.c, y.c), smaller(x.d, y.d)};
+    }
     static TQ_INLINE F abs(F x) { return {vabsq_f32(x.a), vabsq_f32(x.b), vabsq_f32(x.c), vabsq_f32(x.d)}; }
     static TQ_INLINE F zero_below(F x, float least) {
         const float32x4_t y = vdupq_n_f32(least);
         return {zero_below(x.a, y), zero_below(x.b, y), zero_below(x.c, y), zero_below(x.d, y)};
     }
-    template <int h> static TQ_INLINE F butterfly(F x) {
+    template <int h>
+    static TQ_INLINE F butterfly(F x) {
         if constexpr (h == 8) {
             return {vaddq_f32(x.a, x.c), vaddq_f32(x.b, x.d), vsubq_f32(x.a, x.c), vsubq_f32(x.b, x.d)};
         } else if constexpr (h == 4) {
             return {vaddq_f32(x.a, x.b), vsubq_f32(x.a, x.b), vaddq_f32(x.c, x.d), vsubq_f32(x.c, x.d)};
-        } else return {butterfly_quad<h>(x.a), butterfly_quad<h>(x.b), butterfly_quad<h>(x.c), butterfly_quad<h>(x.d)};
+        } else
+            return {butterfly_quad<h>(x.a), butterfly_quad<h>(x.b), butterfly_quad<h>(x.c), butterfly_quad<h>(x.d)};
     }
     static TQ_INLINE float reduce_add(F x) {
         const float32x4_t h4 = vaddq_f32(vaddq_f32(x.a, x.c), vaddq_f32(x.b, x.d));
@@ -60,23 +82,36 @@ struct OpsNeon {
         return vgetq_lane_f32(larger(h2, vdupq_laneq_f32(h2, 1)), 0);
     }
 
-    static TQ_INLINE void reduce_add_4(const F (&rows)[4], float* out) { for (int r = 0; r < 4; ++r) out[r] = reduce_add(rows[r]); }
-    static TQ_INLINE void reduce_max_4(const F (&rows)[4], float* out) { for (int r = 0; r < 4; ++r) out[r] = reduce_max(rows[r]); }
+    static TQ_INLINE void reduce_add_4(const F (&rows)[4], float* out) {
+        for (int r = 0; r < 4; ++r) out[r] = reduce_add(rows[r]);
+    }
+    static TQ_INLINE void reduce_max_4(const F (&rows)[4], float* out) {
+        for (int r = 0; r < 4; ++r) out[r] = reduce_max(rows[r]);
+    }
 
     static TQ_INLINE I set1_int(int32_t x) { return all(vdupq_n_s32(x)); }
-    static TQ_INLINE I add_int(I x, I y) { return {vaddq_s32(x.a, y.a), vaddq_s32(x.b, y.b), vaddq_s32(x.c, y.c), vaddq_s32(x.d, y.d)}; }
-    static TQ_INLINE I round_to_int(F x) { return {vcvtnq_s32_f32(x.a), vcvtnq_s32_f32(x.b), vcvtnq_s32_f32(x.c), vcvtnq_s32_f32(x.d)}; }
-    template <int n> static TQ_INLINE I shift_right_int(I x) {
+    static TQ_INLINE I add_int(I x, I y) {
+        return {vaddq_s32(x.a, y.a), vaddq_s32(x.b, y.b), vaddq_s32(x.c, y.c), vaddq_s32(x.d, y.d)};
+    }
+    static TQ_INLINE I round_to_int(F x) {
+        return {vcvtnq_s32_f32(x.a), vcvtnq_s32_f32(x.b), vcvtnq_s32_f32(x.c), vcvtnq_s32_f32(x.d)};
+    }
+    template <int n>
+    static TQ_INLINE I shift_right_int(I x) {
         return {vshrq_n_s32(x.a, n), vshrq_n_s32(x.b, n), vshrq_n_s32(x.c, n), vshrq_n_s32(x.d, n)};
     }
     static TQ_INLINE I and_int(I x, int32_t y) {
         const int32x4_t mask = vdupq_n_s32(y);
         return {vandq_s32(x.a, mask), vandq_s32(x.b, mask), vandq_s32(x.c, mask), vandq_s32(x.d, mask)};
     }
-    static TQ_INLINE F to_float(I x) { return {vcvtq_f32_s32(x.a), vcvtq_f32_s32(x.b), vcvtq_f32_s32(x.c), vcvtq_f32_s32(x.d)}; }
+    static TQ_INLINE F to_float(I x) {
+        return {vcvtq_f32_s32(x.a), vcvtq_f32_s32(x.b), vcvtq_f32_s32(x.c), vcvtq_f32_s32(x.d)};
+    }
     static TQ_INLINE F pow2(I n) { return {pow2_quad(n.a), pow2_quad(n.b), pow2_quad(n.c), pow2_quad(n.d)}; }
     static TQ_INLINE void store_bytes(uint8_t* p, I x) { vst1q_u8(p, low_bytes(x)); }
-    static TQ_INLINE void store_bytes_4(uint8_t* p, const I (&a)[4]) { for (int v = 0; v < 4; ++v) store_bytes(p + 16 * v, a[v]); }
+    static TQ_INLINE void store_bytes_4(uint8_t* p, const I (&a)[4]) {
+        for (int v = 0; v < 4; ++v) store_bytes(p + 16 * v, a[v]);
+    }
 
     template <bool stepped, int n>
     static TQ_INLINE void lookup_floats(const MagnitudeTable& table, const I (&a)[n], F (&out)[n]) {
@@ -112,12 +147,14 @@ struct OpsNeon {
 
     static TQ_INLINE F load_half(const uint16_t* p) {
         const float16x8_t low = vreinterpretq_f16_u16(vld1q_u16(p)), high = vreinterpretq_f16_u16(vld1q_u16(p + 8));
-        return {vcvt_f32_f16(vget_low_f16(low)), vcvt_high_f32_f16(low), vcvt_f32_f16(vget_low_f16(high)), vcvt_high_f32_f16(high)};
+        return {vcvt_f32_f16(vget_low_f16(low)), vcvt_high_f32_f16(low), vcvt_f32_f16(vget_low_f16(high)),
+                vcvt_high_f32_f16(high)};
     }
     static TQ_INLINE F load_scale(const uint8_t* p) {
         const uint8x16_t codes = vld1q_u8(p);
         const uint16x8_t low = vmovl_u8(vget_low_u8(codes)), high = vmovl_high_u8(codes);
-        return {scale(vget_low_u16(low)), scale(vget_high_u16(low)), scale(vget_low_u16(high)), scale(vget_high_u16(high))};
+        return {scale(vget_low_u16(low)), scale(vget_high_u16(low)), scale(vget_low_u16(high)),
+                scale(vget_high_u16(high))};
     }
 
     static TQ_INLINE B load_bytes(const void* p) {
@@ -145,18 +182,22 @@ struct OpsNeon {
         return {veorq_u8(veorq_u8(x.a, y.a), z.a), veorq_u8(veorq_u8(x.b, y.b), z.b), veorq_u8(veorq_u8(x.c, y.c), z.c),
                 veorq_u8(veorq_u8(x.d, y.d), z.d)};
     }
-    template <int n> static TQ_INLINE B next_bytes(B x, B y) {
+    template <int n>
+    static TQ_INLINE B next_bytes(B x, B y) {
         return {next_bytes<n>(x.a, y.a), next_bytes<n>(x.b, y.b), next_bytes<n>(x.c, y.c), next_bytes<n>(x.d, y.d)};
     }
-    template <int n> static TQ_INLINE B next_lanes(B x, B y) {
+    template <int n>
+    static TQ_INLINE B next_lanes(B x, B y) {
         constexpr int skipped = 16 - 4 * n;
-        return {vextq_u8(y.d, x.a, skipped), vextq_u8(x.a, x.b, skipped), vextq_u8(x.b, x.c, skipped), vextq_u8(x.c, x.d, skipped)};
+        return {vextq_u8(y.d, x.a, skipped), vextq_u8(x.a, x.b, skipped), vextq_u8(x.b, x.c, skipped),
+                vextq_u8(x.c, x.d, skipped)};
     }
     static TQ_INLINE B xor_bytes(B x, uint8_t y) {
         const uint8x16_t mask = vdupq_n_u8(y);
         return {veorq_u8(x.a, mask), veorq_u8(x.b, mask), veorq_u8(x.c, mask), veorq_u8(x.d, mask)};
     }
-    template <int bits> static TQ_INLINE B lookup_bytes(const uint8_t* table, B codes) {
+    template <int bits>
+    static TQ_INLINE B lookup_bytes(const uint8_t* table, B codes) {
         const uint8x16_t mask = vdupq_n_u8((1 << bits) - 1);
         return {lookup<bits>(table, vandq_u8(codes.a, mask)), lookup<bits>(table, vandq_u8(codes.b, mask)),
                 lookup<bits>(table, vandq_u8(codes.c, mask)), lookup<bits>(table, vandq_u8(codes.d, mask))};
@@ -167,16 +208,22 @@ struct OpsNeon {
                 lookup_split(table, indices.c, selector.c, bit), lookup_split(table, indices.d, selector.d, bit)};
     }
 
-    static TQ_INLINE I dot_key(I acc, B key, int32_t query) { return dot(acc, key, vreinterpretq_s8_s32(vdupq_n_s32(query))); }
+    static TQ_INLINE I dot_key(I acc, B key, int32_t query) {
+        return dot(acc, key, vreinterpretq_s8_s32(vdupq_n_s32(query)));
+    }
     // A weight is below 128, so its sign does not matter.
-    static TQ_INLINE I dot_value(I acc, int32_t weight, B value) { return dot(acc, value, vreinterpretq_s8_s32(vdupq_n_s32(weight))); }
+    static TQ_INLINE I dot_value(I acc, int32_t weight, B value) {
+        return dot(acc, value, vreinterpretq_s8_s32(vdupq_n_s32(weight)));
+    }
 
-private:
+  private:
     static TQ_INLINE uint8x16_t lookup_split(const uint8_t* table, uint8x16_t indices, uint8x16_t selector, int bit) {
-        const uint8x16_t low = vandq_u8(indices, vdupq_n_u8(15)), second = vtstq_u8(selector, vdupq_n_u8(static_cast<uint8_t>(1 << bit)));
+        const uint8x16_t low = vandq_u8(indices, vdupq_n_u8(15)),
+                         second = vtstq_u8(selector, vdupq_n_u8(static_cast<uint8_t>(1 << bit)));
         return vbslq_u8(second, vqtbl1q_u8(vld1q_u8(table + 16), low), vqtbl1q_u8(vld1q_u8(table), low));
     }
-    template <int n> static TQ_INLINE uint8x16_t next_bytes(uint8x16_t x, uint8x16_t y) {
+    template <int n>
+    static TQ_INLINE uint8x16_t next_bytes(uint8x16_t x, uint8x16_t y) {
         const uint32x4_t after = vshlq_n_u32(vreinterpretq_u32_u8(x), 8 * n);
         return vreinterpretq_u8_u32(vsriq_n_u32(after, vreinterpretq_u32_u8(y), 32 - 8 * n));
     }
@@ -190,9 +237,12 @@ private:
         return vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(x), vcageq_f32(x, least)));
     }
     // A product with 1 or -1 is exact, so the fma rounds as the sum does.
-    template <int h> static TQ_INLINE float32x4_t butterfly_quad(float32x4_t x) {
-        if constexpr (h == 2) return vfmaq_f32(vextq_f32(x, x, 2), x, float32x4_t{1, 1, -1, -1});
-        else return vfmaq_f32(vrev64q_f32(x), x, float32x4_t{1, -1, 1, -1});
+    template <int h>
+    static TQ_INLINE float32x4_t butterfly_quad(float32x4_t x) {
+        if constexpr (h == 2)
+            return vfmaq_f32(vextq_f32(x, x, 2), x, float32x4_t{1, 1, -1, -1});
+        else
+            return vfmaq_f32(vrev64q_f32(x), x, float32x4_t{1, -1, 1, -1});
     }
     static TQ_INLINE float32x4_t pow2_quad(int32x4_t n) {
         return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(n, vdupq_n_s32(127)), 23));
@@ -215,9 +265,10 @@ private:
                          vcombine_f32(vget_high_f32(h4x), vget_high_f32(h4y)));
     }
     static TQ_INLINE int32x4_t mask(uint32x4_t x) { return vreinterpretq_s32_u32(x); }
-    template <bool stepped> static TQ_INLINE uint8x16_t lookup_magnitudes(const MagnitudeTable& table, I x) {
+    template <bool stepped>
+    static TQ_INLINE uint8x16_t lookup_magnitudes(const MagnitudeTable& table, I x) {
         const int16x8_t low = vqmovn_high_s32(vqmovn_s32(x.a), x.b), high = vqmovn_high_s32(vqmovn_s32(x.c), x.d);
-        const uint8x16_t magnitudes = vreinterpretq_u8_s8(vqmovn_high_s16(vqmovn_s16(low), high));   // at most 127
+        const uint8x16_t magnitudes = vreinterpretq_u8_s8(vqmovn_high_s16(vqmovn_s16(low), high));  // at most 127
         if constexpr (!stepped) return lookup128(elements(table.byte), magnitudes);
         const uint8x16_t run = vshrq_n_u8(magnitudes, 3);
         const uint8x16_t border = vqtbl1q_u8(vld1q_u8(elements(table.border)), run);
@@ -233,10 +284,14 @@ private:
         const uint8x16_t low = vqtbl4q_u8(vld1q_u8_x4(table), codes);
         return vqtbx4q_u8(low, vld1q_u8_x4(table + 64), veorq_u8(codes, vdupq_n_u8(64)));
     }
-    template <int bits> static TQ_INLINE uint8x16_t lookup(const uint8_t* table, uint8x16_t codes) {
-        if constexpr (bits <= 4) return vqtbl1q_u8(vld1q_u8(table), codes);
-        else if constexpr (bits == 6) return vqtbl4q_u8(vld1q_u8_x4(table), codes);
-        else return lookup128(table, codes);
+    template <int bits>
+    static TQ_INLINE uint8x16_t lookup(const uint8_t* table, uint8x16_t codes) {
+        if constexpr (bits <= 4)
+            return vqtbl1q_u8(vld1q_u8(table), codes);
+        else if constexpr (bits == 6)
+            return vqtbl4q_u8(vld1q_u8_x4(table), codes);
+        else
+            return lookup128(table, codes);
     }
     static TQ_INLINE I dot(I acc, B x, int8x16_t y) {
         return {vdotq_s32(acc.a, vreinterpretq_s8_u8(x.a), y), vdotq_s32(acc.b, vreinterpretq_s8_u8(x.b), y),

@@ -25,7 +25,7 @@ void __libc_free(void*);
 namespace tq::e2e {
 namespace {
 
-// Where a library lies in memory. (Nothing here may allocate.)
+// Says where a library lies in memory. (Nothing here may allocate.)
 struct Range {
     std::string_view name;
     uintptr_t begin = UINTPTR_MAX, end = 0;

@@ -11,9 +11,10 @@ namespace {
 
 // A context for the nodes of one graph, their memory on the backend, and its run.
 class Graph {
-public:
+  public:
     explicit Graph(ggml_backend_t backend)
-        : backend_(backend), context_(ggml_init({ggml_tensor_overhead() * 64 + ggml_graph_overhead(), nullptr, true})) {}
+        : backend_(backend),
+          context_(ggml_init({ggml_tensor_overhead() * 64 + ggml_graph_overhead(), nullptr, true})) {}
 
     ggml_context* context() { return context_.get(); }
 
@@ -25,7 +26,9 @@ public:
         inputs_.push_back({tensor, {bytes, bytes + data.size() * sizeof(T)}});
         return tensor;
     }
-    ggml_tensor* input_f32(std::vector<int64_t> ne, const Floats& data) { return input(GGML_TYPE_F32, std::move(ne), data); }
+    ggml_tensor* input_f32(std::vector<int64_t> ne, const Floats& data) {
+        return input(GGML_TYPE_F32, std::move(ne), data);
+    }
     ggml_tensor* input_f16(std::vector<int64_t> ne, const Floats& data) {
         std::vector<ggml_fp16_t> halves(data.size());
         ggml_fp32_to_fp16_row(data.data(), halves.data(), static_cast<int64_t>(data.size()));
@@ -36,11 +39,12 @@ public:
         ggml_cgraph* graph = ggml_new_graph(context());
         ggml_build_forward_expand(graph, result);
         buffer_.reset(ggml_backend_alloc_ctx_tensors(context(), backend_));
-        for (const Input& input : inputs_) ggml_backend_tensor_set(input.tensor, input.bytes.data(), 0, input.bytes.size());
+        for (const Input& input : inputs_)
+            ggml_backend_tensor_set(input.tensor, input.bytes.data(), 0, input.bytes.size());
         return ggml_backend_graph_compute(backend_, graph);
     }
 
-private:
+  private:
     struct Input {
         ggml_tensor* tensor;
         std::vector<uint8_t> bytes;
@@ -57,7 +61,8 @@ Floats mask_values(const Shape& s) {
     for (int64_t row = 0; row < s.n_stream * s.n_tokens; ++row) {
         for (int64_t cell = 0; cell < s.n_kv; ++cell) {
             const bool hole = s.causal_holes && cell > 0 && ((cell + row) % 3 == 0 || cell > s.n_kv - 7 * row);
-            mask.push_back(hole ? -INFINITY : -s.max_bias / 8 * static_cast<float>(s.n_kv - cell) / static_cast<float>(s.n_kv));
+            mask.push_back(hole ? -INFINITY
+                                : -s.max_bias / 8 * static_cast<float>(s.n_kv - cell) / static_cast<float>(s.n_kv));
         }
     }
     return mask;
@@ -69,7 +74,8 @@ Floats random_rows(int64_t n_rows, int64_t width, unsigned seed) {
     std::mt19937 random(seed);
     std::normal_distribution<float> normal;
     Floats rows(static_cast<size_t>(n_rows * width));
-    for (size_t i = 0; i < rows.size(); ++i) rows[i] = normal(random) * (static_cast<int64_t>(i) % width % 16 == 3 ? 4.0f : 1.0f);
+    for (size_t i = 0; i < rows.size(); ++i)
+        rows[i] = normal(random) * (static_cast<int64_t>(i) % width % 16 == 3 ? 4.0f : 1.0f);
     return rows;
 }
 
@@ -88,7 +94,8 @@ void set_n_threads(ggml_backend_t backend, int n_threads) {
     reinterpret_cast<ggml_backend_set_n_threads_t>(set)(backend, n_threads);
 }
 
-Layer::Layer(ggml_backend_t backend, const Shape& shape, ggml_backend_buffer_type_t keys_in, ggml_backend_buffer_type_t values_in)
+Layer::Layer(ggml_backend_t backend, const Shape& shape, ggml_backend_buffer_type_t keys_in,
+             ggml_backend_buffer_type_t values_in)
     : backend_(backend),
       shape_(shape),
       context_(ggml_init({ggml_tensor_overhead() * 4, nullptr, true})),
@@ -119,8 +126,8 @@ void Layer::allocate() {
     ggml_backend_buffer_clear(buffer_.get(), 0);
 }
 
-ggml_status Layer::store(ggml_tensor* cache, const Floats& rows, const std::vector<int64_t>& indices, ggml_type row_type,
-                         ggml_type index_type) {
+ggml_status Layer::store(ggml_tensor* cache, const Floats& rows, const std::vector<int64_t>& indices,
+                         ggml_type row_type, ggml_type index_type) {
     Graph graph(backend_);
     const int64_t n = static_cast<int64_t>(indices.size());
     ggml_tensor* source =
@@ -138,7 +145,8 @@ ggml_status Layer::store_transposed(const Floats& rows) {
     std::vector<int64_t> indices(rows.size());
     std::iota(indices.begin(), indices.end(), 0);
     ggml_tensor* values = ggml_reshape_2d(graph.context(), values_, 1, ggml_nelements(values_));
-    return graph.run(ggml_set_rows(graph.context(), values, graph.input_f32({1, n}, rows), graph.input(GGML_TYPE_I64, {n}, indices)));
+    return graph.run(ggml_set_rows(graph.context(), values, graph.input_f32({1, n}, rows),
+                                   graph.input(GGML_TYPE_I64, {n}, indices)));
 }
 
 void Layer::fill(unsigned seed) {
@@ -158,13 +166,13 @@ Floats Layer::attend(unsigned seed, int n_threads) {
     const Shape& s = shape_;
     Graph graph(backend_);
     ggml_context* ctx = graph.context();
-    // As the matmul leaves them: [head_dim, n_head, n_tokens, n_stream]
+    // The matmul leaves queries as [head_dim, n_head, n_tokens, n_stream].
     ggml_tensor* q = graph.input_f32({s.head_dim_k, s.n_head, s.n_tokens, s.n_stream},
                                      random_rows(s.n_head * s.n_tokens * s.n_stream, s.head_dim_k, seed));
     ggml_tensor* mask = graph.input_f16({s.n_kv, s.n_tokens, 1, s.n_stream}, mask_values(s));
     ggml_tensor* out = ggml_flash_attn_ext(ctx, ggml_permute(ctx, q, 0, 2, 1, 3), head_view(ctx, keys_, s.head_dim_k),
-                                           head_view(ctx, values_, s.head_dim_v), mask, 1.0f / std::sqrt(static_cast<float>(s.head_dim_k)),
-                                           s.max_bias, s.softcap);
+                                           head_view(ctx, values_, s.head_dim_v), mask,
+                                           1.0f / std::sqrt(static_cast<float>(s.head_dim_k)), s.max_bias, s.softcap);
     if (s.sinks) {
         ggml_tensor* sinks = graph.input_f32({s.n_head}, random_rows(1, s.n_head, seed + 1));
         ggml_flash_attn_ext_add_sinks(out, sinks);
@@ -191,8 +199,8 @@ ggml_status Layer::shift_keys(const std::vector<int32_t>& shift) {
     ggml_tensor* view = ggml_view_3d(ctx, keys_, shape_.head_dim_k, shape_.n_head_kv, shape_.n_rows(),
                                      ggml_row_size(keys_->type, shape_.head_dim_k), keys_->nb[1], 0);
     ggml_tensor* by = graph.input(GGML_TYPE_I32, {shape_.n_rows()}, shift);
-    return graph.run(ggml_rope_ext_inplace(ctx, view, by, nullptr, static_cast<int>(shape_.head_dim_k), GGML_ROPE_TYPE_NEOX, 0, 10000.0f,
-                                           1.0f, 0.0f, 1.0f, 0.0f, 0.0f));
+    return graph.run(ggml_rope_ext_inplace(ctx, view, by, nullptr, static_cast<int>(shape_.head_dim_k),
+                                           GGML_ROPE_TYPE_NEOX, 0, 10000.0f, 1.0f, 0.0f, 1.0f, 0.0f, 0.0f));
 }
 
 std::vector<uint16_t> Layer::read(ggml_tensor* cache) {
@@ -213,7 +221,8 @@ Floats Layer::read_floats(ggml_tensor* cache) {
 }
 
 ggml_tensor* Layer::stream_view(ggml_context* ctx, ggml_tensor* cache, int64_t stream) {
-    return ggml_view_2d(ctx, cache, cache->ne[0], cache->ne[1], cache->nb[1], static_cast<size_t>(stream) * cache->nb[2]);
+    return ggml_view_2d(ctx, cache, cache->ne[0], cache->ne[1], cache->nb[1],
+                        static_cast<size_t>(stream) * cache->nb[2]);
 }
 
 void Layer::copy_stream(ggml_tensor* cache, int64_t from, int64_t to) {
@@ -226,7 +235,7 @@ void Layer::copy_stream(ggml_tensor* cache, int64_t from, int64_t to) {
 }
 
 std::vector<uint8_t> Layer::packed(ggml_tensor* cache) {
-    ggml_tensor unplaced = *cache;   // as it was before it had memory
+    ggml_tensor unplaced = *cache;  // the tensor as it was before it had memory
     unplaced.data = nullptr;
     ggml_tensor* tensors[] = {&unplaced};
     const size_t size = ggml_backend_buft_get_alloc_size_n(ggml_backend_buffer_get_type(buffer_.get()), tensors, 1);

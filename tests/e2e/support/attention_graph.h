@@ -1,5 +1,5 @@
-// A KV cache of one layer and the graphs that llama.cpp builds on it, by hand: the same code on the plugin's backend, where
-// the cache is packed, and on ggml's CPU backend, where it is dense.
+// A KV cache of one layer and the graphs that llama.cpp builds on it, by hand: the same code on the plugin's backend,
+// where the cache is packed, and on ggml's CPU backend, where it is dense.
 #pragma once
 
 #include <cstdint>
@@ -16,10 +16,10 @@ namespace tq::e2e {
 struct Shape {
     int64_t head_dim_k = 64, head_dim_v = 64;
     int64_t n_head = 9, n_head_kv = 3;
-    int64_t n_cells = 256;  // of a stream
+    int64_t n_cells = 256;  // cells that a stream has
     int64_t n_stream = 1;
-    int64_t n_tokens = 5;   // of a stream
-    int64_t n_kv = 256;     // cells that attention looks at
+    int64_t n_tokens = 5;  // tokens that a stream computes
+    int64_t n_kv = 256;    // cells that attention looks at
     float softcap = 0, max_bias = 0;
     bool sinks = false;
     bool causal_holes = false;  // each token sees another subset of the cells
@@ -39,7 +39,7 @@ double relative_error(const Floats& a, const Floats& b);
 void set_n_threads(ggml_backend_t backend, int n_threads);
 
 class Layer {
-public:
+  public:
     // Keys and values lie in buffers of these types; null: of the backend's own.
     Layer(ggml_backend_t backend, const Shape& shape, ggml_backend_buffer_type_t keys_in = nullptr,
           ggml_backend_buffer_type_t values_in = nullptr);
@@ -51,8 +51,8 @@ public:
     ggml_tensor* values() { return values_; }
 
     // SET_ROWS of float rows, one per index, given to ggml as f32 or f16 and with i32 or i64 indices.
-    ggml_status store(ggml_tensor* cache, const Floats& rows, const std::vector<int64_t>& indices, ggml_type row_type = GGML_TYPE_F32,
-                      ggml_type index_type = GGML_TYPE_I64);
+    ggml_status store(ggml_tensor* cache, const Floats& rows, const std::vector<int64_t>& indices,
+                      ggml_type row_type = GGML_TYPE_F32, ggml_type index_type = GGML_TYPE_I64);
     // SET_ROWS as llama.cpp does it for V without flash attention: one value a row.
     ggml_status store_transposed(const Floats& rows);
     // Stores random rows in every cell of both sides.
@@ -79,7 +79,7 @@ public:
     // The result of make(context), computed on this layer's backend; empty if the graph failed.
     std::vector<uint8_t> compute(const std::function<ggml_tensor*(ggml_context*)>& make);
 
-private:
+  private:
     ggml_tensor* head_view(ggml_context* ctx, ggml_tensor* cache, int64_t head_dim);
     ggml_tensor* stream_view(ggml_context* ctx, ggml_tensor* cache, int64_t stream);
 
@@ -89,7 +89,7 @@ private:
     ggml_tensor* keys_;
     ggml_tensor* values_;
     ggml_backend_buffer_type_t keys_in_, values_in_;
-    ggml_backend_buffer_ptr buffer_, values_buffer_;   // all in the first one where both are of the same type
+    ggml_backend_buffer_ptr buffer_, values_buffer_;  // all in the first one where both are of the same type
 };
 
 }  // namespace tq::e2e

@@ -9,23 +9,37 @@ namespace tq::e2e {
 namespace {
 
 constexpr const char* kText =
-    "The lighthouse keeper had lived on the rock for thirty years before the harbour was built. Every evening he climbed the "
-    "hundred and twelve steps, trimmed the wick, and wrote a line in his log: the wind, the sea, the ships that went by. In "
-    "the winter of 1887 a schooner called the Marigold struck the reef during a gale, and he rowed out alone to bring back "
-    "her crew of nine. The captain, a quiet man from Bergen named Anders Holm, stayed on the island until spring. They played "
+    "The lighthouse keeper had lived on the rock for thirty years before the harbour was built. Every evening he "
+    "climbed the "
+    "hundred and twelve steps, trimmed the wick, and wrote a line in his log: the wind, the sea, the ships that went "
+    "by. In "
+    "the winter of 1887 a schooner called the Marigold struck the reef during a gale, and he rowed out alone to bring "
+    "back "
+    "her crew of nine. The captain, a quiet man from Bergen named Anders Holm, stayed on the island until spring. They "
+    "played "
     "chess, mended nets, and argued about the stars. When Holm left he gave the keeper a brass sextant and a promise. "
-    "Twelve years later a letter arrived. It described a city on the other side of the world, where trains ran below the "
-    "streets and lamps burned without oil. The keeper read it twice, folded it, and placed it inside the log book. He did not "
+    "Twelve years later a letter arrived. It described a city on the other side of the world, where trains ran below "
+    "the "
+    "streets and lamps burned without oil. The keeper read it twice, folded it, and placed it inside the log book. He "
+    "did not "
     "answer at once. There was a storm coming, and the glass was falling fast. ";
 constexpr const char* kMore =
-    "A short list of what was found in the tower afterwards: one sextant, two chess sets, four barrels of oil, 31 log books, a "
-    "letter in a foreign hand, and a map of the night sky drawn on the back of a chart. The historian who catalogued them "
-    "noticed that the log books never missed a day. Water boils at a lower temperature on a mountain because the air presses "
-    "less on it; the same is true of a kettle in a falling barometer, he had written once, and I have measured it. The museum "
-    "in the harbour shows the sextant today. Visitors ask most often about the map, since it has a star that nobody else has "
-    "seen. Astronomers believe that it was a comet. The children of the village have another explanation, and they tell it in "
-    "the evening, when the beam of the new light, which turns by itself, crosses the water and the reef and the empty rock. "
-    "First you take a boat. Second you wait for the tide. Third, and this is the part that the grown people forget, you count "
+    "A short list of what was found in the tower afterwards: one sextant, two chess sets, four barrels of oil, 31 log "
+    "books, a "
+    "letter in a foreign hand, and a map of the night sky drawn on the back of a chart. The historian who catalogued "
+    "them "
+    "noticed that the log books never missed a day. Water boils at a lower temperature on a mountain because the air "
+    "presses "
+    "less on it; the same is true of a kettle in a falling barometer, he had written once, and I have measured it. The "
+    "museum "
+    "in the harbour shows the sextant today. Visitors ask most often about the map, since it has a star that nobody "
+    "else has "
+    "seen. Astronomers believe that it was a comet. The children of the village have another explanation, and they "
+    "tell it in "
+    "the evening, when the beam of the new light, which turns by itself, crosses the water and the reef and the empty "
+    "rock. "
+    "First you take a boat. Second you wait for the tide. Third, and this is the part that the grown people forget, "
+    "you count "
     "the steps aloud: one, two, three, four, five, and so on, until the sea answers.";
 
 double log_sum_exp(const Logits& logits) {
@@ -70,8 +84,8 @@ llama_model_ptr load_model(const std::string& path, Cache cache) {
 Tokens prompt(const llama_model* model, size_t n, size_t from) {
     const std::string text = std::string(kText) + kMore;
     Tokens tokens(text.size());
-    const int count = llama_tokenize(llama_model_get_vocab(model), text.c_str(), static_cast<int>(text.size()), tokens.data(),
-                                     static_cast<int>(tokens.size()), true, false);
+    const int count = llama_tokenize(llama_model_get_vocab(model), text.c_str(), static_cast<int>(text.size()),
+                                     tokens.data(), static_cast<int>(tokens.size()), true, false);
     tokens.resize(static_cast<size_t>(std::max(count, 0)));
     Tokens part;
     for (size_t i = 0; i < n; ++i) part.push_back(tokens.at((from + i) % tokens.size()));

@@ -22,7 +22,7 @@ llama_model_ptr load_model(const std::string& path, Cache cache);
 Tokens prompt(const llama_model* model, size_t n, size_t from = 0);
 
 struct ContextOptions {
-    uint32_t n_ctx = 1024;    // of all sequences together
+    uint32_t n_ctx = 1024;  // cells of all sequences together
     uint32_t n_batch = 512;
     uint32_t n_seq_max = 1;
     bool unified = false;
@@ -31,13 +31,14 @@ struct ContextOptions {
 
 // A context with flash attention on.
 class Session {
-public:
+  public:
     explicit Session(llama_model* model, const ContextOptions& options = {});
 
     llama_context* context() { return context_.get(); }
     llama_memory_t memory() { return llama_get_memory(context_.get()); }
 
-    // Decodes tokens at positions from `position` on, n_batch at a time. Returns the logits of the last one; empty on failure.
+    // Decodes tokens at positions from `position` on, n_batch at a time. Returns the logits of the last one; empty on
+    // failure.
     Logits decode(const Tokens& tokens, llama_pos position, llama_seq_id seq = 0);
     // The same, and the logits of each token.
     std::vector<Logits> decode_all(const Tokens& tokens, llama_pos position, llama_seq_id seq = 0);
@@ -51,7 +52,7 @@ public:
     std::vector<uint8_t> save(llama_seq_id seq);
     bool restore(const std::vector<uint8_t>& state, llama_seq_id seq);
 
-private:
+  private:
     Logits logits_at(int index);
 
     ContextOptions options_;

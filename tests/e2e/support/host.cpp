@@ -1,9 +1,9 @@
 #include "host.h"
 
+#include <sys/wait.h>
+
 #include <cstdio>
 #include <mutex>
-
-#include <sys/wait.h>
 
 #include <ggml.h>
 #include <llama.h>

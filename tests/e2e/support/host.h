@@ -1,24 +1,23 @@
 // The host's side of a test: what it logged, the device that the plugin registered, and what is there to test with.
 #pragma once
 
+#include <unistd.h>
+
 #include <cstdlib>
 #include <string>
 #include <vector>
 
-#include <unistd.h>
-
 #include <ggml-backend.h>
-
 #include <gtest/gtest.h>
 
 namespace tq::e2e {
 
 // Skips the test if a file that scripts/test makes is not there; fails it where that must not happen (TQ_REQUIRE_E2E).
-#define TQ_NEEDS_FILE(path)                                                                           \
-    if (access((path), R_OK) != 0) {                                                                  \
-        if (std::getenv("TQ_REQUIRE_E2E")) FAIL() << (path) << " is not there: run scripts/test";     \
-        GTEST_SKIP() << (path) << " is not there: run scripts/test";                                  \
-    }                                                                                                 \
+#define TQ_NEEDS_FILE(path)                                                                       \
+    if (access((path), R_OK) != 0) {                                                              \
+        if (std::getenv("TQ_REQUIRE_E2E")) FAIL() << (path) << " is not there: run scripts/test"; \
+        GTEST_SKIP() << (path) << " is not there: run scripts/test";                              \
+    }                                                                                             \
     static_assert(true, "")
 
 // Keeps what ggml, llama.cpp and the plugin log from here on, and forgets what was kept before.
@@ -35,8 +34,8 @@ std::vector<double> kv_buffer_mib();
 // Resident memory of this process, in MiB.
 double resident_mib();
 
-// Runs fn in a child process with these environment variables set ("NAME=value") and returns its exit status (-1: killed by
-// a signal) and what it logged. fn says whether all was well.
+// Runs fn in a child process with these environment variables set ("NAME=value") and returns its exit status (-1:
+// killed by a signal) and what it logged. fn says whether all was well.
 struct ChildResult {
     int status = -1;
     std::string log;

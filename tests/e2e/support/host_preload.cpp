@@ -1,4 +1,5 @@
-// A library that is loaded before llama.cpp's own test programs (LD_PRELOAD), so that they run unmodified on the device.
+// A library that is loaded before llama.cpp's own test programs (LD_PRELOAD), so that they run unmodified on the
+// device.
 
 #include <dlfcn.h>
 
@@ -10,7 +11,9 @@
 namespace {
 
 // test-llama-archs is the one program that does not ask ggml for the backends of GGML_BACKEND_PATH.
-[[gnu::constructor]] void load_backends() { ggml_backend_load_all(); }
+[[gnu::constructor]] void load_backends() {
+    ggml_backend_load_all();
+}
 
 }  // namespace
 

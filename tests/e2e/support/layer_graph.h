@@ -11,15 +11,15 @@ namespace tq::e2e {
 
 // Memory of a graph's tensors and of their data.
 class GraphMemory {
-public:
+  public:
     explicit GraphMemory(ggml_backend_t backend);
 
-    // For the next graph, at the same addresses; what was made before is gone.
+    // Makes room for the next graph, at the same addresses; what was made before is gone.
     ggml_context* restart();
     // Gives every tensor that has no data its place.
     void allocate();
 
-private:
+  private:
     std::vector<std::byte> tensors_;
     ggml_backend_buffer_ptr data_;
     ggml_context_ptr context_;
@@ -35,7 +35,7 @@ struct LayerGraph {
 
     ggml_cgraph* graph = nullptr;
     ggml_tensor *k_rows, *v_rows, *indices, *q, *mask;
-    // What a test may put in the place of the above, or of K and V.
+    // A test may put these in the place of the above, or of K and V.
     ggml_tensor *other_rows, *other_q, *other_mask, *sinks, *plain_k, *plain_v, *other_attention;
     ggml_tensor *k, *v;  // [head_dim, n_kv, n_head_kv], views of the cache
     ggml_tensor *store_k, *store_v, *attention, *out;

@@ -1,4 +1,4 @@
-// How fast these threads can read memory: the ceiling of decoding.
+// This measures how fast these threads can read memory: the ceiling of decoding.
 #pragma once
 
 #include "bench/contestant.h"

@@ -1,4 +1,4 @@
-// What is timed side by side.
+// Contestants are timed side by side.
 #pragma once
 
 #include <cstddef>
@@ -23,9 +23,9 @@ class Contestant {
     // A number for the bits of the result: the same for any number of threads. Empty: the system does not promise that.
     virtual std::optional<uint64_t> digest() { return std::nullopt; }
 
-    std::string name;        // of a preset or of a ggml type
+    std::string name;        // name of a preset or of a ggml type
     std::string isa;         // ours; empty: a rival
-    double bits = 0;         // per value, everything counted
+    double bits = 0;         // bits per value, everything counted
     size_t layer_bytes = 0;  // read (attention) or written (encode) in one layer
 };
 

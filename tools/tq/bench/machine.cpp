@@ -10,7 +10,7 @@
 namespace tq::tool {
 namespace {
 
-constexpr size_t kAssumedCache = size_t{32} << 20;  // where the system does not say
+constexpr size_t kAssumedCache = size_t{32} << 20;  // bytes assumed where the system does not say
 constexpr size_t kAssumedMemory = size_t{4} << 30;
 
 // The value of the first "key : value" line.

@@ -11,9 +11,9 @@ int usable_cores();
 
 struct Machine {
     std::string cpu;             // name; "unknown" where the system does not say
-    int cores = 0;               // that this process may use, hardware threads counted one by one
+    int cores = 0;               // cores that this process may use, hardware threads counted one by one
     size_t l3_bytes = 0;         // the largest cache that one core sees
-    size_t available_bytes = 0;  // of memory, now
+    size_t available_bytes = 0;  // bytes of memory that are available now
 };
 
 Machine this_machine();

@@ -14,14 +14,14 @@ struct Measured {
     std::string name, isa;  // isa empty: a rival
     double bits = 0;
     size_t layer_bytes = 0;
-    int passes = 1;               // over all layers, in one sample
+    int passes = 1;               // passes over all layers in one sample
     std::vector<double> us;       // one layer's time in each round
     std::optional<double> error;  // |output - f16's| / |f16's|, Euclidean; attention with an f16 rival only
     std::optional<uint64_t> digest;
 };
 
 struct Measurement {
-    std::vector<double> read_gbps;  // of each round
+    std::vector<double> read_gbps;  // GB/s read in each round
     std::vector<Measured> measured;
 };
 

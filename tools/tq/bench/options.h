@@ -24,7 +24,7 @@ struct BenchOptions {
     std::vector<int> threads;                                // empty: every core
     std::string layers = "auto";
     int rounds = 20;
-    double max_seconds = 30;  // of one case, after its first three rounds
+    double max_seconds = 30;  // seconds that one case may take after its first three rounds
     bool json = false;
 };
 

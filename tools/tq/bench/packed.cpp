@@ -40,7 +40,7 @@ struct Plane {
     RowCodec codec;
     int64_t n_embd;
     std::vector<Memory> layers;
-    std::vector<ExactLayer> exact;  // of each layer; empty: the preset keeps no exact rows
+    std::vector<ExactLayer> exact;  // exact rows of each layer; empty: the preset keeps none
 
     const float* row(const std::vector<float>& pool, int64_t cell) const {
         return pool.data() + cell % kPoolRows * n_embd;
@@ -68,8 +68,8 @@ Result<Plane> make_plane(const Task& task, Side side, const BenchPreset& preset,
     return plane;
 }
 
-// Encodes cells [first, first + n): this thread's share of them. Cells of one block and slice share bytes, and the center
-// of a block depends on the block before: of centered keys a thread has a slice in all blocks, as in the plugin.
+// Encodes cells [first, first + n): this thread's share of them. Cells of one block and slice share bytes, and the
+// center of a block depends on the block before: of centered keys a thread has a slice in all blocks, as in the plugin.
 void encode_share(const Plane& plane, const std::vector<float>& pool, int64_t first, int64_t n, uint8_t* packed,
                   int thread, int n_threads) {
     const RowCodec& codec = plane.codec;
@@ -92,8 +92,8 @@ void keep_exact(Plane& plane, const std::vector<float>& pool, size_t layer, int6
     for (int64_t i = 0; i < n; ++i) plane.exact[layer].rows.store(i, plane.row(pool, first + i));
 }
 
-// Exact rows as they are when the batch is attended to: sinks and the rows before the batch in their slots, those of the
-// batch still staged.
+// Exact rows as they are when the batch is attended to: sinks and the rows before the batch in their slots, those of
+// the batch still staged.
 void fill_exact(Plane& plane, const std::vector<float>& pool, size_t layer, const Task& task) {
     const ExactCells& cells = plane.exact[layer].rows.cells();
     const int64_t before = task.depth - task.batch, n_kept = std::min(cells.n_kept(), before);
@@ -161,7 +161,7 @@ class PackedAttention : public Contestant {
     }
 
   private:
-    // As the plugin does it: a phase is a node, its items go to whichever thread is free, a barrier closes it.
+    // Does it as the plugin does: a phase is a node, its items go to whichever thread is free, a barrier closes it.
     void run_layer(size_t layer, int thread) {
         for (size_t phase = 0; phase < std::size(kPhases); ++phase) {
             const int64_t n = plan_.n_items(kPhases[phase]);
@@ -203,7 +203,7 @@ class PackedEncode : public Contestant {
         return seconds;
     }
 
-    // Of the first layer, written from the beginning.
+    // It digests the first layer, written from the beginning.
     std::optional<uint64_t> digest() override {
         for (Plane* plane : {&keys_, &values_}) {
             std::memset(plane->layers.front().data(), 0, plane->codec.layout().bytes());
@@ -248,7 +248,7 @@ class PackedEncode : public Contestant {
     const Task& task_;
     ThreadTeam& team_;
     Plane keys_, values_;
-    std::vector<int64_t> cells_;  // of the batch
+    std::vector<int64_t> cells_;  // cells that the batch is written to
     int64_t first_ = 0;
 };
 

@@ -14,9 +14,11 @@ namespace tq::tool {
 size_t packed_layer_bytes(const Task& task, const BenchPreset& preset);
 
 // task and team must live as long. Error: what PackedLayout, RowCodec or AttentionPlan say.
-Result<std::unique_ptr<Contestant>> packed_attention(const Task& task, const BenchPreset& preset, Isa isa, ThreadTeam& team);
+Result<std::unique_ptr<Contestant>> packed_attention(const Task& task, const BenchPreset& preset, Isa isa,
+                                                     ThreadTeam& team);
 
 // Encodes task.batch new rows of keys and values in each layer.
-Result<std::unique_ptr<Contestant>> packed_encode(const Task& task, const BenchPreset& preset, Isa isa, ThreadTeam& team);
+Result<std::unique_ptr<Contestant>> packed_encode(const Task& task, const BenchPreset& preset, Isa isa,
+                                                  ThreadTeam& team);
 
 }  // namespace tq::tool

@@ -16,9 +16,9 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr size_t kLeastDepths = 4;  // for a line to mean something
+constexpr size_t kLeastDepths = 4;  // depths that a line needs to mean something
 
-// How many times as long the other takes: the median over rounds, as what disturbs one round disturbs both.
+// Says how many times as long the other takes: the median over rounds, as what disturbs one round disturbs both.
 Spread ratio(const Measured& other, const Measured& mine) {
     std::vector<double> ratios;
     for (size_t i = 0; i < mine.us.size(); ++i) ratios.push_back(other.us[i] / mine.us[i]);
@@ -180,8 +180,8 @@ std::string row_text(const BenchHeader& header, const CaseResult& result, const 
 }
 
 std::string columns_text(const BenchHeader& header, const CaseResult& result) {
-    std::string text = fmt::format("  {:{}} {:10} {:>6} {:>10} {:>20} {:>7}", "cache", label_width(result), "isa", "bits", "us/layer",
-                                   "p10..p90        ", "GB/s");
+    std::string text = fmt::format("  {:{}} {:10} {:>6} {:>10} {:>20} {:>7}", "cache", label_width(result), "isa",
+                                   "bits", "us/layer", "p10..p90        ", "GB/s");
     if (header.kind == BenchKind::kEncode) text += fmt::format(" {:>8}", "us/row");
     if (!result.measurement.read_gbps.empty()) text += fmt::format(" {:>7}", "of read");
     for (const Measured& other : result.measurement.measured) {

@@ -18,8 +18,8 @@ class Graph {
   public:
     Graph(GgmlThreads& threads, size_t n_layer) : threads_(threads) {
         const size_t nodes = kNodesPerLayer * n_layer + 16, tensors = kTensorsPerLayer * n_layer + 16;
-        context_ =
-            ggml_init({tensors * ggml_tensor_overhead() + ggml_graph_overhead_custom(nodes, false), nullptr, /*no_alloc=*/true});
+        context_ = ggml_init(
+            {tensors * ggml_tensor_overhead() + ggml_graph_overhead_custom(nodes, false), nullptr, /*no_alloc=*/true});
         graph_ = ggml_new_graph_custom(context_, nodes, /*grads=*/false);
     }
     ~Graph() { ggml_free(context_); }
@@ -218,7 +218,8 @@ GgmlThreads::GgmlThreads(ggml_backend_dev_t cpu, int n) : backend(ggml_backend_d
         set(backend, n);
     }
     auto* start = cpu_function<decltype(ggml_threadpool_new)>(backend, "ggml_threadpool_new");
-    auto* set_pool = cpu_function<decltype(ggml_backend_cpu_set_threadpool)>(backend, "ggml_backend_cpu_set_threadpool");
+    auto* set_pool =
+        cpu_function<decltype(ggml_backend_cpu_set_threadpool)>(backend, "ggml_backend_cpu_set_threadpool");
     if (!start || !set_pool) return;  // the backend starts threads itself
     ggml_threadpool_params params = ggml_threadpool_params_default(n);
     params.poll = kPoll;

@@ -1,4 +1,4 @@
-// What is said about repeated measurements.
+// This is what is said about repeated measurements.
 #pragma once
 
 #include <vector>

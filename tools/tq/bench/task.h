@@ -14,7 +14,7 @@ struct HeadShape {
 
     int64_t n_embd_k() const { return int64_t{n_head_kv} * head_dim_k; }
     int64_t n_embd_v() const { return int64_t{n_head_kv} * head_dim_v; }
-    std::string name() const;  // as it is given
+    std::string name() const;  // the shape as it is given
 };
 
 // "heads/KV heads/head_dim" or "heads/KV heads/K's head_dim/V's head_dim". Error: kInvalidArgument.

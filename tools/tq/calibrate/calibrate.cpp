@@ -22,8 +22,10 @@ namespace {
 constexpr int kMinContext = 2 * kBlockCells, kMaxContext = 1 << 16, kMaxTokens = 1 << 24;
 
 constexpr const char* kFooter =
-    "Keys, values and queries of the model are measured on the text; each channel of the cache gets a scale that makes the\n"
-    "codec's error cost least. TURBOQUANT_CALIBRATION=FILE makes the plugin use them, tq eval --calibration FILE measures what\n"
+    "Keys, values and queries of the model are measured on the text; each channel of the cache gets a scale that makes "
+    "the\n"
+    "codec's error cost least. TURBOQUANT_CALIBRATION=FILE makes the plugin use them, tq eval --calibration FILE "
+    "measures what\n"
     "they are worth. The text should be like what the model will read, and other than what it is evaluated on.\n"
     "Exit status: 0; 1 if something can't be read, written or computed; 2 for wrong usage.";
 
@@ -32,14 +34,16 @@ Result<Energies> measure(Host& host, const Tokens& tokens, int n_ctx, int n_thre
     const int n_chunks = static_cast<int>(tokens.size()) / n_ctx;
     for (int chunk = 0; chunk < n_chunks; ++chunk) {
         fmt::print(stderr, "tokens {} to {} of {}\n", chunk * n_ctx, (chunk + 1) * n_ctx, n_chunks * n_ctx);
-        const Result<Captured> captured = capture(host, Tokens(tokens.begin() + chunk * n_ctx, tokens.begin() + (chunk + 1) * n_ctx));
+        const Result<Captured> captured =
+            capture(host, Tokens(tokens.begin() + chunk * n_ctx, tokens.begin() + (chunk + 1) * n_ctx));
         if (!captured.ok()) return captured.status();
         add(captured.value(), n_threads, energies);
     }
     return energies;
 }
 
-// For each KV head: what its values' channels weigh in the output, summed over its query heads. Empty if unknown.
+// Returns for each KV head what its values' channels weigh in the output, summed over its query heads. Empty if
+// unknown.
 Result<std::vector<double>> value_weights(const std::string& model, int index, const LayerEnergies& layer) {
     const size_t d = static_cast<size_t>(layer.head_dim_v), n_embd = layer.values.size();
     const auto n_head = static_cast<size_t>(layer.n_head);
@@ -55,7 +59,8 @@ std::vector<float> scales_of_heads(const std::vector<double>& energy, const std:
     std::vector<float> scales;
     const auto d = static_cast<size_t>(head_dim);
     for (size_t at = 0; at < energy.size(); at += d) {
-        const std::vector<float> head = balanced_scales(std::span(energy).subspan(at, d), std::span(weight).subspan(at, d));
+        const std::vector<float> head =
+            balanced_scales(std::span(energy).subspan(at, d), std::span(weight).subspan(at, d));
         scales.insert(scales.end(), head.begin(), head.end());
     }
     return scales;
@@ -104,26 +109,33 @@ Status calibrate(const CalibrateOptions& options) {
     HostOptions host_options;
     host_options.model = options.model;
     host_options.n_threads = n_threads;
+    if (Status status = Host::check_survival(host_options); !status.ok()) return status;
     Result<Host> host = Host::create(host_options);
     if (!host.ok()) return host.status();
     Tokens tokens = host->tokenize(text.value());
     if (static_cast<int>(tokens.size()) < options.n_ctx) {
-        return Status(Error::kInvalidArgument, fmt::format("{}: has {} tokens; at least {} (--ctx) are needed", options.text, tokens.size(), options.n_ctx));
+        return Status(Error::kInvalidArgument, fmt::format("{}: has {} tokens; at least {} (--ctx) are needed",
+                                                           options.text, tokens.size(), options.n_ctx));
     }
     tokens.resize(std::min(tokens.size(), static_cast<size_t>(std::max(options.n_tokens, options.n_ctx))));
     const Result<Energies> energies = measure(host.value(), tokens, options.n_ctx, n_threads);
     if (!energies.ok()) return energies.status();
-    if (energies->empty()) return Status(Error::kUnsupported, options.model + ": no layer's cache was seen; nothing to calibrate");
+    if (energies->empty())
+        return Status(Error::kUnsupported, options.model + ": no layer's cache was seen; nothing to calibrate");
     const std::string name = host->metadata("general.name");
     CalibrationFile file{name.empty() ? std::filesystem::path(options.model).filename().string() : name,
-                         std::filesystem::path(options.text).filename().string(), static_cast<int>(tokens.size()), {}};
+                         std::filesystem::path(options.text).filename().string(),
+                         static_cast<int>(tokens.size()),
+                         {}};
     const Result<int> n_unknown = add_layers(file, options.model, energies.value(), n_threads);
     if (!n_unknown.ok()) return n_unknown.status();
     if (n_unknown.value() > 0) {
-        fmt::print(stderr, "{} layers have no attn_output.weight in the model's file: their values get scales of 1\n", n_unknown.value());
+        fmt::print(stderr, "{} layers have no attn_output.weight in the model's file: their values get scales of 1\n",
+                   n_unknown.value());
     }
     if (Status status = write_calibration(file, options.out); !status.ok()) return status;
-    fmt::print("{}: scales for {} layers\n  export TURBOQUANT_CALIBRATION={}\n", options.out, energies->size(), options.out);
+    fmt::print("{}: scales for {} layers\n  export TURBOQUANT_CALIBRATION={}\n", options.out, energies->size(),
+               options.out);
     return {};
 }
 
@@ -134,11 +146,17 @@ CLI::App* add_calibrate_command(CLI::App& app, CalibrateOptions& o) {
     command->add_option("--model,-m", o.model, "GGUF file of the model")->type_name("FILE")->required();
     command->add_option("--text,-f", o.text, "Text file")->type_name("FILE")->required();
     command->add_option("--out,-o", o.out, "GGUF file to write")->type_name("FILE")->required();
-    command->add_option("--ctx,-c", o.n_ctx, "Tokens that are read together: best about as many as will be (default: 2048)")
+    command
+        ->add_option("--ctx,-c", o.n_ctx,
+                     "Tokens that are read together: best about as many as will be (default: 2048)")
         ->type_name("N")
         ->check(CLI::Range(kMinContext, kMaxContext));
-    command->add_option("--tokens,-n", o.n_tokens, "Tokens of the text (default: 8192)")->type_name("N")->check(CLI::Range(1, kMaxTokens));
-    command->add_option("--threads,-t", o.n_threads, "Threads (default: every core)")->type_name("N")->check(CLI::Range(0, 512));
+    command->add_option("--tokens,-n", o.n_tokens, "Tokens of the text (default: 8192)")
+        ->type_name("N")
+        ->check(CLI::Range(1, kMaxTokens));
+    command->add_option("--threads,-t", o.n_threads, "Threads (default: every core)")
+        ->type_name("N")
+        ->check(CLI::Range(0, 512));
     command->footer(kFooter);
     return command;
 }

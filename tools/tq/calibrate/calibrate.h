@@ -10,10 +10,10 @@ class App;
 namespace tq::tool {
 
 struct CalibrateOptions {
-    std::string model, text, out;    // files
-    int n_ctx = 2048;                // tokens read together
+    std::string model, text, out;  // files
+    int n_ctx = 2048;              // tokens read together
     int n_tokens = 8192;
-    int n_threads = 0;               // 0: every core
+    int n_threads = 0;  // 0: every core
 };
 
 CLI::App* add_calibrate_command(CLI::App& app, CalibrateOptions& options);

@@ -12,8 +12,10 @@ namespace tq::tool {
 
 Status write_calibration(const CalibrationFile& calibration, const std::string& file) {
     size_t bytes = 0;
-    for (const auto& [name, scales] : calibration.tensors) bytes += ggml_tensor_overhead() + scales.size() * sizeof(float) + 64;
-    const std::unique_ptr<ggml_context, decltype(&ggml_free)> memory(ggml_init({bytes, nullptr, /*no_alloc=*/false}), ggml_free);
+    for (const auto& [name, scales] : calibration.tensors)
+        bytes += ggml_tensor_overhead() + scales.size() * sizeof(float) + 64;
+    const std::unique_ptr<ggml_context, decltype(&ggml_free)> memory(ggml_init({bytes, nullptr, /*no_alloc=*/false}),
+                                                                     ggml_free);
     const std::unique_ptr<gguf_context, decltype(&gguf_free)> gguf(gguf_init_empty(), gguf_free);
     if (!memory || !gguf) return Status(Error::kOutOfMemory, "no memory for " + file);
     gguf_set_val_str(gguf.get(), "general.type", "calibration");

@@ -26,7 +26,8 @@ struct HeadView {
         return layer.rows(side).data() + token * static_cast<size_t>(layer.n_embd(side)) + head_kv * dim(side);
     }
     const float* query(size_t token, size_t in_group) const {
-        return layer.queries.data() + (token * static_cast<size_t>(layer.n_head) + head_kv * group + in_group) * dim(Side::kKey);
+        return layer.queries.data() +
+               (token * static_cast<size_t>(layer.n_head) + head_kv * group + in_group) * dim(Side::kKey);
     }
 };
 
@@ -53,7 +54,7 @@ void add_squares(const float* x, size_t n, double weight, double* sums) {
 }
 
 struct Weights {
-    std::vector<double> keys, values;   // by token
+    std::vector<double> keys, values;  // one weight a token
 };
 
 // Adds the queries' energies on the way.
@@ -85,7 +86,8 @@ std::vector<float> center_of_block(const HeadView& head, size_t block) {
     }
     const size_t begin = block == 1 ? 1 : (block - 1) * kBlockCells, end = block * kBlockCells;
     for (size_t token = begin; token < end; ++token) {
-        for (size_t i = 0; i < mean.size(); ++i) mean[i] += head.row(Side::kKey, token)[i] / static_cast<float>(end - begin);
+        for (size_t i = 0; i < mean.size(); ++i)
+            mean[i] += head.row(Side::kKey, token)[i] / static_cast<float>(end - begin);
     }
     return mean;
 }
@@ -106,7 +108,8 @@ void LayerEnergies::make_room(const CapturedLayer& layer) {
     head_dim_k = layer.head_dim_k;
     head_dim_v = layer.head_dim_v;
     n_head = layer.n_head;
-    for (std::vector<double>* sums : {&keys, &queries, &centered_keys}) sums->resize(static_cast<size_t>(layer.n_embd_k));
+    for (std::vector<double>* sums : {&keys, &queries, &centered_keys})
+        sums->resize(static_cast<size_t>(layer.n_embd_k));
     values.resize(static_cast<size_t>(layer.n_embd_v));
 }
 
@@ -133,7 +136,8 @@ void add(const Captured& captured, int n_threads, Energies& energies) {
         const auto n_head_kv = static_cast<size_t>(layer.n_embd_k / layer.head_dim_k);
         for (size_t head = 0; head < n_head_kv; ++head) parts.push_back({&layer, &energies[index], head});
     }
-    parallel_for(parts.size(), n_threads, [&](size_t i) { parts[i].sums->add_head(*parts[i].layer, parts[i].head_kv); });
+    parallel_for(parts.size(), n_threads,
+                 [&](size_t i) { parts[i].sums->add_head(*parts[i].layer, parts[i].head_kv); });
 }
 
 }  // namespace tq::tool

@@ -34,9 +34,12 @@ Result<std::vector<double>> output_column_energies(const std::string& file, int 
     std::vector<float> values(static_cast<size_t>(n_columns));
     std::vector<double> energies(static_cast<size_t>(n_columns));
     for (size_t at = 0; at < bytes; at += row_bytes) {
-        if (!in.read(row.data(), static_cast<std::streamsize>(row_bytes))) return Status(Error::kInvalidArgument, file + ": truncated");
-        if (type == GGML_TYPE_F32) std::copy_n(reinterpret_cast<const float*>(row.data()), n_columns, values.data());
-        else to_float(row.data(), values.data(), n_columns);
+        if (!in.read(row.data(), static_cast<std::streamsize>(row_bytes)))
+            return Status(Error::kInvalidArgument, file + ": truncated");
+        if (type == GGML_TYPE_F32)
+            std::copy_n(reinterpret_cast<const float*>(row.data()), n_columns, values.data());
+        else
+            to_float(row.data(), values.data(), n_columns);
         for (size_t i = 0; i < values.size(); ++i) energies[i] += double{values[i]} * values[i];
     }
     return energies;

@@ -8,8 +8,9 @@
 
 namespace tq::tool {
 
-// Of the tensor blk.<layer>.attn_output.weight: the sum of squares of each of its columns, one for each channel of each
-// query head. Empty if the file has no such tensor, or not of n_columns. Error: kInvalidArgument; starts with the file's name.
+// Returns the sum of squares of each column of the tensor blk.<layer>.attn_output.weight, one for each channel of each
+// query head. Empty if the file has no such tensor, or not of n_columns. Error: kInvalidArgument; starts with the
+// file's name.
 Result<std::vector<double>> output_column_energies(const std::string& file, int layer, int64_t n_columns);
 
 }  // namespace tq::tool

@@ -12,12 +12,12 @@
 
 namespace tq::tool {
 
-inline constexpr std::string_view kCalibrated = "+cal";   // behind a preset's name: with a calibration file
+inline constexpr std::string_view kCalibrated = "+cal";  // stands behind a preset's name: with a calibration file
 
 struct CacheChoice {
-    std::string name;  // as given: "q8_0", "q8_0/q4_0" (K/V), "k4v4", "k4v4+cal"
+    std::string name;  // the name as given: "q8_0", "q8_0/q4_0" (K/V), "k4v4", "k4v4+cal"
     ggml_type key_type = GGML_TYPE_F16, value_type = GGML_TYPE_F16;
-    std::optional<LayerPresets> presets;  // in place of the types
+    std::optional<LayerPresets> presets;  // they replace the types
     bool calibrated = false;
 
     // Error: kInvalidArgument, listing what is valid.

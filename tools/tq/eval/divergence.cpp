@@ -1,8 +1,9 @@
-#include "bench/stats.h"
 #include "eval/divergence.h"
 
 #include <algorithm>
 #include <cmath>
+
+#include "bench/stats.h"
 
 namespace tq::tool {
 namespace {

@@ -1,14 +1,14 @@
-// How far a cache's predictions are from those with an f16 cache.
+// This measures how far a cache's predictions are from those with an f16 cache.
 #pragma once
 
 #include <vector>
 
 namespace tq::tool {
 
-// Of one predicted token. p: with the f16 cache, q: with the one at hand.
+// The divergence at one predicted token. p: with the f16 cache, q: with the one at hand.
 struct Divergence {
-    float kld;         // sum p (log p - log q)
-    float log_p, log_q;   // of the token that follows in the text
+    float kld;           // sum p (log p - log q)
+    float log_p, log_q;  // log-probabilities of the token that follows in the text
     bool same_top;
 };
 
@@ -16,7 +16,7 @@ struct Divergence {
 Divergence diverge(const float* p, const float* q, int n_vocab, int next);
 
 struct Estimate {
-    double value = 0, error = 0;   // standard error
+    double value = 0, error = 0;  // standard error
 };
 
 struct DivergenceSummary {
@@ -24,7 +24,7 @@ struct DivergenceSummary {
     Estimate mean_kld;
     double median_kld = 0, kld_999 = 0;
     Estimate same_top;
-    Estimate perplexity_ratio;     // of perplexity with the cache over that with f16
+    Estimate perplexity_ratio;  // perplexity with the cache over that with f16
     double perplexity = 0, perplexity_f16 = 0;
 };
 

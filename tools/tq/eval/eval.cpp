@@ -24,12 +24,12 @@ uint64_t hash(const std::string& text) {
     return value;
 }
 
-// What results depend on, but the cache.
+// Names what results depend on, but the cache.
 Result<std::string> subject_of(const EvalOptions& options, const std::string& text) {
     std::error_code ignored;
-    std::string subject = fmt::format("{} ({} bytes), text {:016x}, ctx {}, batch {}",
-                                      std::filesystem::path(options.model).filename().string(),
-                                      std::filesystem::file_size(options.model, ignored), hash(text), options.n_ctx, options.n_batch);
+    std::string subject = fmt::format(
+        "{} ({} bytes), text {:016x}, ctx {}, batch {}", std::filesystem::path(options.model).filename().string(),
+        std::filesystem::file_size(options.model, ignored), hash(text), options.n_ctx, options.n_batch);
     if (options.calibration.empty()) return subject;
     const Result<std::string> calibration = read_file(options.calibration);
     if (!calibration.ok()) return calibration.status();
@@ -47,7 +47,8 @@ struct Progress {
 };
 
 Result<std::vector<double>> bits_of(const std::vector<CacheChoice>& caches, const EvalOptions& options) {
-    Result<CacheCosts> costs = CacheCosts::create(host_options(options), options.n_ctx, options.n_batch, options.n_batch);
+    Result<CacheCosts> costs =
+        CacheCosts::create(host_options(options), options.n_ctx, options.n_batch, options.n_batch);
     if (!costs.ok()) return costs.status();
     std::vector<double> bits;
     for (const CacheChoice& cache : caches) {
@@ -65,6 +66,7 @@ Result<EvalReport> evaluate(const EvalOptions& given, const std::vector<CacheCho
     if (options.n_threads == 0) options.n_threads = usable_cores();
     const Result<std::string> text = read_file(options.text);
     if (!text.ok()) return text.status();
+    if (Status status = Host::check_survival(host_options(options)); !status.ok()) return status;
     const Result<std::vector<double>> bits = bits_of(caches, options);
     if (!bits.ok()) return bits.status();
     const Result<std::string> subject = subject_of(options, text.value());
@@ -76,8 +78,9 @@ Result<EvalReport> evaluate(const EvalOptions& given, const std::vector<CacheCho
     const Progress progress;
     Evaluation evaluation(host.value(), options, caches, host->tokenize(text.value()), records.value(), progress);
     if (evaluation.n_chunks() == 0 && options.n_chunks > 0) {
-        return Status(Error::kInvalidArgument,
-                      fmt::format("{}: too short for a chunk of {} tokens; take a smaller --ctx", options.text, options.n_ctx));
+        return Status(
+            Error::kInvalidArgument,
+            fmt::format("{}: too short for a chunk of {} tokens; take a smaller --ctx", options.text, options.n_ctx));
     }
     const Status status = evaluation.run();
     progress.end();

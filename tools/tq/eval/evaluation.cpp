@@ -12,7 +12,9 @@
 namespace tq::tool {
 namespace {
 
-int top(const float* logits, int n) { return static_cast<int>(std::max_element(logits, logits + n) - logits); }
+int top(const float* logits, int n) {
+    return static_cast<int>(std::max_element(logits, logits + n) - logits);
+}
 
 // Called before each step that is really made, with the number of those to come.
 class Remaining {
@@ -49,8 +51,8 @@ Evaluation::Evaluation(Host& host, const EvalOptions& options, std::vector<Cache
       text_(std::move(text)),
       records_(records),
       progress_(std::move(progress)),
-      n_chunks_(static_cast<int>(
-          std::min<size_t>(static_cast<size_t>(options.n_chunks), text_.size() / static_cast<size_t>(options.n_ctx)))) {}
+      n_chunks_(static_cast<int>(std::min<size_t>(static_cast<size_t>(options.n_chunks),
+                                                  text_.size() / static_cast<size_t>(options.n_ctx)))) {}
 
 Status Evaluation::failed(const std::string& cache) const {
     return Status(Error::kUnsupported, cache + ": llama.cpp failed to decode");
@@ -87,7 +89,7 @@ Status Evaluation::run() {
     return {};
 }
 
-// As llama-perplexity cuts a text: whole chunks, each beginning as a text does.
+// Cuts the text as llama-perplexity does: whole chunks, each beginning as a text does.
 Tokens Evaluation::chunk_tokens(int index) const {
     const auto begin = text_.begin() + static_cast<ptrdiff_t>(index) * options_.n_ctx;
     Tokens tokens(begin, begin + options_.n_ctx);
@@ -118,7 +120,8 @@ Status Evaluation::run_chunk(int index, const std::vector<Contestant*>& missing)
         if (Status status = compare_batch(begin, n, missing, tokens, results); !status.ok()) return status;
     }
     for (size_t c = 0; c < missing.size(); ++c) {
-        if (Status status = records_.add_chunk(missing[c]->cache.name, index, std::move(results[c])); !status.ok()) return status;
+        if (Status status = records_.add_chunk(missing[c]->cache.name, index, std::move(results[c])); !status.ok())
+            return status;
     }
     return {};
 }
@@ -133,7 +136,7 @@ Status Evaluation::compare_batch(int begin, int n, const std::vector<Contestant*
         if (!session.decode(chunk.data() + begin, n, begin, first)) return failed(missing[c]->cache.name);
         if (first >= last) continue;
         std::vector<Divergence> found(static_cast<size_t>(last - first));
-        std::vector<std::pair<const float*, const float*>> logits;   // libllama's getters are for one thread
+        std::vector<std::pair<const float*, const float*>> logits;  // libllama's getters are for one thread
         for (int i = first; i < last; ++i) logits.emplace_back(f16_->logits(i), session.logits(i));
         parallel_for(found.size(), options_.n_threads, [&](size_t i) {
             const auto [p, q] = logits[i];
@@ -202,7 +205,7 @@ Tokens Evaluation::recall_context(int index) const {
     for (int i = 0; i < kPassageTokens; ++i) passage.push_back(text_[pick(text_.size())]);
     Tokens context = chunk_tokens(index % std::max(1, static_cast<int>(text_.size()) / options_.n_ctx));
     context.resize(context.size() - 2 * kPassageTokens);
-    const size_t at = 1 + pick(context.size() / 2);   // far from the end
+    const size_t at = 1 + pick(context.size() / 2);  // far from the end
     context.insert(context.begin() + static_cast<ptrdiff_t>(at), passage.begin(), passage.end());
     context.insert(context.end(), passage.begin(), passage.end());
     return context;

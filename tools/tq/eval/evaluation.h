@@ -11,9 +11,9 @@
 
 namespace tq::tool {
 
-inline constexpr int kGreedyTokens = 64;      // that a prompt is continued by
-inline constexpr int kPassageTokens = 24;     // of a hidden passage
-inline constexpr int kPassageCue = 8;         // of them are given at the end; the others are to be recalled
+inline constexpr int kGreedyTokens = 64;   // tokens that a prompt is continued by
+inline constexpr int kPassageTokens = 24;  // tokens of a hidden passage
+inline constexpr int kPassageCue = 8;      // tokens of it that are given at the end; the others are to be recalled
 
 // n_threads 0: every core.
 HostOptions host_options(const EvalOptions& options);
@@ -26,7 +26,7 @@ class Evaluation {
 
     // Chunks that the text has, at most the number asked for.
     int n_chunks() const { return n_chunks_; }
-    // What is not recorded yet. Errors: kUnsupported, kInvalidArgument.
+    // Evaluates what is not recorded yet. Errors: kUnsupported, kInvalidArgument.
     Status run();
 
   private:

@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <mutex>
 
+#include "child_process.h"
 #include "cpu_device.h"
 
 namespace tq::tool {
@@ -11,6 +12,7 @@ namespace {
 
 // llama.cpp talks a lot: the last warnings and errors are kept for our own messages.
 constexpr size_t kKeptLines = 4;
+constexpr int kProbeContext = 256;
 std::mutex g_log_mutex;
 std::vector<std::string> g_log;
 
@@ -54,7 +56,9 @@ const std::string& default_plugin() {
 
 Session::Session(llama_context* context, int n_vocab) : context_(context, llama_free), n_vocab_(n_vocab) {}
 
-void Session::clear() { llama_memory_clear(llama_get_memory(context_.get()), true); }
+void Session::clear() {
+    llama_memory_clear(llama_get_memory(context_.get()), true);
+}
 
 bool Session::decode(const llama_token* tokens, int n, int position, int first_output) {
     llama_batch batch = llama_batch_init(n, 0, 1);
@@ -69,6 +73,21 @@ bool Session::decode(const llama_token* tokens, int n, int position, int first_o
     const bool ok = llama_decode(context_.get(), batch) == 0;
     llama_batch_free(batch);
     return ok;
+}
+
+// Reads the model's metadata in another process first; errors that it survives are left to the real thing.
+Status Host::check_survival(const HostOptions& options) {
+    const auto end = in_child_process([&] {
+        HostOptions dry = options;
+        dry.dry = true;
+        Result<Host> host = create(dry);
+        if (host.ok()) (void)host->open(CacheChoice(), kProbeContext, kProbeContext, kProbeContext);
+        return 0;
+    });
+    if (!end) return Status(Error::kUnsupported, "no process could be started");
+    if (end->signal.empty()) return {};
+    return Status(Error::kInvalidArgument,
+                  options.model + ": llama.cpp died of " + end->signal + " while it read this file");
 }
 
 Result<Host> Host::create(const HostOptions& options) {
@@ -118,7 +137,8 @@ Result<Session> Host::open(const CacheChoice& cache, int n_ctx, int n_batch, int
             reinterpret_cast<Configure>(ggml_backend_reg_get_proc_address(plugin_, "turboquant_configure_cache"));
         if (!configure) return Status(Error::kUnsupported, "this plugin is of another version than tq");
         const std::string presets = cache.presets->name();
-        if (const char* problem = configure(presets.c_str(), cache.calibrated ? options_.calibration.c_str() : nullptr)) return Status(Error::kInvalidArgument, problem);
+        if (const char* problem = configure(presets.c_str(), cache.calibrated ? options_.calibration.c_str() : nullptr))
+            return Status(Error::kInvalidArgument, problem);
     }
     llama_context_params params = llama_context_default_params();
     params.n_ctx = static_cast<uint32_t>(n_ctx);
@@ -129,7 +149,7 @@ Result<Session> Host::open(const CacheChoice& cache, int n_ctx, int n_batch, int
     params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
     params.type_k = cache.key_type;
     params.type_v = cache.value_type;
-    params.swa_full = false;  // as llama.cpp's tools have it
+    params.swa_full = false;  // llama.cpp's tools have it so
     params.no_perf = true;
     params.cb_eval = watch.callback;
     params.cb_eval_user_data = watch.data;

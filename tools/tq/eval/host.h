@@ -14,11 +14,12 @@ namespace tq::tool {
 using Tokens = std::vector<llama_token>;
 
 struct HostOptions {
-    std::string model;    // GGUF file
-    std::string plugin;   // libggml-turboquant.so; empty: the build's
+    std::string model;   // GGUF file
+    std::string plugin;  // libggml-turboquant.so; empty: the build's
     int n_threads = 1;
-    std::string calibration;   // file, for calibrated caches
-    bool dry = false;          // only metadata are read and nothing is allocated: sessions can't decode, but be asked what they cost
+    std::string calibration;  // file, for calibrated caches
+    bool dry =
+        false;  // only metadata are read and nothing is allocated: sessions can't decode, but be asked what they cost
 };
 
 // A context with flash attention on, of one sequence.
@@ -45,6 +46,9 @@ class Host {
   public:
     // Loads libraries and the model. Errors: kUnsupported, kInvalidArgument, with llama.cpp's own words.
     static Result<Host> create(const HostOptions& options);
+    // Says whether llama.cpp survives reading the model: create() and open() can abort on a damaged file. To be asked
+    // first, before there are threads. Error: kInvalidArgument.
+    static Status check_survival(const HostOptions& options);
 
     // A function that llama.cpp calls for every node of its graphs, before and after.
     struct Watch {
@@ -52,13 +56,14 @@ class Host {
         void* data = nullptr;
     };
     // n_batch tokens at most in a call of decode, computed n_ubatch at a time.
-    Result<Session> open(const CacheChoice& cache, int n_ctx, int n_batch, int n_ubatch, Watch watch = {nullptr, nullptr});
+    Result<Session> open(const CacheChoice& cache, int n_ctx, int n_batch, int n_ubatch,
+                         Watch watch = {nullptr, nullptr});
 
     const llama_model* model() const { return cpu_model_.get(); }
     // A value of the model's metadata; empty if it has none.
     std::string metadata(const char* key) const;
 
-    // With the model's own beginning of a text.
+    // The tokens begin with the model's own beginning of a text.
     Tokens tokenize(const std::string& text) const;
     int n_vocab() const { return llama_vocab_n_tokens(vocab()); }
     // The token that texts begin with; empty if the model has none.
@@ -72,7 +77,7 @@ class Host {
     Status load_plugin();
 
     HostOptions options_;
-    Model cpu_model_{nullptr, nullptr}, packed_model_{nullptr, nullptr};   // weights are mapped: in memory once
+    Model cpu_model_{nullptr, nullptr}, packed_model_{nullptr, nullptr};  // weights are mapped: in memory once
     ggml_backend_reg_t plugin_ = nullptr;
 };
 

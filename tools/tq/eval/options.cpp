@@ -14,7 +14,8 @@ constexpr const char* kFooter =
     "its\n"
     "second half are compared, as llama-perplexity does. f16 itself is run in batches of half the size: what differs "
     "then\n"
-    "is rounding, the floor. Caches are llama.cpp's types (q8_0, or q8_0/q4_0 for K and V) and TurboQuant presets, with\n"
+    "is rounding, the floor. Caches are llama.cpp's types (q8_0, or q8_0/q4_0 for K and V) and TurboQuant presets, "
+    "with\n"
     "exact cells (k4cv4+sink1+recent15) and others for some layers (k4cv4+0:k8cv8) if you like.\n"
     "Exit status: 0; 1 if a file or the plugin can't be loaded or llama.cpp fails; 2 for wrong usage.";
 
@@ -44,8 +45,10 @@ CLI::App* add_eval_command(CLI::App& app, EvalOptions& o) {
                      "are recalled at its end (default: 0)")
         ->type_name("N");
     eval->add_option("--threads,-t", o.n_threads, "Threads (default: every core)")->type_name("N");
-    eval->add_option("--plugin", o.plugin, "The plugin (default: GGML_BACKEND_PATH, else the build's)")->type_name("FILE");
-    eval->add_option("--calibration", o.calibration, "File of tq calibrate, for presets with +cal behind them (k4ctv4t+cal)")
+    eval->add_option("--plugin", o.plugin, "The plugin (default: GGML_BACKEND_PATH, else the build's)")
+        ->type_name("FILE");
+    eval->add_option("--calibration", o.calibration,
+                     "File of tq calibrate, for presets with +cal behind them (k4ctv4t+cal)")
         ->type_name("FILE");
     eval->add_option("--state", o.state, "Keep results in this file; what is there already is not computed again")
         ->type_name("FILE");

@@ -18,31 +18,39 @@ namespace tq::tool {
 namespace {
 
 // One or two for each half bit, none of which another one beats on every model that was looked at (docs/quality.md).
-constexpr const char* kCandidates[] = {"k2cv2",   "k3cv2",   "k3cv3",   "k3ctv3t", "k4cv3",   "k4ctv3t", "k4cv4",
-                                       "k4ctv4t", "k5cv4",   "k5ctv4t", "k5cv5",   "k5ctv5t", "k6cv5",   "k6cv6",
-                                       "k7cv6",   "k8cv7",   "k8cv8"};
-// Beside the codes: the largest of these that fits the budget, since exact cells gain more than the bits they take (docs/quality.md).
+constexpr const char* kCandidates[] = {"k2cv2", "k3cv2",   "k3cv3", "k3ctv3t", "k4cv3", "k4ctv3t",
+                                       "k4cv4", "k4ctv4t", "k5cv4", "k5ctv4t", "k5cv5", "k5ctv5t",
+                                       "k6cv5", "k6cv6",   "k7cv6", "k8cv7",   "k8cv8"};
+// The largest of these that fits the budget goes beside the codes, since exact cells gain more than the bits they take
+// (docs/quality.md).
 constexpr ExactCells kWindows[] = {{4, 124}, {4, 60}, {2, 30}, {1, 15}, {0, 0}};
 constexpr double kMinBudget = 2.3, kMaxBudget = 16;
 
 constexpr const char* kFooter =
-    "Evaluates the presets of up to --budget bits per value, each with as many exact cells (sinks and a window) as the\n"
-    "budget allows at --ctx, as tq eval does, on your model and text. Give --ctx as long as what you read: exact cells\n"
+    "Evaluates the presets of up to --budget bits per value, each with as many exact cells (sinks and a window) as "
+    "the\n"
+    "budget allows at --ctx, as tq eval does, on your model and text. Give --ctx as long as what you read: exact "
+    "cells\n"
     "are dear in a short context and nearly free in a long one. The least mean\n"
-    "divergence wins; of those within its standard error the one of the fewest bits, of equals the one without trellis\n"
-    "codes, which decodes faster. Where some layers have keys with large biases, presets are also tried with 8 bits for\n"
+    "divergence wins; of those within its standard error the one of the fewest bits, of equals the one without "
+    "trellis\n"
+    "codes, which decodes faster. Where some layers have keys with large biases, presets are also tried with 8 bits "
+    "for\n"
     "those layers.\n"
     "Exit status: 0; 1 if something can't be read, loaded or computed; 2 for wrong usage.";
 
-constexpr double kClose = 0.7;   // bits below the budget that are still looked at
+constexpr double kClose = 0.7;  // bits below the budget that are still looked at
 
-// Layers whose keys err so much at 4 bits that logits are off by more than this get a variant in which they have 8 bits.
+// Layers whose keys err so much at 4 bits that logits are off by more than this get a variant in which they have 8
+// bits.
 constexpr double kHardLogit = 1;
 constexpr const char* kProbe = "k4cv4";
 constexpr int kProbeTokens = 256;
 
-// Of codes' or a cache's name.
-bool has_trellis(const std::string& name) { return name.substr(0, name.find('+')).find('t') != std::string::npos; }
+// Takes the name of codes or of a cache.
+bool has_trellis(const std::string& name) {
+    return name.substr(0, name.find('+')).find('t') != std::string::npos;
+}
 
 // "+0:k8cv8+8:k8cv8", or "" if no layer is hard.
 Result<std::string> remedy_of_hard_layers(const EvalOptions& options) {
@@ -92,9 +100,10 @@ Result<std::vector<std::string>> candidates(CacheCosts& costs, const std::string
 }
 
 Result<std::vector<std::string>> find_candidates(const EvalOptions& eval, double budget, bool fast) {
+    if (Status status = Host::check_survival(host_options(eval)); !status.ok()) return status;
     Result<CacheCosts> costs = CacheCosts::create(host_options(eval), eval.n_ctx, eval.n_batch, eval.n_batch);
     if (!costs.ok()) return costs.status();
-    const bool calibrated = !eval.calibration.empty();   // a remedy of its own
+    const bool calibrated = !eval.calibration.empty();  // a remedy of its own
     const Result<std::string> remedy = calibrated ? Result<std::string>(std::string()) : remedy_of_hard_layers(eval);
     if (!remedy.ok()) return remedy.status();
     Result<std::vector<std::string>> names = candidates(costs.value(), remedy.value(), budget, fast);
@@ -108,7 +117,8 @@ Result<std::vector<std::string>> find_candidates(const EvalOptions& eval, double
 
 CLI::App* add_recommend_command(CLI::App& app, RecommendOptions& o) {
     o.eval.n_chunks = 4;
-    CLI::App* command = app.add_subcommand("recommend", "The best preset for a budget of bits, measured on your model and text");
+    CLI::App* command =
+        app.add_subcommand("recommend", "The best preset for a budget of bits, measured on your model and text");
     command->add_option("--model,-m", o.eval.model, "GGUF file of the model")->type_name("FILE")->required();
     command->add_option("--text,-f", o.eval.text, "Text file")->type_name("FILE")->required();
     command->add_option("--budget", o.budget, "Bits per value, everything counted (default: 4.5, what q4_0 takes)")
@@ -118,8 +128,10 @@ CLI::App* add_recommend_command(CLI::App& app, RecommendOptions& o) {
     command->add_option("--ctx,-c", o.eval.n_ctx, "Tokens of a chunk (default: 512)")->type_name("N");
     command->add_option("--chunks", o.eval.n_chunks, "Chunks at most (default: 4)")->type_name("N");
     command->add_option("--threads,-t", o.eval.n_threads, "Threads (default: every core)")->type_name("N");
-    command->add_option("--calibration", o.eval.calibration, "File of tq calibrate: presets are evaluated with it")->type_name("FILE");
-    command->add_option("--plugin", o.eval.plugin, "The plugin (default: GGML_BACKEND_PATH, else the build's)")->type_name("FILE");
+    command->add_option("--calibration", o.eval.calibration, "File of tq calibrate: presets are evaluated with it")
+        ->type_name("FILE");
+    command->add_option("--plugin", o.eval.plugin, "The plugin (default: GGML_BACKEND_PATH, else the build's)")
+        ->type_name("FILE");
     command->add_flag("--json", o.eval.json, "Print JSON");
     command->footer(kFooter);
     return command;
@@ -133,7 +145,8 @@ size_t choose(const std::vector<CacheReport>& caches) {
     const Estimate least = caches[best].divergence.mean_kld;
     const auto key = [](const CacheReport& c) { return std::pair(c.bits_per_value, has_trellis(c.name)); };
     for (size_t i = 0; i < caches.size(); ++i) {
-        if (caches[i].divergence.mean_kld.value <= least.value + least.error && key(caches[i]) < key(caches[best])) best = i;
+        if (caches[i].divergence.mean_kld.value <= least.value + least.error && key(caches[i]) < key(caches[best]))
+            best = i;
     }
     return best;
 }

@@ -49,9 +49,9 @@ Status Records::read(const std::string& subject) {
         return Status(Error::kInvalidArgument, file_ + ": holds results of another model, text or context, or none (" +
                                                    line.substr(0, 200) + "); name another file");
     }
-    size_t whole = line.size() + 1;   // bytes of lines that are complete
+    size_t whole = line.size() + 1;  // bytes of lines that are complete
     for (int number = 2; std::getline(in, line); ++number) {
-        if (in.eof()) break;   // no line end: the last call was cut off while it wrote
+        if (in.eof()) break;  // no line end: the last call was cut off while it wrote
         try {
             take(line);
         } catch (const Json::exception&) {
@@ -102,7 +102,8 @@ Status Records::add_greedy(const std::string& cache, int index, int length) {
 Status Records::add_recall(const std::string& cache, int index, const Recall& r) {
     recall_[{cache, index}] = r;
     return append(
-        Json{{"recall", index}, {"cache", cache}, {"tokens", r.n_tokens}, {"right", r.n_right}, {"log_p", r.log_p}}.dump());
+        Json{{"recall", index}, {"cache", cache}, {"tokens", r.n_tokens}, {"right", r.n_right}, {"log_p", r.log_p}}
+            .dump());
 }
 
 }  // namespace tq::tool

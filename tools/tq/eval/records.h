@@ -14,16 +14,19 @@ namespace tq::tool {
 // One hidden passage.
 struct Recall {
     int n_tokens = 0, n_right = 0;
-    double log_p = 0;   // of its tokens, summed
+    double log_p = 0;  // log-probabilities of its tokens, summed
 };
 
 class Records {
   public:
     // file: "" keeps nothing. `subject` says what results are about (model, text, context); a file about something else
-    // is refused. Errors: kInvalidArgument naming the file and what is wrong. A last line that was cut short is dropped.
+    // is refused. Errors: kInvalidArgument naming the file and what is wrong. A last line that was cut short is
+    // dropped.
     static Result<Records> open(const std::string& file, const std::string& subject);
 
-    const std::vector<Divergence>* chunk(const std::string& cache, int index) const { return find(chunks_, cache, index); }
+    const std::vector<Divergence>* chunk(const std::string& cache, int index) const {
+        return find(chunks_, cache, index);
+    }
     const int* greedy(const std::string& cache, int index) const { return find(greedy_, cache, index); }
     const Recall* recall(const std::string& cache, int index) const { return find(recall_, cache, index); }
 
@@ -40,7 +43,7 @@ class Records {
         return at == map.end() ? nullptr : &at->second;
     }
     Status read(const std::string& subject);
-    void take(const std::string& line);   // throws nlohmann::json::exception
+    void take(const std::string& line);  // throws nlohmann::json::exception
     Status append(const std::string& line) const;
 
     std::string file_;

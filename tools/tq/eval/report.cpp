@@ -24,7 +24,8 @@ std::vector<Divergence> all_tokens(const Records& records, const std::string& ca
 std::optional<Estimate> greedy_length(const Records& records, const std::string& cache, int n) {
     double count = 0, sum = 0, squares = 0;
     for (int i = 0; i < n; ++i) {
-        if (const int* length = records.greedy(cache, i)) ++count, sum += *length, squares += double{1} * *length * *length;
+        if (const int* length = records.greedy(cache, i))
+            ++count, sum += *length, squares += double{1} * *length * *length;
     }
     if (count == 0) return std::nullopt;
     const double mean = sum / count;
@@ -43,7 +44,9 @@ void add_recall(const Records& records, int n, CacheReport& report) {
     report.recall_log_p = all.log_p / all.n_tokens;
 }
 
-Json to_json(const Estimate& e) { return {{"value", e.value}, {"error", e.error}}; }
+Json to_json(const Estimate& e) {
+    return {{"value", e.value}, {"error", e.error}};
+}
 
 Json to_json(const CacheReport& c) {
     const DivergenceSummary& d = c.divergence;
@@ -64,8 +67,8 @@ Json to_json(const CacheReport& c) {
 
 }  // namespace
 
-EvalReport make_report(const EvalOptions& options, const std::vector<CacheChoice>& caches, const std::vector<double>& bits,
-                       int n_chunks, const Records& records) {
+EvalReport make_report(const EvalOptions& options, const std::vector<CacheChoice>& caches,
+                       const std::vector<double>& bits, int n_chunks, const Records& records) {
     EvalReport report{options, n_chunks, {}};
     for (size_t i = 0; i < caches.size(); ++i) {
         CacheReport c;
@@ -81,23 +84,24 @@ EvalReport make_report(const EvalOptions& options, const std::vector<CacheChoice
 }
 
 std::string report_text(const EvalReport& r) {
-    std::string text = fmt::format("{}, {}: {} chunks of {} tokens\n", r.options.model, r.options.text, r.n_chunks, r.options.n_ctx);
+    std::string text =
+        fmt::format("{}, {}: {} chunks of {} tokens\n", r.options.model, r.options.text, r.n_chunks, r.options.n_ctx);
     if (r.n_chunks > 0) {
         text += fmt::format("perplexity with an f16 cache: {:.4f}\n", r.caches.front().divergence.perplexity_f16);
     }
     size_t width = 14;
     for (const CacheReport& c : r.caches) width = std::max(width, c.name.size());
-    text += fmt::format("\n{:{}} {:>6} {:>19} {:>9} {:>8} {:>14} {:>18}", "cache", width, "bits", "mean KLD", "median", "99.9%",
-                        "same top, %", "perplexity ratio");
+    text += fmt::format("\n{:{}} {:>6} {:>19} {:>9} {:>8} {:>14} {:>18}", "cache", width, "bits", "mean KLD", "median",
+                        "99.9%", "same top, %", "perplexity ratio");
     const bool greedy = r.options.n_greedy > 0, recall = r.options.n_recall > 0;
     if (greedy) text += fmt::format(" {:>14}", fmt::format("same of {}", kGreedyTokens));
     if (recall) text += fmt::format(" {:>10} {:>8}", "recalled,%", "log p");
     text += '\n';
     for (const CacheReport& c : r.caches) {
         const DivergenceSummary& d = c.divergence;
-        text += fmt::format("{:{}} {:>6.3f} {:>9.5f} ± {:.5f} {:>9.5f} {:>8.4f} {:>7.2f} ± {:.2f} {:>9.4f} ± {:.4f}", c.name,
-                            width, c.bits_per_value, d.mean_kld.value, d.mean_kld.error, d.median_kld, d.kld_999,
-                            100 * d.same_top.value, 100 * d.same_top.error, d.perplexity_ratio.value,
+        text += fmt::format("{:{}} {:>6.3f} {:>9.5f} ± {:.5f} {:>9.5f} {:>8.4f} {:>7.2f} ± {:.2f} {:>9.4f} ± {:.4f}",
+                            c.name, width, c.bits_per_value, d.mean_kld.value, d.mean_kld.error, d.median_kld,
+                            d.kld_999, 100 * d.same_top.value, 100 * d.same_top.error, d.perplexity_ratio.value,
                             d.perplexity_ratio.error);
         if (greedy && c.greedy) text += fmt::format(" {:>7.1f} ± {:.1f}", c.greedy->value, c.greedy->error);
         if (recall && c.recalled) text += fmt::format(" {:>10.1f} {:>8.3f}", 100 * *c.recalled, *c.recall_log_p);

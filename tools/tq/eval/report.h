@@ -1,4 +1,4 @@
-// What an evaluation has found, as text or JSON.
+// This reports what an evaluation has found, as text or JSON.
 #pragma once
 
 #include <optional>
@@ -26,8 +26,8 @@ struct EvalReport {
     std::vector<CacheReport> caches;
 };
 
-EvalReport make_report(const EvalOptions& options, const std::vector<CacheChoice>& caches, const std::vector<double>& bits,
-                       int n_chunks, const Records& records);
+EvalReport make_report(const EvalOptions& options, const std::vector<CacheChoice>& caches,
+                       const std::vector<double>& bits, int n_chunks, const Records& records);
 
 std::string report_text(const EvalReport& report);
 std::string report_json(const EvalReport& report);

@@ -23,7 +23,9 @@ std::optional<int> layer_of(const ggml_tensor* cache) {
     return std::atoi(cache->name + at + 2);
 }
 
-bool is_value_cache(const ggml_tensor* cache) { return std::string_view(cache->name).find("_v_l") != std::string_view::npos; }
+bool is_value_cache(const ggml_tensor* cache) {
+    return std::string_view(cache->name).find("_v_l") != std::string_view::npos;
+}
 
 bool is_wanted(const ggml_tensor* node) {
     if (node->op == GGML_OP_FLASH_ATTN_EXT) return layer_of(root_of(node->src[1])).has_value();
@@ -63,8 +65,10 @@ bool watch(ggml_tensor* node, bool ask, void* captured) {
     if (ask) return is_wanted(node);
     if (!is_wanted(node)) return true;
     auto& all = *static_cast<Captured*>(captured);
-    if (node->op == GGML_OP_SET_ROWS) take_rows(node, all);
-    else take_queries(node, all);
+    if (node->op == GGML_OP_SET_ROWS)
+        take_rows(node, all);
+    else
+        take_queries(node, all);
     return true;
 }
 

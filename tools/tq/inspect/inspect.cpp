@@ -23,12 +23,14 @@ using Json = nlohmann::ordered_json;
 constexpr int kMinTokens = 32, kMaxTokens = 1 << 16;
 
 constexpr const char* kDumpFooter =
-    "Writes k_l<layer>.npy, v_l<layer>.npy (tokens x values a row) and q_l<layer>.npy (tokens x heads x head size), f32, as\n"
+    "Writes k_l<layer>.npy, v_l<layer>.npy (tokens x values a row) and q_l<layer>.npy (tokens x heads x head size), "
+    "f32, as\n"
     "NumPy reads them: keys and queries after RoPE, as attention sees them.\n"
     "Exit status: 0; 1 if something can't be read, written or computed; 2 for wrong usage.";
 constexpr const char* kDistortionFooter =
     "mean: the share of the energy that is the mean over the tokens. channel: rms of the largest channel, relative.\n"
-    "dims: dimensions that the energy is spread over. SNR in dB; behind it the distance to the rate-distortion bound of\n"
+    "dims: dimensions that the energy is spread over. SNR in dB; behind it the distance to the rate-distortion bound "
+    "of\n"
     "Gaussian values at those bits. logit: rms of the error in q k / sqrt(d).\n"
     "Exit status: 0; 1 if something can't be read or computed; 2 for wrong usage.";
 
@@ -38,7 +40,9 @@ void add_options(CLI::App* app, InspectOptions& o) {
     app->add_option("--tokens,-n", o.n_tokens, "Tokens of the text (default: 1024)")
         ->type_name("N")
         ->check(CLI::Range(kMinTokens, kMaxTokens));
-    app->add_option("--threads,-t", o.n_threads, "Threads (default: every core)")->type_name("N")->check(CLI::Range(0, 512));
+    app->add_option("--threads,-t", o.n_threads, "Threads (default: every core)")
+        ->type_name("N")
+        ->check(CLI::Range(0, 512));
 }
 
 Result<Captured> capture_text(const InspectOptions& options) {
@@ -47,11 +51,13 @@ Result<Captured> capture_text(const InspectOptions& options) {
     HostOptions host_options;
     host_options.model = options.model;
     host_options.n_threads = options.n_threads > 0 ? options.n_threads : usable_cores();
+    if (Status status = Host::check_survival(host_options); !status.ok()) return status;
     Result<Host> host = Host::create(host_options);
     if (!host.ok()) return host.status();
     Tokens tokens = host->tokenize(text.value());
     if (static_cast<int>(tokens.size()) < kMinTokens) {
-        return Status(Error::kInvalidArgument, fmt::format("{}: has {} tokens; at least {} are needed", options.text, tokens.size(), kMinTokens));
+        return Status(Error::kInvalidArgument, fmt::format("{}: has {} tokens; at least {} are needed", options.text,
+                                                           tokens.size(), kMinTokens));
     }
     if (static_cast<int>(tokens.size()) > options.n_tokens) tokens.resize(static_cast<size_t>(options.n_tokens));
     return capture(host.value(), tokens);
@@ -63,23 +69,27 @@ Status write_npy(const std::string& path, const std::vector<float>& values, cons
     std::string sizes;
     for (int64_t size : shape) sizes += fmt::format("{}, ", size);
     std::string header = fmt::format("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}), }}", sizes);
-    header.resize((header.size() + 1 + 10 + 63) / 64 * 64 - 10 - 1, ' ');   // the data begin at a multiple of 64
+    header.resize((header.size() + 1 + 10 + 63) / 64 * 64 - 10 - 1, ' ');  // the data begin at a multiple of 64
     header += '\n';
     std::ofstream out(path, std::ios::binary);
     out.write("\x93NUMPY\x01\x00", 8);
     out.put(static_cast<char>(header.size() % 256)).put(static_cast<char>(header.size() / 256));
     out << header;
-    out.write(reinterpret_cast<const char*>(values.data()), static_cast<std::streamsize>(values.size() * sizeof(float)));
+    out.write(reinterpret_cast<const char*>(values.data()),
+              static_cast<std::streamsize>(values.size() * sizeof(float)));
     out.flush();
     return out ? Status() : Status(Error::kInvalidArgument, path + ": can't be written");
 }
 
 Status dump_layer(const std::string& folder, int index, const CapturedLayer& layer) {
-    const auto rows = [](const std::vector<float>& values, int64_t width) { return static_cast<int64_t>(values.size()) / width; };
+    const auto rows = [](const std::vector<float>& values, int64_t width) {
+        return static_cast<int64_t>(values.size()) / width;
+    };
     const auto path = [&](const char* what) { return fmt::format("{}/{}_l{}.npy", folder, what, index); };
     const int64_t n = rows(layer.keys, layer.n_embd_k);
     if (Status s = write_npy(path("k"), layer.keys, {n, layer.n_embd_k}); !s.ok()) return s;
-    if (Status s = write_npy(path("v"), layer.values, {rows(layer.values, layer.n_embd_v), layer.n_embd_v}); !s.ok()) return s;
+    if (Status s = write_npy(path("v"), layer.values, {rows(layer.values, layer.n_embd_v), layer.n_embd_v}); !s.ok())
+        return s;
     const int64_t width = int64_t{layer.n_head} * layer.head_dim_k;
     return write_npy(path("q"), layer.queries, {rows(layer.queries, width), layer.n_head, layer.head_dim_k});
 }
@@ -88,7 +98,7 @@ Status dump_layer(const std::string& folder, int index, const CapturedLayer& lay
 
 struct SideReport {
     RowStatistics rows;
-    std::vector<CodecDistortion> codecs;   // one for each preset
+    std::vector<CodecDistortion> codecs;  // one for each preset
 };
 
 struct LayerReport {
@@ -118,18 +128,24 @@ Result<std::vector<LayerReport>> layer_reports(const Captured& captured, const s
     return reports;
 }
 
-double snr(const CodecDistortion& d) { return -10 * std::log10(std::max(d.relative, 1e-30)); }
+double snr(const CodecDistortion& d) {
+    return -10 * std::log10(std::max(d.relative, 1e-30));
+}
 
-// Of Gaussian values: 6.02 dB a bit.
-double bound(Side side, const Preset& preset) { return 20 * std::log10(2.0) * effective_bits(preset, side); }
+// Returns the signal-to-noise ratio in dB that Gaussian values allow: 6.02 dB a bit.
+double bound(Side side, const Preset& preset) {
+    return 20 * std::log10(2.0) * effective_bits(preset, side);
+}
 
 void print_side(int layer, Side side, const SideReport& r, const std::vector<Preset>& presets) {
-    fmt::print("{:>5} {} {:>9.4f} {:>6.3f} {:>8.2f} {:>6.1f}", layer, side == Side::kKey ? 'K' : 'V', r.rows.rms, r.rows.mean_share,
-               r.rows.largest_channel, r.rows.dimensions);
+    fmt::print("{:>5} {} {:>9.4f} {:>6.3f} {:>8.2f} {:>6.1f}", layer, side == Side::kKey ? 'K' : 'V', r.rows.rms,
+               r.rows.mean_share, r.rows.largest_channel, r.rows.dimensions);
     for (size_t i = 0; i < presets.size(); ++i) {
         fmt::print("  {:>6.2f} {:>6.2f}", snr(r.codecs[i]), snr(r.codecs[i]) - bound(side, presets[i]));
-        if (side == Side::kKey) fmt::print(" {:>6.3f}", r.codecs[i].logit_rms);
-        else fmt::print(" {:>6}", "");
+        if (side == Side::kKey)
+            fmt::print(" {:>6.3f}", r.codecs[i].logit_rms);
+        else
+            fmt::print(" {:>6}", "");
     }
     fmt::print("\n");
 }
@@ -170,7 +186,9 @@ void add_inspect_commands(CLI::App& app, InspectCommands& c) {
     c.dump->footer(kDumpFooter);
     c.distortion = app.add_subcommand("distortion", "A model's keys and values, and what presets do to them, by layer");
     add_options(c.distortion, c.options);
-    c.distortion->add_option("--preset,-p", c.options.presets, "Presets (default: k4cv4,k4ctv4t,k3ctv3t, the codes of fast, balanced and small)")
+    c.distortion
+        ->add_option("--preset,-p", c.options.presets,
+                     "Presets (default: k4cv4,k4ctv4t,k3ctv3t, the codes of fast, balanced and small)")
         ->type_name("P ...")
         ->delimiter(',')
         ->allow_extra_args(false);
@@ -207,9 +225,12 @@ int run_distortion(const InspectOptions& options) {
     }
     Json layers = Json::array();
     for (const LayerReport& r : reports.value()) {
-        layers.push_back({{"layer", r.layer}, {"keys", to_json(Side::kKey, r.keys, presets)}, {"values", to_json(Side::kValue, r.values, presets)}});
+        layers.push_back({{"layer", r.layer},
+                          {"keys", to_json(Side::kKey, r.keys, presets)},
+                          {"values", to_json(Side::kValue, r.values, presets)}});
     }
-    fmt::print("{}\n", Json{{"version", TQ_VERSION}, {"model", options.model}, {"layers", std::move(layers)}}.dump(2, ' ', false, Json::error_handler_t::replace));
+    fmt::print("{}\n", Json{{"version", TQ_VERSION}, {"model", options.model}, {"layers", std::move(layers)}}.dump(
+                           2, ' ', false, Json::error_handler_t::replace));
     return 0;
 }
 

@@ -11,11 +11,11 @@ class App;
 namespace tq::tool {
 
 struct InspectOptions {
-    std::string model, text;         // files
+    std::string model, text;  // files
     int n_tokens = 1024;
-    int n_threads = 0;               // 0: every core
-    std::vector<std::string> presets{"k4cv4", "k4ctv4t", "k3ctv3t"};   // of distortion
-    std::string out;                 // folder that dump writes to
+    int n_threads = 0;                                                // 0: every core
+    std::vector<std::string> presets{"k4cv4", "k4ctv4t", "k3ctv3t"};  // presets whose distortion is shown
+    std::string out;                                                  // folder that dump writes to
     bool json = false;
 };
 
@@ -27,8 +27,8 @@ struct InspectCommands {
 // options must not move afterwards.
 void add_inspect_commands(CLI::App& app, InspectCommands& commands);
 
-// Results to stdout, errors to stderr. Return the exit status: 0; 1 something can't be read, written or computed; 2 wrong
-// usage.
+// Results to stdout, errors to stderr. Return the exit status: 0; 1 something can't be read, written or computed; 2
+// wrong usage.
 int run_dump(const InspectOptions& options);
 int run_distortion(const InspectOptions& options);
 

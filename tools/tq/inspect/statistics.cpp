@@ -11,7 +11,7 @@ namespace {
 // Second moments of one head's vectors, d * d, row by row, and their mean.
 struct Moments {
     std::vector<double> second, mean;
-    double energy = 0;   // mean squared norm
+    double energy = 0;  // mean squared norm
 };
 
 // vector(i): the i-th of n vectors of d floats.
@@ -24,7 +24,8 @@ Moments moments(int64_t n, int d, Vector vector) {
         const float* x = vector(i);
         for (int a = 0; a < d; ++a) {
             m.mean[a] += x[a] / static_cast<double>(n);
-            for (int b = 0; b < d; ++b) m.second[static_cast<size_t>(a) * d + b] += double{x[a]} * x[b] / static_cast<double>(n);
+            for (int b = 0; b < d; ++b)
+                m.second[static_cast<size_t>(a) * d + b] += double{x[a]} * x[b] / static_cast<double>(n);
         }
     }
     for (int a = 0; a < d; ++a) m.energy += m.second[static_cast<size_t>(a) * d + a];
@@ -37,7 +38,7 @@ double squared(const std::vector<double>& values) {
     return sum;
 }
 
-// Of the queries that meet a KV head.
+// Returns the moments of the queries that meet a KV head.
 Moments query_moments(const CapturedLayer& layer, int head_kv) {
     const int d = layer.head_dim_k, n_head_kv = static_cast<int>(layer.n_embd_k / d), group = layer.n_head / n_head_kv;
     const int64_t n_tokens = static_cast<int64_t>(layer.queries.size()) / (int64_t{layer.n_head} * d);
@@ -54,7 +55,8 @@ RowStatistics row_statistics(const CapturedLayer& layer, Side side) {
     const int n_head = static_cast<int>(n_embd / d);
     RowStatistics s;
     for (int head = 0; head < n_head; ++head) {
-        const Moments m = moments(n_tokens, d, [&](int64_t i) { return layer.rows(side).data() + i * n_embd + head * d; });
+        const Moments m =
+            moments(n_tokens, d, [&](int64_t i) { return layer.rows(side).data() + i * n_embd + head * d; });
         double largest = 0;
         for (int a = 0; a < d; ++a) largest = std::max(largest, m.second[static_cast<size_t>(a) * d + a]);
         s.rms += std::sqrt(m.energy / d) / n_head;
@@ -89,7 +91,7 @@ Result<CodecDistortion> codec_distortion(const CapturedLayer& layer, Side side, 
     CodecDistortion result{energy > 0 ? error / energy : 0, 0};
     if (side == Side::kValue || layer.queries.empty()) return result;
     const int n_head = static_cast<int>(n_embd / d);
-    for (int head = 0; head < n_head; ++head) {   // E (q e)^2 = tr(Sq Se), query and error taken as independent
+    for (int head = 0; head < n_head; ++head) {  // E (q e)^2 = tr(Sq Se), query and error taken as independent
         const Moments q = query_moments(layer, head);
         const Moments e = moments(n_tokens, d, [&](int64_t i) { return errors.data() + i * n_embd + head * d; });
         double sum = 0;
