@@ -93,13 +93,13 @@ class TqBench(unittest.TestCase):
     # ---- exact cells
 
     def test_named_presets_are_benched_with_their_exact_cells(self):
-        args = ("--depth", "512", "--rival", "f16", "--preset", "k4cv4,fast,k4cv4+sink4+recent400", "--batch", "7")
+        args = ("--depth", "2048", "--rival", "f16", "--preset", "k4cv4,fast,k4cv4+sink4+recent1600", "--batch", "7")
         results = self.results({"cases": self.report("attention", *args)["cases"][1:]})
-        self.assertEqual(list(results), ["k4cv4", "k4cv4+sink1+recent15", "k4cv4+sink4+recent400", "f16"])
+        self.assertEqual(list(results), ["k4cv4", "k4cv4+sink1+recent15", "k4cv4+sink4+recent1600", "f16"])
         codes, fast, most = (results[name] for name in list(results)[:3])
-        # 16 rows of 2 heads of 64 values for K and V are read; 4 more, the reserve, are kept.
+        # 16 rows of 2 heads of 64 values for K and V are read; 12 more, the reserve, are kept.
         self.assertEqual(fast["layer_bytes"] - codes["layer_bytes"], 2 * 2 * 64 * 2 * 16)
-        self.assertAlmostEqual(fast["bits_per_value"] - codes["bits_per_value"], 16 * 20 / 512)
+        self.assertAlmostEqual(fast["bits_per_value"] - codes["bits_per_value"], 16 * 28 / 2048)
         self.assertLess(fast["distance_to_f16"], codes["distance_to_f16"])
         self.assertLess(most["distance_to_f16"], codes["distance_to_f16"] / 2)
 
