@@ -72,7 +72,8 @@ def real_model():
     for preset in PRESETS:
         command = [tool("test-save-load-state"), *DEVICE, "-fa", "on", "-t", 2, "-n", 8]
         status, out, log = run(command, **device_variables(preset))
-        check(status == 0 and "All tests passed" in out, f"test-save-load-state, {preset}", out, log)
+        # its last line may be missing: llama.cpp writes its log in the background and does not always wait for it
+        check(status == 0 and "PASS" in out and "FAIL" not in out, f"test-save-load-state, {preset}", out, log)
         command = [tool("test-state-restore-fragmented"), *DEVICE, "-fa", "on", "-t", 2]
         status, out, log = run(command, TURBOQUANT_KV=preset)
         check(status == 0 and "SUCCESS" in out + log, f"test-state-restore-fragmented, {preset}", out, log)
