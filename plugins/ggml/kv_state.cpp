@@ -13,8 +13,9 @@ namespace {
 
 constexpr int64_t kMinRowsPerThread = 2 * kBlockCells;  // fewer are done before a thread has started
 
+// Each has scratch memory of its own, so that there must not be more than can run.
 int64_t useful_threads(int64_t n_rows) {
-    return std::max<int64_t>(1, n_rows / kMinRowsPerThread);
+    return std::clamp<int64_t>(n_rows / kMinRowsPerThread, 1, hardware_threads());
 }
 
 bool are_most_of(uint64_t cells, uint64_t all) {
@@ -107,8 +108,9 @@ void KvTensor::read(void* bytes, size_t offset, size_t size) {
 
 void KvTensor::read_rows(uint8_t* bytes, int64_t first, int64_t n) {
     const int64_t first_block = block_of_row(first), last_block = block_of_row(first + n - 1);
-    std::vector<float> scratch(useful_threads(n) * kBlockCells * layout_.n_embd);
-    parallel_for(last_block - first_block + 1, useful_threads(n), [&](int64_t item, int64_t thread) {
+    const int64_t n_threads = useful_threads(n);
+    std::vector<float> scratch(n_threads * kBlockCells * layout_.n_embd);
+    parallel_for(last_block - first_block + 1, n_threads, [&](int64_t item, int64_t thread) {
         float* rows = scratch.data() + thread * kBlockCells * layout_.n_embd;
         const auto [begin, end] = rows_in_block(first_block + item, first, first + n);
         load_rows(begin, end - begin, rows);
@@ -156,8 +158,9 @@ void KvTensor::write_rows(const uint8_t* bytes, int64_t first, int64_t n) {
     const int n_slices = codec().n_slices();
     const int64_t first_block = block_of_row(first),
                   n_blocks = layout_.centered ? 1 : block_of_row(first + n - 1) - first_block + 1;
-    std::vector<float> scratch(useful_threads(n) * layout_.n_embd);
-    parallel_for(n_blocks * n_slices, useful_threads(n), [&](int64_t item, int64_t thread) {
+    const int64_t n_threads = useful_threads(n);
+    std::vector<float> scratch(n_threads * layout_.n_embd);
+    parallel_for(n_blocks * n_slices, n_threads, [&](int64_t item, int64_t thread) {
         float* row = scratch.data() + thread * layout_.n_embd;
         const int slice = static_cast<int>(item % n_slices);
         if (layout_.centered) return write_slice(bytes, first, n, slice, row);
