@@ -54,9 +54,7 @@ def every_architecture(program, variables):
     rows, logs = run_archs(program, "TurboQuant", SEED, skip=REFUSED, **variables)
     wanted = {name: row for name, row in cpu.items() if row.arch not in REFUSED and row.nmse_status != "SKIP"}
     wrong = {name: row for name, row in wanted.items() if row.nmse_status != "OK"}
-    for name, row in wrong.items():
-        print(f"{name}: the CPU's own f16 cache is not right here: {row}")
-    check(len(wanted) - len(wrong) > 120, f"the CPU runs {len(wanted)} models, {len(wrong)} of them wrong")
+    check(len(wanted) > 100 and not wrong, f"the CPU runs {len(wanted)} models", wrong)
     check(wanted.keys() <= rows.keys(), "the device runs every model that the CPU runs", wanted.keys() - rows.keys())
     faults = {}
     for name, row in cpu.items():

@@ -2,12 +2,13 @@
 import dataclasses
 import re
 
-from support.tools import run
+from support.tools import check, run
 
 COLOR = re.compile(r"\x1b\[[0-9;]*m")
 # |arch|device|config|   OK (7.12e-08)|   OK|  OK (0.00e+00)|
 ROW = re.compile(r"^\| *([\w.-]+)\|[^|]*\| *(Dense|MoE)\|(.*)$")
 CELLS = re.compile(r"(OK|FAIL|SKIP)([^|]*)\| *(OK|FAIL|SKIP) *\| *(OK|FAIL|SKIP)([^|]*)\|$")
+MAX_LOST = 4
 NUMBER = re.compile(r"\(([^()]*[\d.][^()]*|-?nan|-?inf)\)")
 
 
@@ -50,15 +51,28 @@ def read_rows(output):
 
 
 def run_archs(program, device, seed, skip=(), timeout=280, **environment):
-    """(rows by name, logs of the models that ended the program): whatever ends it, the models behind are run, too."""
+    """(rows by name, logs of the models that ended the program): whatever ends it, the models behind are run, too.
+
+    The program writes its table in the background and does not always wait for it: what is missing before the summary of
+    a program that ended well is run again, MAX_LOST times at most.
+    """
     rows, logs = {}, {}
     done = set(skip)
+    lost = 0
     while True:
         pattern = "^(?!(" + "|".join(sorted(map(re.escape, done))) + ")$)" if done else "."
         status, out, log = run([program, "-b", device, "-s", seed, "-a", pattern], timeout, **environment)
         found = read_rows(out)
+        complete = "Summary:" in out
+        if not complete and (status == 0 or not found or found[-1].ended):
+            lost += 1
+            check(lost <= MAX_LOST, f"{program} writes its whole table", out, log)
+            found = [row for row in found if row.arch != found[-1].arch]
+            rows |= {row.name: row for row in found if row.arch not in done}
+            done |= {row.arch for row in found}
+            continue
         rows |= {row.name: row for row in found if row.arch not in done}
-        if not found or found[-1].ended:
+        if complete:
             return rows, logs
         logs[found[-1].name] = f"exit status {status}\n{out[-1500:]}\n{log[-3000:]}"
         done |= {row.arch for row in found}
