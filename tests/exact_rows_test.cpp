@@ -51,7 +51,7 @@ class Model {
         for (const auto& [cell, value] : s.sinks)
             if (visible(cell)) exact[cell] = value;
         std::vector<Row> rows = s.kept;
-        rows.insert(rows.end(), s.ubatch.begin(), s.ubatch.begin() + token + 1);
+        rows.insert(rows.end(), s.ubatch.begin(), s.ubatch.begin() + (token + 1));
         std::erase_if(rows, [](const Row& row) { return row.cell < 0; });
         int64_t met = 0, taken = 0;
         for (auto row = rows.rbegin(); row != rows.rend() && met < cells_.n_kept() && taken < cells_.n_recent;
