@@ -34,6 +34,7 @@ class Session {
   public:
     explicit Session(llama_model* model, const ContextOptions& options = {});
 
+    int n_seq_max() const { return static_cast<int>(options_.n_seq_max); }
     llama_context* context() { return context_.get(); }
     llama_memory_t memory() { return llama_get_memory(context_.get()); }
 
