@@ -5,6 +5,8 @@
 
 #include "micro.h"
 #include "turboquant/attention/plan.h"
+#include "turboquant/cache/kv_cache.h"
+#include "turboquant/cpu/engine.h"
 
 namespace tq::bench {
 namespace {
@@ -54,7 +56,7 @@ class Problem {
         params.head_dim_k = params.head_dim_v = c.head_dim;
         params.n_head_kv = c.n_head_kv;
         params.n_cells = c.n_kv;
-        KvCache cache = must(KvCache::create(params, isa));
+        KvCache cache = must(KvCache::create(params, cpu_engine(isa)));
         const std::vector<float> rows = gaussian(c.n_kv * c.n_head_kv * c.head_dim, 2);
         if (!cache.append(0, c.n_kv, rows.data(), rows.data()).ok()) std::abort();
         return cache;
@@ -68,7 +70,7 @@ class Problem {
         s.n_tokens = c.n_tokens;
         s.n_kv = c.n_kv;
         s.scale = 1.0F / std::sqrt(static_cast<float>(c.head_dim));
-        return must(AttentionPlan::create(s, *cache_.keys().codec, *cache_.values().codec, isa));
+        return must(AttentionPlan::create(s, *cache_.keys().codec, *cache_.values().codec, cpu_engine(isa)));
     }
 
     KvCache cache_;

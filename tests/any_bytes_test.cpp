@@ -7,11 +7,11 @@
 namespace tq::test {
 namespace {
 
-class AnyBytes : public testing::TestWithParam<std::tuple<Coding, Coding>> {};
+class AnyBytes : public testing::TestWithParam<std::tuple<Codes, Codes>> {};
 INSTANTIATE_TEST_SUITE_P(Codings, AnyBytes,
-                         testing::Combine(testing::Values(Coding(2), Coding(5), Coding(8), centered(3), centered(8),
+                         testing::Combine(testing::Values(Codes(2), Codes(5), Codes(8), centered(3), centered(8),
                                                           centered(trellis(4)), trellis(5)),
-                                          testing::Values(Coding(3), Coding(6), Coding(8), trellis(4))));
+                                          testing::Values(Codes(3), Codes(6), Codes(8), trellis(4))));
 
 TEST_P(AnyBytes, AreAttendedTo) {
     const auto [keys, values] = GetParam();

@@ -13,10 +13,10 @@ T pick(const std::array<T, n>& items, Random& random) {
     return items[static_cast<size_t>(random.below(n))];
 }
 
-Coding random_coding(bool key, Random& random) {
+Codes random_coding(bool key, Random& random) {
     const int bits = kMinBits + static_cast<int>(random.below(kMaxBits - kMinBits + 1));
     const bool trellis = bits >= kMinTrellisBits && bits <= kMaxTrellisBits && random.below(3) == 0;
-    return Coding(bits, trellis, key && random.below(3) == 0);
+    return Codes(bits, trellis, key && random.below(3) == 0);
 }
 
 AttentionCase random_case(Random& random) {

@@ -23,15 +23,17 @@ class AttentionBind : public testing::Test {
     Result<AttentionPlan> plan(const std::function<void(AttentionShape&)>& change = {}) const {
         AttentionShape s = problem_.shape();
         if (change) change(s);
-        return AttentionPlan::create(s, problem_.keys().codec, problem_.values().codec, Isa::kScalar);
+        return AttentionPlan::create(s, problem_.keys().codec, problem_.values().codec, cpu_engine(Isa::kScalar));
     }
     AttentionInputs inputs() { return problem_.inputs(problem_.keys().codec, problem_.values().codec, out_); }
 };
 
 TEST_F(AttentionBind, MoreStreamsThanTheCacheHasAreRefused) {
-    expect_refused(plan([](AttentionShape& s) { s.n_stream = 3; }).status(), "n_stream 3");
+    expect_refused(plan([](AttentionShape& s) { s.n_stream = 3; })->bind(inputs()), "n_stream 3");
     expect_refused(plan([](AttentionShape& s) { s.n_stream = std::numeric_limits<int64_t>::max(); }).status(),
                    "n_stream");
+    expect_refused(plan([](AttentionShape& s) { s.n_kv = 100 + AttentionProblem::kPadding + 1; })->bind(inputs()),
+                   "n_kv 357");
     const AttentionPlan of_two = plan().value(), of_one = plan([](AttentionShape&s) { s.n_stream = 1; }).value();
     AttentionInputs in = inputs();
     EXPECT_TRUE(of_two.bind(in).ok());
@@ -48,26 +50,26 @@ TEST_F(AttentionBind, MoreStreamsThanTheCacheHasAreRefused) {
 // A plan for k4v4 given any other coding of the same width.
 TEST_F(AttentionBind, OtherCodesThanPlannedAreRefused) {
     const AttentionPlan k4v4 = plan().value();
-    for (Coding coding : {Coding(2), Coding(8), centered(4), trellis(4), centered(trellis(4))}) {
+    for (Codes coding : {Codes(2), Codes(8), centered(4), trellis(4), centered(trellis(4))}) {
         const PackedRows keys({Side::kKey, coding, 64, 2, 400, 2});
         AttentionInputs in = inputs();
-        in.k = {&keys.codec, keys.bytes.data()};
+        in.k = keys.tensor();
         expect_refused(k4v4.bind(in), "key tensor");
     }
-    for (Coding coding : {Coding(3), Coding(8), trellis(4)}) {
+    for (Codes coding : {Codes(3), Codes(8), trellis(4)}) {
         const PackedRows values({Side::kValue, coding, 80, 2, 400, 2});
         AttentionInputs in = inputs();
-        in.v = {&values.codec, values.bytes.data()};
+        in.v = values.tensor();
         expect_refused(k4v4.bind(in), "value tensor");
     }
     const PackedRows other_heads({Side::kKey, 4, 32, 4, 400, 2}), shorter({Side::kKey, 4, 64, 2, 99, 2}),
         of_values({Side::kValue, 4, 64, 2, 400, 2});
     AttentionInputs in = inputs();
-    in.k = {&other_heads.codec, other_heads.bytes.data()};
+    in.k = other_heads.tensor();
     expect_refused(k4v4.bind(in), "heads of 32");
-    in.k = {&shorter.codec, shorter.bytes.data()};
+    in.k = shorter.tensor();
     expect_refused(k4v4.bind(in), "99 cells");
-    in.k = {&of_values.codec, of_values.bytes.data()};
+    in.k = of_values.tensor();
     expect_refused(k4v4.bind(in), "key tensor");
 }
 
@@ -81,7 +83,7 @@ TEST_F(AttentionBind, NullIsRefused) {
     refused([](AttentionInputs& in) { in.q = nullptr; }, "null");
     refused([](AttentionInputs& in) { in.out = nullptr; }, "null");
     refused([](AttentionInputs& in) { in.k.codec = nullptr; }, "key tensor is null");
-    refused([](AttentionInputs& in) { in.v.data = nullptr; }, "value tensor is null");
+    refused([](AttentionInputs& in) { in.v.records = nullptr; }, "value tensor is null");
 }
 
 TEST_F(AttentionBind, ExactRowsHaveToBeThoseThatWerePlanned) {

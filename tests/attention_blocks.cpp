@@ -9,7 +9,7 @@
 #include "tests/support/packed_rows.h"
 #include "tests/support/random.h"
 #include "turboquant/attention/plan.h"
-#include "turboquant/codec/preset.h"
+#include "turboquant/format/preset.h"
 
 namespace tq::test {
 namespace {
@@ -17,19 +17,8 @@ namespace {
 constexpr int64_t kMaxBlocks = 32;
 constexpr int64_t kMaxCells = kMaxBlocks * kBlockCells;
 
-void repeat_first_block(const PackedLayout& layout, uint8_t* bytes, int64_t block) {
-    for (int64_t step = 0; step < layout.n_steps(); ++step) {
-        std::memcpy(bytes + layout.tile_offset(0, step, block), bytes + layout.tile_offset(0, step, 0),
-                    layout.tile_bytes());
-    }
-    for (int64_t group = 0; group < layout.n_groups(); ++group) {
-        std::memcpy(bytes + layout.scale_offset(0, group, block), bytes + layout.scale_offset(0, group, 0),
-                    kBlockCells);
-    }
-}
-
 // One block of random rows, repeated: encoding every row would take most of the run.
-PackedRows make_rows(Side side, Coding coding, int head_dim, Isa isa, Random& random) {
+PackedRows make_rows(Side side, Codes coding, int head_dim, Isa isa, Random& random) {
     PackedRows rows({side, coding, head_dim, 1, kMaxCells}, isa);
     for (int64_t cell = 0; cell < kBlockCells; ++cell) {
         std::vector<float> row(rows.width());
@@ -37,23 +26,25 @@ PackedRows make_rows(Side side, Coding coding, int head_dim, Isa isa, Random& ra
         rows.encode(row, cell);
     }
     for (int64_t block = 1; block < kMaxBlocks; ++block)
-        repeat_first_block(rows.codec.layout(), rows.bytes.data(), block);
+        std::memcpy(rows.blocks().at(block), rows.blocks().at(0), rows.codec.format().block_bytes());
     return rows;
 }
 
 void attend(const Preset& preset, int head_dim, int group, int64_t blocks, Isa isa) {
     Random random(1);
     const PackedRows keys =
-        make_rows(Side::kKey, {preset.key_bits, preset.key_trellis, preset.key_centered}, head_dim, isa, random);
-    const PackedRows values = make_rows(Side::kValue, {preset.value_bits, preset.value_trellis}, head_dim, isa, random);
+        make_rows(Side::kKey, {preset.key_bits, is_trellis(preset.key_coding), is_centered(preset.key_coding)},
+                  head_dim, isa, random);
+    const PackedRows values =
+        make_rows(Side::kValue, {preset.value_bits, is_trellis(preset.value_coding)}, head_dim, isa, random);
     std::vector<float> q(static_cast<size_t>(head_dim * group)), out(q.size());
     for (float& x : q) x = random.bell();
     const std::vector<uint16_t> mask(kMaxCells);
     AttentionInputs in;
     in.q = q.data();
     in.q_head_stride = in.out_head_stride = sizeof(float) * static_cast<size_t>(head_dim);
-    in.k = {&keys.codec, keys.bytes.data()};
-    in.v = {&values.codec, values.bytes.data()};
+    in.k = keys.tensor();
+    in.v = values.tensor();
     in.mask = mask.data();
     in.out = out.data();
     AttentionShape shape;
@@ -63,7 +54,7 @@ void attend(const Preset& preset, int head_dim, int group, int64_t blocks, Isa i
     shape.n_tokens = 1;
     shape.n_kv = blocks * kBlockCells;
     shape.scale = 1.0f / 8;
-    const AttentionPlan plan = AttentionPlan::create(shape, keys.codec, values.codec, isa).value();
+    const AttentionPlan plan = AttentionPlan::create(shape, keys.codec, values.codec, cpu_engine(isa)).value();
     void* workspace = std::aligned_alloc(64, plan.workspace_bytes());
     plan.run_all(in, workspace);
     std::free(workspace);

@@ -255,7 +255,7 @@ TEST_P(AttentionOfManyRows, OtherQueriesDoNotMatter) {
 // Two blocks and a part, on values exact in binary on every platform: the bits are the same everywhere and stay so.
 TEST(AttentionBits, AreGolden) {
     struct Golden {
-        Coding keys, values;
+        Codes keys, values;
         uint64_t hash;
     };
     constexpr Golden kGolden[] = {{4, 4, 0xb92d75a58a747d06},
@@ -348,7 +348,7 @@ TEST(AttentionRows, AFullyMaskedRowWithSinksIsZero) {
 Result<AttentionPlan> plan_for(const AttentionProblem& problem, const std::function<void(AttentionShape&)>& change) {
     AttentionShape s = problem.shape();
     change(s);
-    return AttentionPlan::create(s, problem.keys().codec, problem.values().codec, available_isas().back());
+    return AttentionPlan::create(s, problem.keys().codec, problem.values().codec, cpu_engine(available_isas().back()));
 }
 
 void expect_refused(const Result<AttentionPlan>& plan, Error error, const std::string& reason) {
@@ -379,7 +379,6 @@ TEST(AttentionPlan, InconsistentArgumentsAreRefused) {
     refused([](AttentionShape& s) { s.n_kv = 0; }, "n_kv");
     refused([](AttentionShape& s) { s.n_stream = 0; }, "n_stream");
     refused([](AttentionShape& s) { s.n_threads = 0; }, "n_threads");
-    refused([](AttentionShape& s) { s.n_kv = 64 + AttentionProblem::kPadding + 1; }, "n_kv");
     refused([](AttentionShape& s) { s.head_dim_k = 32; }, "key");
     refused([](AttentionShape& s) { s.head_dim_v = 64; }, "value");
     refused([](AttentionShape& s) { s.n_head_kv = 3; }, "key");

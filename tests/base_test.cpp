@@ -17,7 +17,7 @@
 #include "turboquant/base/half.h"
 #include "turboquant/base/isa.h"
 #include "turboquant/base/machine.h"
-#include "turboquant/codec/scale.h"
+#include "turboquant/format/scale.h"
 
 namespace tq::test {
 namespace {

@@ -54,7 +54,10 @@ class ModelOfSide {
           preset_(params.preset),
           side_(side),
           scales_(side == Side::kKey ? params.key_scales : params.value_scales),
-          codec_({side, {preset_.bits(side), preset_.trellis(side)}, side == Side::kKey ? kKeyDim : kValueDim, kHeads},
+          codec_({side,
+                  {preset_.bits(side), is_trellis(preset_.coding(side))},
+                  side == Side::kKey ? kKeyDim : kValueDim,
+                  kHeads},
                  available_isas().back(), scales_),
           cells_(kStreams, std::vector<std::optional<Row>>(kCells)) {}
 
@@ -71,7 +74,7 @@ class ModelOfSide {
     // row.
     void expect_holds(int64_t stream, int64_t cell, const Row& decoded) {
         const std::optional<Row>& row = cells_[stream][cell];
-        if (preset_.centered(side_)) {
+        if (is_centered(preset_.coding(side_))) {
             if (!row) return;  // what no one wrote decodes to the center
             EXPECT_LE(distance_of(decoded, *row), 0.15 * distance_of(*row, Row(width_))) << stream << ":" << cell;
         } else {
@@ -109,7 +112,7 @@ class CacheOfPreset : public testing::TestWithParam<std::tuple<CacheCase, int>> 
   protected:
     const KvCacheParams params_ = params_of(std::get<0>(GetParam()));
     Random random_{static_cast<uint64_t>(std::get<1>(GetParam()))};
-    KvCache cache_ = std::move(KvCache::create(params_, available_isas().back()).value());
+    KvCache cache_ = std::move(KvCache::create(params_, cpu_engine(available_isas().back())).value());
     ModelOfSide k_{Side::kKey, params_}, v_{Side::kValue, params_};
 
     void write(int64_t stream, int64_t cell, int64_t n) {

@@ -17,7 +17,7 @@ namespace {
 const KvCacheParams kParams{Preset{3, 5}, 48, 80, 2, 70, 2};
 
 KvCache make_cache() {
-    return std::move(KvCache::create(kParams, available_isas().back()).value());
+    return std::move(KvCache::create(kParams, cpu_engine(available_isas().back())).value());
 }
 
 int64_t k_width() {
@@ -188,7 +188,7 @@ TEST(KvCache, CopyMovesOverlappingRangesInBothDirections) {
 TEST(KvCache, CenteredKeysCanBeCopiedToAnotherOffset) {
     KvCacheParams params = kParams;
     params.preset = Preset::parse("k4cv4").value();
-    KvCache cache = std::move(KvCache::create(params, available_isas().back()).value());
+    KvCache cache = std::move(KvCache::create(params, cpu_engine(available_isas().back())).value());
     Random random(5);
     const DenseRows rows = random_rows(20, random);
     ASSERT_TRUE(cache.append(0, 20, rows.k.data(), rows.v.data()).ok());
@@ -206,7 +206,7 @@ TEST(KvCache, CenteredKeysCanBeCopiedToAnotherOffset) {
 TEST(KvCache, CopiesTakeTheirExactRowsAlong) {
     KvCacheParams params = kParams;
     params.exact = {2, 8, 4};
-    KvCache cache = std::move(KvCache::create(params, available_isas().back()).value());
+    KvCache cache = std::move(KvCache::create(params, cpu_engine(available_isas().back())).value());
     Random random(6);
     const DenseRows rows = random_rows(20, random);
     ASSERT_TRUE(cache.append(0, 20, rows.k.data(), rows.v.data()).ok());
@@ -255,8 +255,9 @@ TEST(KvCache, TruncatedCellsKeepNoData) {
     const DenseRows rows = random_rows(70, random);
     ASSERT_TRUE(cache.append(0, 70, rows.k.data(), rows.v.data()).ok());
     ASSERT_TRUE(cache.truncate(0, 0).ok());
-    const size_t bytes = cache.keys().codec->layout().bytes();
-    EXPECT_EQ(Bytes(cache.keys().data, cache.keys().data + bytes), Bytes(bytes));
+    const PackedTensor keys = cache.keys();
+    const size_t bytes = static_cast<size_t>(keys.n_records) * keys.codec->format().block_bytes();
+    EXPECT_EQ(Bytes(keys.records, keys.records + bytes), Bytes(bytes));
 }
 
 // Every refused call gives kOutOfRange and changes nothing.
@@ -302,7 +303,7 @@ TEST(KvCache, RefusesBadParametersWithTheirError) {
     const auto error_of = [](auto change) {
         KvCacheParams params = kParams;
         change(params);
-        return KvCache::create(params, Isa::kScalar).status().error();
+        return KvCache::create(params, cpu_engine(Isa::kScalar)).status().error();
     };
     EXPECT_EQ(error_of([](KvCacheParams& p) { p.preset.key_bits = 1; }), Error::kInvalidArgument);
     EXPECT_EQ(error_of([](KvCacheParams& p) { p.preset.value_bits = 9; }), Error::kInvalidArgument);

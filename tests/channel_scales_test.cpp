@@ -1,5 +1,5 @@
 // Channel scales: what they should be, and that rows, queries and outputs are what they would be without.
-#include "turboquant/codec/channel_scales.h"
+#include "turboquant/format/channel_scales.h"
 
 #include <algorithm>
 #include <limits>
@@ -149,12 +149,11 @@ class ScaledRows : public testing::TestWithParam<PackedShape> {
 std::vector<PackedShape> shapes() {
     std::vector<PackedShape> shapes;
     for (Side side : {Side::kKey, Side::kValue}) {
-        for (const Coding& coding : all_codings()) {
+        for (const Codes& coding : all_codings()) {
             for (int head_dim : {64, 80, 128}) shapes.push_back({side, coding, head_dim, 3, 200});
         }
     }
-    for (Coding coding : {Coding(4), trellis(4), Coding(8)})
-        shapes.push_back({Side::kKey, centered(coding), 80, 3, 200});
+    for (Codes coding : {Codes(4), trellis(4), Codes(8)}) shapes.push_back({Side::kKey, centered(coding), 80, 3, 200});
     return shapes;
 }
 INSTANTIATE_TEST_SUITE_P(Shapes, ScaledRows, testing::ValuesIn(shapes()));
@@ -202,9 +201,9 @@ TEST_P(ScaledRows, AllIsasGiveTheSameBits) {
 }
 
 TEST(ScaledRows, ScalesOfAnotherWidthAreRefused) {
-    const PackedLayout layout = PackedLayout::create(Side::kKey, 4, 128, 1, 1).value();
+    const RowFormat format = RowFormat::create(Side::kKey, 4, 128).value();
     const std::vector<float> scales(64, 1.0f);
-    const Result<RowCodec> codec = RowCodec::create(layout, 64, Isa::kScalar, scales);
+    const Result<RowCodec> codec = RowCodec::create(format, 64, Isa::kScalar, scales);
     ASSERT_FALSE(codec.ok());
     EXPECT_EQ(codec.status().error(), Error::kInvalidArgument);
 }
@@ -241,7 +240,7 @@ TEST(ScaledCache, ReadsWhatWasWritten) {
     KvCacheParams params{Preset::parse("k8cv8").value(), 64, 80, 2, 300};
     params.key_scales = random_scales(128, random);
     params.value_scales = random_scales(160, random);
-    Result<KvCache> created = KvCache::create(params, available_isas().back());
+    Result<KvCache> created = KvCache::create(params, cpu_engine(available_isas().back()));
     KvCache& cache = created.value();
     const std::vector<float> k = random.normals(128 * 200), v = random.normals(160 * 200);
     ASSERT_TRUE(cache.append(0, 200, k.data(), v.data()).ok());
@@ -250,7 +249,7 @@ TEST(ScaledCache, ReadsWhatWasWritten) {
     EXPECT_LE(distance(k, k2), 0.05 * norm(k));
     EXPECT_LE(distance(v, v2), 0.05 * norm(v));
     params.key_scales.pop_back();
-    EXPECT_EQ(KvCache::create(params, available_isas().back()).status().error(), Error::kInvalidArgument);
+    EXPECT_EQ(KvCache::create(params, cpu_engine(available_isas().back())).status().error(), Error::kInvalidArgument);
 }
 
 }  // namespace

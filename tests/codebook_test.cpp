@@ -1,12 +1,12 @@
 // The codebook tables against the Lloyd-Max quantizer that they come from, derived here again.
-#include "turboquant/codec/codebook.h"
+#include "turboquant/format/codebook.h"
 
 #include <cmath>
 
 #include <gtest/gtest.h>
 
 #include "tests/support/gaussian_quantizer.h"
-#include "turboquant/codec/preset.h"
+#include "turboquant/format/preset.h"
 
 namespace tq::test {
 namespace {

@@ -5,8 +5,8 @@
 
 #include <gtest/gtest.h>
 
-#include "turboquant/codec/row_codec.h"
-#include "turboquant/codec/scale.h"
+#include "turboquant/cpu/codec/row_codec.h"
+#include "turboquant/format/scale.h"
 
 namespace tq::test {
 namespace {
@@ -20,8 +20,7 @@ constexpr int kCell = 5;
 
 class CodecExample : public testing::Test {
   protected:
-    const RowCodec codec_ =
-        RowCodec::create(PackedLayout::create(Side::kKey, 4, 16, 64, 1).value(), 16, Isa::kScalar).value();
+    const RowCodec codec_ = RowCodec::create(RowFormat::create(Side::kKey, 4, 16).value(), 16, Isa::kScalar).value();
 };
 
 TEST_F(CodecExample, Rotation) {
@@ -40,8 +39,8 @@ TEST_F(CodecExample, ScaleAndCodes) {
 }
 
 TEST_F(CodecExample, Bytes) {
-    std::vector<uint8_t> packed(codec_.layout().bytes());
-    codec_.encode(kRow.data(), packed.data(), 0, kCell);
+    std::vector<uint8_t> packed(codec_.format().block_bytes());
+    codec_.encode(kRow.data(), Blocks{packed.data(), packed.size()}, kCell);
     EXPECT_EQ(packed.size(), 576u);
     const std::map<size_t, uint8_t> expected = {{20, 0xe4}, {21, 0x83}, {22, 0x60}, {23, 0x28},   {84, 0x8b},
                                                 {85, 0x1b}, {86, 0xd5}, {87, 0xae}, {517, kScale}};

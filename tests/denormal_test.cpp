@@ -50,7 +50,7 @@ std::vector<float> wide_row(int64_t width, int exponent, Random& random) {
     return row;
 }
 
-class Denormals : public testing::TestWithParam<std::tuple<Side, Coding>> {};
+class Denormals : public testing::TestWithParam<std::tuple<Side, Codes>> {};
 INSTANTIATE_TEST_SUITE_P(Codings, Denormals,
                          testing::Combine(testing::Values(Side::kKey, Side::kValue), testing::ValuesIn(all_codings())));
 

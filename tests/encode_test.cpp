@@ -8,9 +8,9 @@
 #include <gtest/gtest.h>
 
 #include "tests/support/random.h"
-#include "turboquant/codec/kernels.h"
-#include "turboquant/codec/preset.h"
-#include "turboquant/codec/scale.h"
+#include "turboquant/cpu/codec/kernels.h"
+#include "turboquant/format/preset.h"
+#include "turboquant/format/scale.h"
 
 namespace tq::test {
 namespace {

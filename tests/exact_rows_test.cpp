@@ -9,6 +9,7 @@
 #include "tests/support/random.h"
 #include "turboquant/base/half.h"
 #include "turboquant/cache/kv_cache.h"
+#include "turboquant/cpu/engine.h"
 
 namespace tq::test {
 namespace {
@@ -327,7 +328,7 @@ std::set<int64_t> exact_cells(const KvCache& cache, int64_t stream, int64_t toke
 
 TEST(ExactRowsOfAKvCache, FollowItsOperations) {
     using Cells = std::set<int64_t>;
-    KvCache cache = std::move(KvCache::create(params_with({1, 3}), Isa::kScalar).value());
+    KvCache cache = std::move(KvCache::create(params_with({1, 3}), cpu_engine(Isa::kScalar)).value());
     const std::vector<float> k(40 * 32, 1.0f), v(40 * 64, 2.0f);
     ASSERT_TRUE(cache.append(0, 10, k.data(), v.data()).ok());
     ASSERT_TRUE(cache.append(1, 4, k.data(), v.data()).ok());
@@ -347,15 +348,16 @@ TEST(ExactRowsOfAKvCache, FollowItsOperations) {
 }
 
 TEST(ExactRowsOfAKvCache, AreCountedInItsBytes) {
-    const size_t plain = KvCache::create(params_with({}), Isa::kScalar)->bytes();
-    EXPECT_EQ(KvCache::create(params_with({4, 10}), Isa::kScalar)->bytes(), plain + 2u * 14 * (32 + 64) * 2);
-    EXPECT_EQ(KvCache::create(params_with({}), Isa::kScalar)->exact_keys(), nullptr);
+    const size_t plain = KvCache::create(params_with({}), cpu_engine(Isa::kScalar))->bytes();
+    EXPECT_EQ(KvCache::create(params_with({4, 10}), cpu_engine(Isa::kScalar))->bytes(),
+              plain + 2u * 14 * (32 + 64) * 2);
+    EXPECT_EQ(KvCache::create(params_with({}), cpu_engine(Isa::kScalar))->exact_keys(), nullptr);
 }
 
 TEST(ExactRowsOfAKvCache, BadNumbersAreRefused) {
     for (const ExactCells& cells :
          {ExactCells{-1, 0}, ExactCells{0, -1}, ExactCells{kMaxExactCells + 1, 0}, ExactCells{0, kMaxExactCells + 1}}) {
-        const auto cache = KvCache::create(params_with(cells), Isa::kScalar);
+        const auto cache = KvCache::create(params_with(cells), cpu_engine(Isa::kScalar));
         ASSERT_FALSE(cache.ok());
         EXPECT_EQ(cache.status().error(), Error::kInvalidArgument);
         EXPECT_NE(cache.status().message().find("0 to 65536"), std::string::npos) << cache.status().message();

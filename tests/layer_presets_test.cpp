@@ -1,5 +1,5 @@
 // Presets by layer: "k4ctv4t+0:k8cv8".
-#include "turboquant/codec/layer_presets.h"
+#include "turboquant/format/layer_presets.h"
 
 #include <gtest/gtest.h>
 

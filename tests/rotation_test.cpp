@@ -1,5 +1,5 @@
 // The fast rotation against the matrix that rotation.h documents.
-#include "turboquant/codec/rotation.h"
+#include "turboquant/format/rotation.h"
 
 #include <bit>
 #include <cmath>
@@ -9,7 +9,7 @@
 #include "tests/support/bytes.h"
 #include "tests/support/random.h"
 #include "tests/support/vectors.h"
-#include "turboquant/codec/kernels.h"
+#include "turboquant/cpu/codec/kernels.h"
 
 namespace tq::test {
 namespace {

@@ -22,7 +22,7 @@ void fill_with_any_bytes(PackedRows& packed, Random& random) {
 
 void expect_same_rows(const PackedRows& packed, int64_t stream, const Range& range) {
     std::vector<float> rows(range.n * packed.width());
-    packed.codec.decode_block(packed.bytes.data(), stream, range.block, range.first, range.n, rows.data());
+    packed.codec.decode_block(packed.blocks(stream), range.block, range.first, range.n, rows.data());
     for (int i = 0; i < range.n; ++i) {
         const auto begin = rows.begin() + i * packed.width();
         ASSERT_TRUE(same_bits({begin, begin + packed.width()},
@@ -31,10 +31,10 @@ void expect_same_rows(const PackedRows& packed, int64_t stream, const Range& ran
     }
 }
 
-class BlocksOfRows : public testing::TestWithParam<std::tuple<Side, Coding>> {};
-std::vector<Coding> codings_of_blocks() {
-    std::vector<Coding> codings = all_codings();
-    for (Coding coding : all_codings()) codings.push_back(centered(coding));
+class BlocksOfRows : public testing::TestWithParam<std::tuple<Side, Codes>> {};
+std::vector<Codes> codings_of_blocks() {
+    std::vector<Codes> codings = all_codings();
+    for (Codes coding : all_codings()) codings.push_back(centered(coding));
     return codings;
 }
 INSTANTIATE_TEST_SUITE_P(Codings, BlocksOfRows,
@@ -74,15 +74,15 @@ TEST_P(BlocksOfRows, AnyBytesCanBeUsed) {
         const int64_t cell = random.below(kCells), other = random.below(kCells), stream = random.below(2);
         switch (random.below(5)) {
             case 0:
-                packed.codec.copy(packed.bytes.data(), stream, cell, 1 - stream, other);
+                packed.copy(stream, cell, 1 - stream, other);
                 break;
             case 1:
-                packed.codec.clear(packed.bytes.data(), stream, cell);
+                packed.codec.clear(packed.blocks(stream), cell);
                 EXPECT_EQ(packed.cell_bytes(cell, stream), Bytes(packed.cell_bytes(cell, stream).size()));
                 break;
             case 2: {
                 const std::vector<float> rows = random.normals(64 * packed.width());
-                packed.codec.encode_block(rows.data(), random.next() & 0x3fffff, packed.bytes.data(), stream,
+                packed.codec.encode_block(rows.data(), random.next() & 0x3fffff, packed.blocks(stream),
                                           cell / kBlockCells);
                 break;
             }

@@ -19,10 +19,10 @@ void on_threads(Fn fn) {
     for (std::thread& thread : threads) thread.join();
 }
 
-class RowsOnThreads : public testing::TestWithParam<std::tuple<Side, Coding>> {
+class RowsOnThreads : public testing::TestWithParam<std::tuple<Side, Codes>> {
   protected:
     const Side side_ = std::get<0>(GetParam());
-    const Coding coding_ = std::get<1>(GetParam());
+    const Codes coding_ = std::get<1>(GetParam());
     const PackedShape shape_{side_, coding_, 48, 16, kCells};
     PackedRows expected_{shape_}, packed_{shape_};
     std::vector<std::vector<float>> rows_;
@@ -36,10 +36,10 @@ class RowsOnThreads : public testing::TestWithParam<std::tuple<Side, Coding>> {
     }
 };
 INSTANTIATE_TEST_SUITE_P(Codings, RowsOnThreads,
-                         testing::Values(std::tuple{Side::kKey, Coding(4)}, std::tuple{Side::kKey, Coding(3)},
+                         testing::Values(std::tuple{Side::kKey, Codes(4)}, std::tuple{Side::kKey, Codes(3)},
                                          std::tuple{Side::kKey, centered(4)},
                                          std::tuple{Side::kKey, centered(trellis(4))},
-                                         std::tuple{Side::kValue, Coding(5)}, std::tuple{Side::kValue, trellis(3)}));
+                                         std::tuple{Side::kValue, Codes(5)}, std::tuple{Side::kValue, trellis(3)}));
 
 TEST_P(RowsOnThreads, SlicesAreEncodedAtOnce) {
     ASSERT_GE(packed_.codec.n_slices(), kThreads);
@@ -47,7 +47,7 @@ TEST_P(RowsOnThreads, SlicesAreEncodedAtOnce) {
         for (int64_t cell = 0; cell < kCells; ++cell) {
             for (int slice = 0; slice < packed_.codec.n_slices(); ++slice) {
                 if (slice % kThreads != thread) continue;
-                packed_.codec.encode_slice(rows_[cell].data(), packed_.bytes.data(), 0, cell, slice);
+                packed_.codec.encode_slice(rows_[cell].data(), packed_.blocks(0), cell, slice);
             }
         }
     });
@@ -73,8 +73,8 @@ TEST_P(RowsOnThreads, BlocksOfRowsAreEncodedAndDecodedAtOnce) {
         const auto encode = [&, packed](int thread) {
             if (thread * kBlockCells >= kCells) return;
             const uint64_t cells = ~uint64_t{0} >> (kBlockCells - block_of(thread));
-            packed->codec.encode_block(dense.data() + thread * kBlockCells * packed->width(), cells,
-                                       packed->bytes.data(), 0, thread);
+            packed->codec.encode_block(dense.data() + thread * kBlockCells * packed->width(), cells, packed->blocks(),
+                                       thread);
         };
         if (packed == &packed_)
             on_threads(encode);
@@ -84,7 +84,7 @@ TEST_P(RowsOnThreads, BlocksOfRowsAreEncodedAndDecodedAtOnce) {
     EXPECT_EQ(packed_.bytes, expected_.bytes);
     on_threads([&](int thread) {
         if (thread * kBlockCells >= kCells) return;
-        packed_.codec.decode_block(packed_.bytes.data(), 0, thread, 0, static_cast<int>(block_of(thread)),
+        packed_.codec.decode_block(packed_.blocks(0), thread, 0, static_cast<int>(block_of(thread)),
                                    read.data() + thread * kBlockCells * packed_.width());
     });
     for (int64_t cell = 0; cell < kCells; ++cell) {
@@ -97,11 +97,11 @@ TEST(CacheOnThreads, CachesOfTheirOwnAndReadersOfOne) {
     const KvCacheParams params{Preset::parse("k4cv4").value(), 64, 64, 2, kCells};
     Random random(2);
     const std::vector<float> k = random.normals(kCells * 128), v = random.normals(kCells * 128);
-    KvCache shared = std::move(KvCache::create(params, available_isas().back()).value());
+    KvCache shared = std::move(KvCache::create(params, cpu_engine(available_isas().back())).value());
     ASSERT_TRUE(shared.append(0, kCells, k.data(), v.data()).ok());
     std::vector<std::vector<float>> read_k(kThreads, std::vector<float>(k.size())), own_k = read_k;
     on_threads([&](int thread) {
-        KvCache own = std::move(KvCache::create(params, available_isas().back()).value());
+        KvCache own = std::move(KvCache::create(params, cpu_engine(available_isas().back())).value());
         EXPECT_TRUE(own.append(0, kCells, k.data(), v.data()).ok());
         EXPECT_TRUE(own.read(0, 0, kCells, own_k[thread].data(), nullptr).ok());
         EXPECT_TRUE(shared.read(0, 0, kCells, read_k[thread].data(), nullptr).ok());

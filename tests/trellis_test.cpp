@@ -1,5 +1,5 @@
 // Trellis codes: levels as the definition in codec/trellis.h has them, and paths that no other path beats.
-#include "turboquant/codec/trellis.h"
+#include "turboquant/format/trellis.h"
 
 #include <algorithm>
 #include <cmath>
@@ -10,8 +10,8 @@
 #include "tests/support/packed_rows.h"
 #include "tests/support/random.h"
 #include "tests/support/vectors.h"
-#include "turboquant/codec/kernels.h"
-#include "turboquant/codec/scale.h"
+#include "turboquant/cpu/codec/kernels.h"
+#include "turboquant/format/scale.h"
 
 namespace tq::test {
 namespace {

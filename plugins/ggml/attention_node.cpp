@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "buffer.h"
+#include "turboquant/cpu/engine.h"
 
 namespace tq::plugin {
 
@@ -28,7 +29,7 @@ std::string check_view(const ggml_tensor* view, KvView* out) {
     if (!kv) return "K and V are not both packed";
     const ggml_tensor* root = root_of(view);
     const size_t element = ggml_type_size(view->type);
-    const size_t stream_bytes = kv->row_bytes() * kv->layout().n_cells;
+    const size_t stream_bytes = kv->row_bytes() * kv->n_cells();
     const bool plain = view->nb[0] == element && (view->ne[2] == 1 || view->nb[2] == element * view->ne[0]) &&
                        (view->ne[1] == 1 || view->nb[1] == kv->row_bytes()) &&
                        (view->ne[3] == 1 || view->nb[3] == stream_bytes) && view->ne[0] * view->ne[2] == root->ne[0] &&
@@ -110,7 +111,7 @@ Result<FusedAttention> fuse_attention(const ggml_tensor* node, Isa isa, int n_th
     AttentionShape shape = shape_of(node, n_threads);
     if (k.kv->exact() && v.kv->exact()) shape.n_exact = k.kv->exact()->cells().n_per_query();
     if (reason = unsupported_reason(shape); !reason.empty()) return Status(Error::kUnsupported, reason);
-    Result<AttentionPlan> plan = AttentionPlan::create(shape, k.kv->codec(), v.kv->codec(), isa);
+    Result<AttentionPlan> plan = AttentionPlan::create(shape, k.kv->codec(), v.kv->codec(), cpu_engine(isa));
     if (!plan.ok()) return plan.status();
     const AttentionInputs inputs = inputs_of(node, k, v);
     if (Status status = plan->bind(inputs); !status.ok()) return status;

@@ -8,8 +8,8 @@
 #include <gguf.h>
 
 #include "log.h"
-#include "turboquant/codec/channel_scales.h"
-#include "turboquant/codec/rotation.h"
+#include "turboquant/format/channel_scales.h"
+#include "turboquant/format/rotation.h"
 
 namespace tq::plugin {
 namespace {

@@ -1,4 +1,4 @@
-// A model's channel scales (turboquant/codec/rotation.h), from a GGUF file that `tq calibrate` wrote.
+// A model's channel scales (turboquant/format/rotation.h), from a GGUF file that `tq calibrate` wrote.
 #pragma once
 
 #include <map>
@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "turboquant/base/status.h"
-#include "turboquant/codec/preset.h"
+#include "turboquant/format/preset.h"
 
 namespace tq::plugin {
 

@@ -5,7 +5,7 @@
 
 #include <fmt/format.h>
 
-#include "turboquant/codec/layout.h"
+#include "turboquant/format/row_format.h"
 
 namespace tq::plugin {
 namespace {

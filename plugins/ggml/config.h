@@ -7,7 +7,7 @@
 
 #include "calibration.h"
 #include "turboquant/base/isa.h"
-#include "turboquant/codec/layer_presets.h"
+#include "turboquant/format/layer_presets.h"
 
 namespace tq::plugin {
 

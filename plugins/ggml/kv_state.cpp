@@ -26,19 +26,19 @@ bool are_most_of(uint64_t cells, uint64_t all) {
 
 void KvTensor::decode_nominal(int64_t index, uint8_t* bytes) {
     thread_local std::vector<float> row;
-    row.resize(layout_.n_embd);
+    row.resize(format_.n_embd);
     decode_row(index, row.data());
-    to_nominal(type_, row.data(), layout_.n_embd, bytes);
+    to_nominal(type_, row.data(), format_.n_embd, bytes);
 }
 
 // Rows of one block, to rows of n_embd floats: exact ones where there are some.
 void KvTensor::load_rows(int64_t first, int64_t n, float* rows) {
-    const int64_t cell = first % layout_.n_cells;
-    codec().decode_block(data_, first / layout_.n_cells, cell / kBlockCells, static_cast<int>(cell % kBlockCells),
+    const int64_t cell = first % n_cells_;
+    codec().decode_block(blocks_of_row(first), cell / kBlockCells, static_cast<int>(cell % kBlockCells),
                          static_cast<int>(n), rows);
     for (int64_t i = 0; exact_ && i < n; ++i) {
         if (const uint16_t* exact = exact_->find(first + i))
-            halves_to_floats(exact, layout_.n_embd, rows + i * layout_.n_embd);
+            halves_to_floats(exact, format_.n_embd, rows + i * format_.n_embd);
     }
 }
 
@@ -46,8 +46,8 @@ void KvTensor::round_to_state(float* row) const {
     if (!exact_) return;
     constexpr int64_t kPiece = 256;
     uint16_t halves[kPiece];
-    for (int64_t begin = 0; begin < layout_.n_embd; begin += kPiece) {
-        const int64_t n = std::min(kPiece, layout_.n_embd - begin);
+    for (int64_t begin = 0; begin < format_.n_embd; begin += kPiece) {
+        const int64_t n = std::min(kPiece, format_.n_embd - begin);
         float* piece = row + begin;
         for (int64_t i = 0; type_ == GGML_TYPE_BF16 && i < n; ++i)
             piece[i] = bfloat16_to_float(float_to_bfloat16(piece[i]));
@@ -68,20 +68,20 @@ void KvTensor::load_block(int64_t block, float* rows) {
 }
 
 void KvTensor::store_block(float* rows, int64_t block, uint64_t cells) {
-    const int64_t first = first_row_of_block(block), stream = block / layout_.n_blocks();
+    const int64_t first = first_row_of_block(block), stream = block / n_blocks();
     for (uint64_t left = cells; left != 0; left &= left - 1) {
         const int64_t i = std::countr_zero(left);
-        float* row = rows + i * layout_.n_embd;
+        float* row = rows + i * format_.n_embd;
         round_to_state(row);
         if (uint16_t* exact = exact_ ? exact_->find(first + i) : nullptr)
-            ExactRows::convert(row, layout_.n_embd, exact);
+            ExactRows::convert(row, format_.n_embd, exact);
     }
-    if (are_most_of(cells, codec().cells_in_use(data_, stream, block % layout_.n_blocks()))) {
-        return codec().encode_block(rows, cells, data_, stream, block % layout_.n_blocks());
+    if (are_most_of(cells, codec().cells_in_use(blocks_of_stream(stream).at(block % n_blocks())))) {
+        return codec().encode_block(rows, cells, blocks_of_stream(stream), block % n_blocks());
     }
     for (uint64_t left = cells; left != 0; left &= left - 1) {
         const int64_t i = std::countr_zero(left);
-        encode_row(rows + i * layout_.n_embd, first + i);
+        encode_row(rows + i * format_.n_embd, first + i);
     }
 }
 
@@ -109,12 +109,12 @@ void KvTensor::read(void* bytes, size_t offset, size_t size) {
 void KvTensor::read_rows(uint8_t* bytes, int64_t first, int64_t n) {
     const int64_t first_block = block_of_row(first), last_block = block_of_row(first + n - 1);
     const int64_t n_threads = useful_threads(n);
-    std::vector<float> scratch(n_threads * kBlockCells * layout_.n_embd);
+    std::vector<float> scratch(n_threads * kBlockCells * format_.n_embd);
     parallel_for(last_block - first_block + 1, n_threads, [&](int64_t item, int64_t thread) {
-        float* rows = scratch.data() + thread * kBlockCells * layout_.n_embd;
+        float* rows = scratch.data() + thread * kBlockCells * format_.n_embd;
         const auto [begin, end] = rows_in_block(first_block + item, first, first + n);
         load_rows(begin, end - begin, rows);
-        to_nominal(type_, rows, (end - begin) * layout_.n_embd, bytes + (begin - first) * row_bytes_);
+        to_nominal(type_, rows, (end - begin) * format_.n_embd, bytes + (begin - first) * row_bytes_);
     });
 }
 
@@ -148,7 +148,7 @@ void KvTensor::update_part(int64_t index, size_t begin, size_t size, const uint8
     std::vector<uint8_t> row(row_bytes_);
     decode_nominal(index, row.data());
     std::memcpy(row.data() + begin, bytes, size);
-    from_nominal(type_, row.data(), layout_.n_embd, row_.data());
+    from_nominal(type_, row.data(), format_.n_embd, row_.data());
     encode_row(row_.data(), index);
     if (exact_) exact_->forget(index, 1);
 }
@@ -157,13 +157,13 @@ void KvTensor::update_part(int64_t index, size_t begin, size_t size, const uint8
 void KvTensor::write_rows(const uint8_t* bytes, int64_t first, int64_t n) {
     const int n_slices = codec().n_slices();
     const int64_t first_block = block_of_row(first),
-                  n_blocks = layout_.centered ? 1 : block_of_row(first + n - 1) - first_block + 1;
+                  n_written = format_.centered() ? 1 : block_of_row(first + n - 1) - first_block + 1;
     const int64_t n_threads = useful_threads(n);
-    std::vector<float> scratch(n_threads * layout_.n_embd);
-    parallel_for(n_blocks * n_slices, n_threads, [&](int64_t item, int64_t thread) {
-        float* row = scratch.data() + thread * layout_.n_embd;
+    std::vector<float> scratch(n_threads * format_.n_embd);
+    parallel_for(n_written * n_slices, n_threads, [&](int64_t item, int64_t thread) {
+        float* row = scratch.data() + thread * format_.n_embd;
         const int slice = static_cast<int>(item % n_slices);
-        if (layout_.centered) return write_slice(bytes, first, n, slice, row);
+        if (format_.centered()) return write_slice(bytes, first, n, slice, row);
         const auto [begin, end] = rows_in_block(first_block + item / n_slices, first, first + n);
         write_slice(bytes + (begin - first) * row_bytes_, begin, end - begin, slice, row);
     });
@@ -185,12 +185,12 @@ void KvTensor::adopt_exact(const uint8_t* bytes, int64_t first, int64_t n) {
     const int64_t n_kept = exact_->cells().n_kept();
     exact_->forget(first, n);
     for (int64_t i = 0; i < n; ++i) {
-        const bool sink = (first + i) % layout_.n_cells < exact_->cells().n_sink;
+        const bool sink = (first + i) % n_cells_ < exact_->cells().n_sink;
         if (!sink && i < n - n_kept) continue;
         uint16_t* slot = exact_->adopt(first + i);
         if (!slot) continue;
-        from_nominal(type_, bytes + i * row_bytes_, layout_.n_embd, row_.data());
-        ExactRows::convert(row_.data(), layout_.n_embd, slot);
+        from_nominal(type_, bytes + i * row_bytes_, format_.n_embd, row_.data());
+        ExactRows::convert(row_.data(), format_.n_embd, slot);
     }
 }
 

@@ -11,7 +11,9 @@
 #include <ggml.h>
 
 #include "config.h"
-#include "turboquant/cache/kv_cache.h"
+#include "turboquant/cache/exact_rows.h"
+#include "turboquant/cache/packed_tensor.h"
+#include "turboquant/cpu/codec/row_codec.h"
 
 namespace tq::plugin {
 
@@ -46,10 +48,11 @@ class KvTensor {
     void set_head_dim(int head_dim);
 
     const RowCodec& codec();
-    const PackedLayout& layout() const { return layout_; }
+    const RowFormat& format() const { return format_; }
+    int64_t n_cells() const { return n_cells_; }  // of a stream
     size_t row_bytes() const { return row_bytes_; }
-    int64_t n_rows() const { return layout_.n_cells * layout_.n_stream; }
-    PackedTensor packed() { return {&codec(), data_}; }
+    int64_t n_rows() const { return n_cells_ * n_stream_; }
+    PackedTensor packed() { return {&codec(), data_, n_stream_ * n_blocks(), n_cells_, n_stream_}; }
     ExactRows* exact() { return exact_ ? &*exact_ : nullptr; }  // null: none are kept
 
     // Rows are numbered over all streams.
@@ -60,15 +63,13 @@ class KvTensor {
     // A row in nominal form: row_bytes() bytes. Different threads may decode different rows.
     void decode_nominal(int64_t index, uint8_t* bytes);
     // Blocks are numbered over all streams; rows of one block must not be encoded by two threads at once.
-    int64_t block_of_row(int64_t index) const {
-        return index / layout_.n_cells * layout_.n_blocks() + index % layout_.n_cells / kBlockCells;
-    }
+    int64_t block_of_row(int64_t index) const { return index / n_cells_ * n_blocks() + index % n_cells_ / kBlockCells; }
 
     int64_t first_row_of_block(int64_t block) const {
-        return block / layout_.n_blocks() * layout_.n_cells + block % layout_.n_blocks() * kBlockCells;
+        return block / n_blocks() * n_cells_ + block % n_blocks() * kBlockCells;
     }
     int64_t rows_of_block(int64_t block) const {
-        return std::min<int64_t>(kBlockCells, layout_.n_cells - block % layout_.n_blocks() * kBlockCells);
+        return std::min<int64_t>(kBlockCells, n_cells_ - block % n_blocks() * kBlockCells);
     }
 
     // Rounds a row to what a saved state would hold of it, so that codes made now and codes made from that state are
@@ -96,6 +97,11 @@ class KvTensor {
     }
 
   private:
+    int64_t n_blocks() const { return blocks_of_cells(n_cells_); }  // of a stream
+    // The records of the stream that a row, or a block, belongs to.
+    Blocks blocks_of_stream(int64_t stream) const;
+    Blocks blocks_of_row(int64_t index) const { return blocks_of_stream(index / n_cells_); }
+
     struct RowRange {
         int64_t begin, end;
     };
@@ -107,12 +113,13 @@ class KvTensor {
     void write_slice(const uint8_t* bytes, int64_t first, int64_t n, int slice, float* row);
     void adopt_exact(const uint8_t* bytes, int64_t first, int64_t n);
     void update_part(int64_t index, size_t begin, size_t size, const uint8_t* bytes);
-    void copy_centers(int64_t from, int64_t to, int64_t n);
+    bool copy_blocks(int64_t from, int64_t to, int64_t n);
     void copy_exact(int64_t from, int64_t to, int64_t n);
 
     static inline std::atomic<uint64_t> generation_{0};
 
-    PackedLayout layout_;
+    RowFormat format_;
+    int64_t n_cells_, n_stream_;
     ggml_type type_;
     size_t row_bytes_;
     Isa isa_;

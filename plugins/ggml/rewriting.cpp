@@ -122,7 +122,7 @@ void Rewriting::add_set_rows(ggml_tensor* node, int n_threads) {
 
 // All layers share the staging memory: who has it gives it up first.
 void Rewriting::stage_exact_rows(KvTensor& kv, const ggml_tensor* node) {
-    const size_t side = kv.layout().side == Side::kKey ? 0 : 1;
+    const size_t side = kv.format().side == Side::kKey ? 0 : 1;
     Staged& staged = staged_[side];
     if (staged.pending) flush();
     if (staged.kv) exact_rows_->commit(*staged.kv);
@@ -232,7 +232,7 @@ void Rewriting::add_shift(ggml_tensor* node) {
 void Rewriting::add_shift_piece(ggml_tensor* node, KvTensor* kv, std::vector<ShiftedBlock> blocks) {
     const ggml_tensor* view = node->src[0];
     const auto* shift = static_cast<const int32_t*>(node->src[1]->data);
-    const int64_t n_blocks = std::ssize(blocks), n = n_blocks * kBlockCells, n_embd = kv->layout().n_embd;
+    const int64_t n_blocks = std::ssize(blocks), n = n_blocks * kBlockCells, n_embd = kv->format().n_embd;
     const size_t element = ggml_type_size(view->type);
     auto* memory =
         static_cast<float*>(workspace_.dense[0].reserve(sizeof(float) * n_embd * kBlockCells * kShiftBlocks));

@@ -70,7 +70,7 @@ uint64_t SetRowsTask::stored_next(int64_t i) const {
     for (int64_t next = i + 1; next < std::min(rows_->ne[1], i + kBlockCells); ++next) {
         const int64_t index = row_index(indices_, next);
         if (index < 0 || index >= kv_.n_rows() || kv_.block_of_row(index) != block) continue;
-        cells |= uint64_t{1} << index % kv_.layout().n_cells % kBlockCells;
+        cells |= uint64_t{1} << index % kv_.n_cells() % kBlockCells;
     }
     return cells;
 }
@@ -86,12 +86,11 @@ void SetRowsTask::run(int thread, int n_threads) {
             bad_data_ = true;
             continue;
         }
-        const int64_t block = kv_.layout().centered ? 0 : kv_.block_of_row(index);
+        const int64_t block = kv_.format().centered() ? 0 : kv_.block_of_row(index);
         const float* row = nullptr;
         const auto row_once = [&] { return row ? row : row = float_row(i, thread); };
         if (exact && i % n_threads == thread) exact->store(i, row_once());
-        const bool may_move_center =
-            kv_.layout().centered && index % kv_.layout().n_cells % kBlockCells <= kUncenteredCells;
+        const bool may_move_center = kv_.format().centered() && index % kv_.n_cells() % kBlockCells <= kUncenteredCells;
         const uint64_t rewritten = may_move_center ? stored_next(i) : 0;
         for (int slice = 0; slice < n_slices; ++slice) {
             if ((block * n_slices + slice) % n_threads == thread) kv_.encode_slice(row_once(), index, slice, rewritten);

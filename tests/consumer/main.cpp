@@ -5,17 +5,18 @@
 
 #include "turboquant/attention/plan.h"
 #include "turboquant/cache/kv_cache.h"
+#include "turboquant/cpu/engine.h"
 
 int main() {
     constexpr int kHeadDim = 64, kHeads = 4, kHeadsKv = 2, kCells = 100;
-    const tq::Isa isa = tq::available_isas().back();
+    const tq::Engine engine = tq::cpu_engine(tq::available_isas().back());
 
     tq::KvCacheParams params;
     params.preset = tq::Preset::parse("k4v4").value();
     params.head_dim_k = params.head_dim_v = kHeadDim;
     params.n_head_kv = kHeadsKv;
     params.n_cells = 256;
-    tq::Result<tq::KvCache> cache = tq::KvCache::create(params, isa);
+    tq::Result<tq::KvCache> cache = tq::KvCache::create(params, engine);
     if (!cache.ok()) return std::puts(cache.status().message().c_str()), 1;
 
     // All keys are the same, so that attention averages the values; their mean is (0, 1, 2, ...) / 64.
@@ -33,7 +34,7 @@ int main() {
     shape.n_tokens = 1;
     shape.n_kv = cache->length(0);
     shape.scale = 1 / std::sqrt(static_cast<float>(kHeadDim));
-    auto plan = tq::AttentionPlan::create(shape, *cache->keys().codec, *cache->values().codec, isa);
+    auto plan = tq::AttentionPlan::create(shape, *cache->keys().codec, *cache->values().codec, engine);
     if (!plan.ok()) return std::puts(plan.status().message().c_str()), 1;
 
     std::vector<float> q(kHeads * kHeadDim, 0.3f), out(kHeads * kHeadDim);

@@ -27,7 +27,7 @@ struct AttentionCase {
     int head_dim_k = 64, head_dim_v = 64;
     int group_size = 1, n_head_kv = 1;
     int64_t n_tokens = 1, n_kv = 64;
-    Coding keys = 4, values = 4;
+    Codes keys = 4, values = 4;
     Mask mask = Mask::kNone;
     int64_t n_stream = 1, first_stream = 0;
     bool sinks = false;
@@ -51,26 +51,27 @@ inline void PrintTo(const AttentionCase& c, std::ostream* out) {
 class ExactSide {
   public:
     // dense: [stream][cell][n_embd]; n_tokens: of the last ubatch.
-    ExactSide(const ExactCells& exact, const PackedLayout& layout, const std::vector<float>& dense)
-        : layout_(layout),
+    ExactSide(const ExactCells& exact, const PackedRows& packed, const std::vector<float>& dense)
+        : n_embd_(packed.width()),
+          n_cells_(packed.n_cells),
+          n_stream_(packed.n_stream),
           dense_(dense),
-          slots_(ExactRows::bytes(exact, layout.n_embd, layout.n_cells, layout.n_stream) / sizeof(uint16_t)),
-          rows(exact, layout.n_embd, layout.n_cells, layout.n_stream, slots_.data()) {}
+          slots_(ExactRows::bytes(exact, n_embd_, n_cells_, n_stream_) / sizeof(uint16_t)),
+          rows(exact, n_embd_, n_cells_, n_stream_, slots_.data()) {}
 
     // Cells [first, first + n) of every stream.
     void write(int64_t first, int64_t n) {
         rows.commit();
         std::vector<int64_t> cells;
-        for (int64_t stream = 0; stream < layout_.n_stream; ++stream)
-            for (int64_t i = 0; i < n; ++i) cells.push_back(stream * layout_.n_cells + first + i);
-        staging_.assign(cells.size() * layout_.n_embd, 0);
+        for (int64_t stream = 0; stream < n_stream_; ++stream)
+            for (int64_t i = 0; i < n; ++i) cells.push_back(stream * n_cells_ + first + i);
+        staging_.assign(cells.size() * n_embd_, 0);
         rows.begin(cells, staging_.data());
-        for (size_t i = 0; i < cells.size(); ++i)
-            rows.store(static_cast<int64_t>(i), &dense_[cells[i] * layout_.n_embd]);
+        for (size_t i = 0; i < cells.size(); ++i) rows.store(static_cast<int64_t>(i), &dense_[cells[i] * n_embd_]);
     }
 
   private:
-    const PackedLayout layout_;
+    int64_t n_embd_, n_cells_, n_stream_;
     const std::vector<float>& dense_;
     std::vector<uint16_t> slots_, staging_;
 
@@ -122,8 +123,8 @@ class AttentionProblem {
 
     // Exact rows as they are once the cells before `first` are written and then ubatches of these sizes.
     void write_exact(int64_t first, const std::vector<int64_t>& ubatches) {
-        exact_k_.emplace(case_.exact, keys_.codec.layout(), dense_k);
-        exact_v_.emplace(case_.exact, values_.codec.layout(), dense_v);
+        exact_k_.emplace(case_.exact, keys_, dense_k);
+        exact_v_.emplace(case_.exact, values_, dense_v);
         for (ExactSide* side : {&*exact_k_, &*exact_v_}) {
             side->write(0, first);
             int64_t at = first;
@@ -146,8 +147,10 @@ class AttentionProblem {
         in.q_token_stride = bytes_of(q_token_);
         in.q_head_stride = bytes_of(q_head_);
         in.q_stream_stride = bytes_of(q_token_ * case_.n_tokens);
-        in.k = {&key_codec, keys_.bytes.data()};
-        in.v = {&value_codec, values_.bytes.data()};
+        in.k = keys_.tensor();
+        in.v = values_.tensor();
+        in.k.codec = &key_codec;
+        in.v.codec = &value_codec;
         in.k_first_stream = in.v_first_stream = case_.first_stream;
         in.mask = mask.empty() ? nullptr : mask.data();
         in.mask_token_stride = sizeof(uint16_t) * mask_token();
@@ -187,7 +190,7 @@ class AttentionProblem {
         AttentionShape s = shape(n_threads);
         AttentionInputs in = inputs(key_codec, value_codec, out);
         if (change) change(s, in);
-        const AttentionPlan plan = AttentionPlan::create(s, key_codec, value_codec, isa).value();
+        const AttentionPlan plan = AttentionPlan::create(s, key_codec, value_codec, cpu_engine(isa)).value();
         Workspace workspace(plan.workspace_bytes());
         if (const Status bound = plan.bind(in); !bound.ok()) {
             ADD_FAILURE() << bound.message();
@@ -268,7 +271,7 @@ class AttentionProblem {
   private:
     static size_t bytes_of(int64_t floats) { return sizeof(float) * static_cast<size_t>(floats); }
     static RowCodec codec_for(const PackedRows& rows, Isa isa, const std::vector<float>& scales) {
-        return RowCodec::create(rows.codec.layout(), rows.codec.head_dim(), isa, scales).value();
+        return RowCodec::create(rows.codec.format(), rows.codec.head_dim(), isa, scales).value();
     }
     std::vector<float> given(const std::vector<float>& scales) const {
         return case_.scaled ? scales : std::vector<float>();
@@ -278,11 +281,10 @@ class AttentionProblem {
     }
 
     std::vector<float> fill(PackedRows& packed) {
-        const PackedLayout& layout = packed.codec.layout();
         std::vector<float> dense;
-        for (int64_t stream = 0; stream < layout.n_stream; ++stream)
-            for (int64_t cell = 0; cell < layout.n_cells; ++cell) {
-                const std::vector<float> row = random_.normals(layout.n_embd, 0.5 + random_.uniform());
+        for (int64_t stream = 0; stream < packed.n_stream; ++stream)
+            for (int64_t cell = 0; cell < packed.n_cells; ++cell) {
+                const std::vector<float> row = random_.normals(packed.width(), 0.5 + random_.uniform());
                 packed.encode(row, cell, stream);
                 dense.insert(dense.end(), row.begin(), row.end());
             }

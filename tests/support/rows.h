@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "tests/support/random.h"
-#include "turboquant/codec/kernels.h"
+#include "turboquant/cpu/codec/kernels.h"
 
 namespace tq::test {
 

@@ -13,7 +13,7 @@
 #include "child_process.h"
 #include "fail.h"
 #include "turboquant/base/isa.h"
-#include "turboquant/codec/layout.h"
+#include "turboquant/format/row_format.h"
 
 namespace tq::tool {
 namespace {

@@ -1,4 +1,4 @@
-// Entry points of the attention kernels, compiled once per ISA from attention-inl.h. Every ISA gives the same bits.
+// What an engine implements of attention (attention/plan.h says what the phases are).
 #pragma once
 
 #include "turboquant/attention/plan.h"
@@ -6,21 +6,12 @@
 namespace tq {
 
 struct AttentionKernels {
+    // Bytes of a prepared query row, and of one thread's scratch memory.
+    size_t (*query_bytes)(const AttentionShape& shape);
+    size_t (*scratch_bytes)(const AttentionGeometry& g);
     void (*prepare)(const AttentionGeometry& g, int64_t item, const AttentionInputs& in, char* workspace);
     void (*attend)(const AttentionGeometry& g, int64_t item, int thread, const AttentionInputs& in, char* workspace);
     void (*merge)(const AttentionGeometry& g, int64_t item, const AttentionInputs& in, char* workspace);
 };
-
-const AttentionKernels& attention_kernels(Isa isa);
-
-// Each defined in kernels_<isa>.cpp, those of this architecture.
-extern const AttentionKernels kAttentionKernelsScalar;
-extern const AttentionKernels kAttentionKernelsAvx2;
-extern const AttentionKernels kAttentionKernelsAvxVnni;
-extern const AttentionKernels kAttentionKernelsAvx512;
-extern const AttentionKernels kAttentionKernelsAvx512Vnni;
-extern const AttentionKernels kAttentionKernelsAvx512Vbmi;
-extern const AttentionKernels kAttentionKernelsNeon;
-extern const AttentionKernels kAttentionKernelsI8mm;
 
 }  // namespace tq

@@ -3,8 +3,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
-#include "turboquant/cache/kv_cache.h"
+#include "turboquant/base/inline.h"
+#include "turboquant/cache/exact_rows.h"
+#include "turboquant/cache/packed_tensor.h"
 
 namespace tq {
 
@@ -46,6 +49,15 @@ struct AttentionInputs {
     float* out = nullptr;  // (head_dim_v, n_head, n_tokens, n_stream)
     size_t out_head_stride = 0, out_token_stride = 0, out_stream_stride = 0;
 };
+
+// A pointer so many bytes further.
+template <class T>
+TQ_INLINE T* at_byte(T* base, size_t bytes) {
+    using Byte = std::conditional_t<std::is_const_v<T>, const char, char>;
+    return reinterpret_cast<T*>(reinterpret_cast<Byte*>(base) + bytes);
+}
+
+inline constexpr uint16_t kHalfMinusInfinity = 0xfc00;  // of a mask: the cell is not seen
 
 // ALiBi slope of a head (Press et al. 2021, as ggml computes it); 1 without ALiBi.
 float alibi_slope(float max_bias, int n_head, int head);

@@ -3,7 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
-#include "turboquant/attention/attention-inl.h"
+#include "turboquant/attention/exact_list.h"
+#include "turboquant/attention/kernels.h"
 #include "turboquant/base/half.h"
 
 namespace tq {
@@ -18,31 +19,52 @@ std::string text_of(int64_t n) {
 }
 
 // Streams and cells that a call reads, [0, n_kv) of each stream, have to be there.
-Status check_range(const char* name, const PackedLayout& layout, int64_t first_stream, const AttentionShape& shape) {
-    if (shape.n_kv > layout.n_cells) {
+Status check_range(const char* name, const PackedTensor& tensor, int64_t first_stream, const AttentionShape& shape) {
+    if (shape.n_kv > tensor.n_cells) {
         return Status(Error::kInvalidArgument, "n_kv " + text_of(shape.n_kv) + " is larger than the " + name +
-                                                   " tensor's " + text_of(layout.n_cells) + " cells");
+                                                   " tensor's " + text_of(tensor.n_cells) + " cells");
     }
-    if (first_stream < 0 || first_stream > layout.n_stream || shape.n_stream > layout.n_stream - first_stream) {
+    if (first_stream < 0 || first_stream > tensor.n_stream || shape.n_stream > tensor.n_stream - first_stream) {
         return Status(Error::kInvalidArgument, "n_stream " + text_of(shape.n_stream) + " from stream " +
                                                    text_of(first_stream) + " on: the " + name + " tensor has " +
-                                                   text_of(layout.n_stream));
+                                                   text_of(tensor.n_stream));
     }
     return {};
 }
 
-Status check_codec(const char* name, const RowCodec& codec, Side side, int head_dim, const AttentionShape& shape) {
-    const PackedLayout& layout = codec.layout();
-    if (layout.side != side || codec.head_dim() != head_dim || layout.n_embd != int64_t{head_dim} * shape.n_head_kv) {
+// Blocks that a call reads have to have records. A plain tensor has them all; a block table may say anything.
+Status check_records(const char* name, const PackedTensor& tensor, int64_t first_stream, const AttentionShape& shape) {
+    const int64_t n_blocks = blocks_of_cells(tensor.n_cells);
+    if (!tensor.block_table) {
+        if (tensor.n_records >= tensor.n_stream * n_blocks) return {};
+        return Status(Error::kInvalidArgument, std::string("the ") + name + " tensor has " + text_of(tensor.n_records) +
+                                                   " records; its cells need " + text_of(tensor.n_stream * n_blocks));
+    }
+    for (int64_t stream = first_stream; stream < first_stream + shape.n_stream; ++stream) {
+        for (int64_t block = 0; block < blocks_of_cells(shape.n_kv); ++block) {
+            const int64_t record = tensor.block_table[stream * n_blocks + block];
+            if (record >= 0 && record < tensor.n_records) continue;
+            return Status(Error::kInvalidArgument, std::string("the ") + name + " tensor's block table has record " +
+                                                       text_of(record) + " for block " + text_of(block) +
+                                                       " of stream " + text_of(stream) + "; allowed: 0 to " +
+                                                       text_of(tensor.n_records - 1));
+        }
+    }
+    return {};
+}
+
+Status check_codec(const char* name, const BlockCodec& codec, Side side, int head_dim, const AttentionShape& shape) {
+    const RowFormat& format = codec.format();
+    if (format.side != side || codec.head_dim() != head_dim || format.n_embd != int64_t{head_dim} * shape.n_head_kv) {
         return Status(Error::kInvalidArgument,
                       std::string("the ") + name + " tensor is not packed for this head_dim and n_head_kv");
     }
-    return check_range(name, layout, 0, shape);
+    return {};
 }
 
-std::string codes_of(const PackedLayout& layout) {
-    return text_of(layout.n_embd) + " values of " + text_of(layout.bits) + (layout.centered ? "c" : "") +
-           (layout.trellis ? "t" : "") + " bits";
+std::string codes_of(const RowFormat& format) {
+    return text_of(format.n_embd) + " values of " + text_of(format.bits) + (format.centered() ? "c" : "") +
+           (format.trellis() ? "t" : "") + " bits";
 }
 
 // Every size of the plan is below the product of these times 2^16, which has to fit 63 bits.
@@ -65,8 +87,8 @@ std::string unsupported_reason(const AttentionShape& s) {
     return "";
 }
 
-Result<AttentionPlan> AttentionPlan::create(const AttentionShape& shape, const RowCodec& keys, const RowCodec& values,
-                                            Isa isa) {
+Result<AttentionPlan> AttentionPlan::create(const AttentionShape& shape, const BlockCodec& keys,
+                                            const BlockCodec& values, const Engine& engine) {
     if (std::string reason = unsupported_reason(shape); !reason.empty())
         return Status(Error::kUnsupported, std::move(reason));
     if (shape.n_tokens <= 0 || shape.n_kv <= 0 || shape.n_stream <= 0 || shape.n_threads <= 0) {
@@ -77,20 +99,21 @@ Result<AttentionPlan> AttentionPlan::create(const AttentionShape& shape, const R
     if (Status s = check_codec("key", keys, Side::kKey, shape.head_dim_k, shape); !s.ok()) return s;
     if (Status s = check_codec("value", values, Side::kValue, shape.head_dim_v, shape); !s.ok()) return s;
     if (is_too_large(shape)) {
-        return Status(Error::kInvalidArgument, "n_tokens " + text_of(shape.n_tokens) + ", n_head " +
-                                                   text_of(shape.n_head) + ", n_threads " + text_of(shape.n_threads) +
-                                                   " or n_exact " + text_of(shape.n_exact) + " is too large");
+        return Status(Error::kInvalidArgument,
+                      "n_stream " + text_of(shape.n_stream) + ", n_tokens " + text_of(shape.n_tokens) + ", n_head " +
+                          text_of(shape.n_head) + ", n_kv " + text_of(shape.n_kv) + ", n_threads " +
+                          text_of(shape.n_threads) + " or n_exact " + text_of(shape.n_exact) + " is too large");
     }
 
     AttentionPlan plan;
-    plan.kernels_ = &attention_kernels(isa);
+    plan.kernels_ = engine.attention;
     AttentionGeometry& g = plan.geometry_;
-    plan.keys_ = {keys.layout(), keys.head_dim()};
-    plan.values_ = {values.layout(), values.head_dim()};
+    plan.keys_ = {keys.format(), keys.head_dim()};
+    plan.values_ = {values.format(), values.head_dim()};
     g.shape = shape;
-    g.key_bits = keys.layout().bits;
-    g.value_bits = values.layout().bits;
-    g.keys_centered = keys.layout().centered;
+    g.key_bits = keys.format().bits;
+    g.value_bits = values.format().bits;
+    g.keys_centered = keys.format().centered();
     g.group_size = shape.n_head / shape.n_head_kv;
     g.rows_per_head_kv = shape.n_tokens * g.group_size;
     g.n_row_tiles = (g.rows_per_head_kv + kMaxTileRows - 1) / kMaxTileRows;
@@ -100,15 +123,14 @@ Result<AttentionPlan> AttentionPlan::create(const AttentionShape& shape, const R
     g.n_parts = std::min(g.n_chunks, (items + tiles - 1) / tiles);
 
     const int64_t n_rows = shape.n_stream * shape.n_tokens * shape.n_head;
-    g.query_bytes = align_up(sizeof(attention_impl::PreparedQuery) + shape.head_dim_k);
+    g.query_bytes = align_up(plan.kernels_->query_bytes(shape));
     g.partial_floats = 16 + shape.head_dim_v;
-    g.scratch_bytes = attention_impl::Scratch(g, nullptr).bytes;
+    g.scratch_bytes = plan.kernels_->scratch_bytes(g);
     g.scratch_offset = align_up(n_rows * g.query_bytes);
     g.partial_offset = g.scratch_offset + shape.n_threads * g.scratch_bytes;
     g.exact_offset =
         align_up(g.partial_offset + (g.split() ? n_rows * g.n_chunks * g.partial_floats * sizeof(float) : 0));
-    g.exact_bytes = sizeof(attention_impl::ExactList) +
-                    std::min(shape.n_exact, shape.n_kv) * sizeof(attention_impl::ExactList::Row);
+    g.exact_bytes = sizeof(ExactList) + std::min(shape.n_exact, shape.n_kv) * sizeof(ExactList::Row);
     const int64_t n_lists = shape.n_exact > 0 ? shape.n_stream * shape.n_tokens : 0;
     g.mask_offset = align_up(g.exact_offset + n_lists * g.exact_bytes);
     g.workspace_bytes = g.mask_offset + n_lists * shape.n_kv * sizeof(uint16_t);
@@ -117,17 +139,16 @@ Result<AttentionPlan> AttentionPlan::create(const AttentionShape& shape, const R
 
 Status AttentionPlan::check_tensor(const char* name, const Format& format, const PackedTensor& tensor,
                                    int64_t first_stream, const AttentionShape& shape) {
-    if (!tensor.codec || !tensor.data)
+    if (!tensor.codec || !tensor.records)
         return Status(Error::kInvalidArgument, std::string("the ") + name + " tensor is null");
-    const PackedLayout &planned = format.layout, &given = tensor.codec->layout();
-    if (given.side != planned.side || given.bits != planned.bits || given.trellis != planned.trellis ||
-        given.centered != planned.centered || given.n_embd != planned.n_embd ||
-        tensor.codec->head_dim() != format.head_dim) {
-        return Status(Error::kInvalidArgument, std::string("the ") + name + " tensor has heads of " +
-                                                   text_of(tensor.codec->head_dim()) + ", " + codes_of(given) +
-                                                   "; planned: " + text_of(format.head_dim) + ", " + codes_of(planned));
+    if (tensor.codec->format() != format.rows || tensor.codec->head_dim() != format.head_dim) {
+        return Status(Error::kInvalidArgument,
+                      std::string("the ") + name + " tensor has heads of " + text_of(tensor.codec->head_dim()) + ", " +
+                          codes_of(tensor.codec->format()) + "; planned: " + text_of(format.head_dim) + ", " +
+                          codes_of(format.rows));
     }
-    return check_range(name, given, first_stream, shape);
+    if (Status s = check_range(name, tensor, first_stream, shape); !s.ok()) return s;
+    return check_records(name, tensor, first_stream, shape);
 }
 
 Status AttentionPlan::bind(const AttentionInputs& in) const {
@@ -187,28 +208,24 @@ void AttentionPlan::run(AttentionPhase phase, int64_t item, int thread, const At
 // Makes the list of the cells that the token attends to exactly, and a mask that hides these from what works on the
 // codes. The first KV head's item does it for all, since heads do not differ here.
 void AttentionPlan::prepare_exact(int64_t item, const AttentionInputs& in, char* workspace) const {
-    using attention_impl::ExactList;
     const AttentionShape& s = geometry_.shape;
     if (item % s.n_head_kv != 0) return;
     const int64_t row = item / s.n_head_kv, stream = row / s.n_tokens, token = row % s.n_tokens;
     const uint16_t* mask =
-        in.mask ? attention_impl::at_byte(in.mask, stream * in.mask_stream_stride + token * in.mask_token_stride)
-                : nullptr;
+        in.mask ? at_byte(in.mask, stream * in.mask_stream_stride + token * in.mask_token_stride) : nullptr;
     uint16_t* hiding = reinterpret_cast<uint16_t*>(workspace + geometry_.mask_offset) + row * s.n_kv;
     if (mask)
         std::memcpy(hiding, mask, sizeof(uint16_t) * s.n_kv);
     else
         std::memset(hiding, 0, sizeof(uint16_t) * s.n_kv);
 
-    ExactList& list = *attention_impl::exact_list(geometry_, workspace, row);
+    ExactList& list = *exact_list(geometry_, workspace, row);
     list.count = 0;
-    const auto visible = [&](int64_t cell) {
-        return cell < s.n_kv && (!mask || mask[cell] != attention_impl::kHalfMinusInfinity);
-    };
+    const auto visible = [&](int64_t cell) { return cell < s.n_kv && (!mask || mask[cell] != kHalfMinusInfinity); };
     for_exact_rows(*in.exact_k, *in.exact_v, in.k_first_stream + stream, in.v_first_stream + stream, token, s.n_tokens,
                    visible, [&](const ExactRow& exact) {
                        list.rows[list.count++] = {exact.k, exact.v, mask ? half_to_float(mask[exact.cell]) : 0.0f};
-                       hiding[exact.cell] = attention_impl::kHalfMinusInfinity;
+                       hiding[exact.cell] = kHalfMinusInfinity;
                    });
 }
 

@@ -29,6 +29,7 @@
 
 #include "turboquant/attention/params.h"
 #include "turboquant/base/inline.h"
+#include "turboquant/cache/engine.h"
 
 namespace tq {
 
@@ -70,8 +71,8 @@ struct AttentionGeometry {
 class AttentionPlan {
   public:
     // Errors: kUnsupported with the reason (the caller takes another path), kInvalidArgument.
-    static Result<AttentionPlan> create(const AttentionShape& shape, const RowCodec& keys, const RowCodec& values,
-                                        Isa isa);
+    static Result<AttentionPlan> create(const AttentionShape& shape, const BlockCodec& keys, const BlockCodec& values,
+                                        const Engine& engine);
 
     // Says whether run() may be given these inputs; to be asked once for each of them. Error: kInvalidArgument naming
     // what does not fit the plan: a tensor coded otherwise than the one the plan was made for, streams or cells that it
@@ -93,9 +94,9 @@ class AttentionPlan {
     void prepare_exact(int64_t item, const AttentionInputs& inputs, char* workspace) const;
     AttentionInputs with_hidden_cells(const AttentionInputs& inputs, char* workspace) const;
     Status bind_exact(const AttentionInputs& inputs) const;
-    // The codes that the kernels were chosen for. Cells and streams may be others.
+    // The codes that the kernels were chosen for.
     struct Format {
-        PackedLayout layout;
+        RowFormat rows;
         int head_dim;
     };
     static Status check_tensor(const char* name, const Format& format, const PackedTensor& tensor, int64_t first_stream,
@@ -103,7 +104,7 @@ class AttentionPlan {
 
     AttentionGeometry geometry_{};
     Format keys_{}, values_{};
-    const struct AttentionKernels* kernels_ = nullptr;
+    const AttentionKernels* kernels_ = nullptr;
 };
 
 // Why the fused kernels can't take this shape, or "" if they can.

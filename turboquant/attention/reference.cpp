@@ -21,12 +21,6 @@ float alibi_slope(float max_bias, int n_head, int head) {
 
 namespace {
 
-template <class T>
-T* offset(T* base, size_t bytes) {
-    return reinterpret_cast<T*>(reinterpret_cast<std::conditional_t<std::is_const_v<T>, const char*, char*>>(base) +
-                                bytes);
-}
-
 struct Row {
     int64_t stream, token;
     int head;
@@ -37,14 +31,12 @@ struct ExactCopies {
     std::vector<std::vector<float>> k, v;  // [cell]
 };
 
-std::vector<float> rotated(const RowCodec& codec, const uint16_t* half) {
+std::vector<float> rotated(const BlockCodec& codec, const uint16_t* half) {
     const int head_dim = codec.head_dim();
-    std::vector<float> row(codec.layout().n_embd);
+    std::vector<float> row(codec.format().n_embd);
     for (size_t i = 0; i < row.size(); ++i) row[i] = half_to_float(half[i]);
-    for (int64_t head = 0; head < codec.layout().n_embd / head_dim; ++head) {
-        codec.kernels().rotate_row(codec.rotation(static_cast<int>(head)), &row[head * head_dim],
-                                   &row[head * head_dim]);
-    }
+    for (int head = 0; head * head_dim < codec.format().n_embd; ++head)
+        codec.rotate_row(head, &row[head * head_dim], &row[head * head_dim]);
     return row;
 }
 
@@ -52,7 +44,7 @@ ExactCopies exact_copies(const AttentionShape& s, const AttentionInputs& in, int
     ExactCopies copies{std::vector<std::vector<float>>(s.n_kv), std::vector<std::vector<float>>(s.n_kv)};
     if (s.n_exact == 0) return copies;
     const uint16_t* mask =
-        in.mask ? offset(in.mask, token * in.mask_token_stride + stream * in.mask_stream_stride) : nullptr;
+        in.mask ? at_byte(in.mask, token * in.mask_token_stride + stream * in.mask_stream_stride) : nullptr;
     const auto visible = [&](int64_t cell) {
         return cell < s.n_kv && (!mask || half_to_float(mask[cell]) != -std::numeric_limits<float>::infinity());
     };
@@ -71,7 +63,7 @@ double logit(const AttentionShape& s, const AttentionInputs& in, const Row& row,
     dot *= s.scale;
     if (s.softcap > 0) dot = s.softcap * std::tanh(dot / s.softcap);
     if (in.mask) {
-        const uint16_t* mask = offset(in.mask, row.token * in.mask_token_stride + row.stream * in.mask_stream_stride);
+        const uint16_t* mask = at_byte(in.mask, row.token * in.mask_token_stride + row.stream * in.mask_stream_stride);
         dot += static_cast<double>(alibi_slope(s.max_bias, s.n_head, row.head)) * half_to_float(mask[cell]);
     }
     return dot;
@@ -83,11 +75,11 @@ void attend(const AttentionShape& s, const AttentionInputs& in, const Row& row, 
         return exact_row.empty() ? decoded : exact_row.data();
     };
     const int head_kv = row.head / (s.n_head / s.n_head_kv);
-    const int64_t k_width = in.k.codec->layout().n_embd, v_width = in.v.codec->layout().n_embd;
+    const int64_t k_width = in.k.codec->format().n_embd, v_width = in.v.codec->format().n_embd;
     std::vector<float> q(s.head_dim_k);
     const float* source =
-        offset(in.q, row.token * in.q_token_stride + row.head * in.q_head_stride + row.stream * in.q_stream_stride);
-    in.k.codec->kernels().rotate_query(in.k.codec->rotation(head_kv), source, q.data());
+        at_byte(in.q, row.token * in.q_token_stride + row.head * in.q_head_stride + row.stream * in.q_stream_stride);
+    in.k.codec->rotate_query(head_kv, source, q.data());
 
     std::vector<double> logits(s.n_kv);
     double top = -std::numeric_limits<double>::infinity();
@@ -109,20 +101,20 @@ void attend(const AttentionShape& s, const AttentionInputs& in, const Row& row, 
     }
     std::vector<float> result(s.head_dim_v);
     for (int d = 0; d < s.head_dim_v; ++d) result[d] = sum == 0 ? 0.0f : static_cast<float>(out[d] / sum);
-    float* target = offset(
+    float* target = at_byte(
         in.out, row.token * in.out_token_stride + row.head * in.out_head_stride + row.stream * in.out_stream_stride);
-    in.v.codec->kernels().rotate_inverse(in.v.codec->rotation(head_kv), result.data(), target);
+    in.v.codec->rotate_inverse(head_kv, result.data(), target);
 }
 
 }  // namespace
 
 void attention_reference(const AttentionShape& s, const AttentionInputs& in) {
-    const int64_t k_width = in.k.codec->layout().n_embd, v_width = in.v.codec->layout().n_embd;
+    const int64_t k_width = in.k.codec->format().n_embd, v_width = in.v.codec->format().n_embd;
     std::vector<float> keys(s.n_kv * k_width), values(s.n_kv * v_width);
     for (int64_t stream = 0; stream < s.n_stream; ++stream) {
         for (int64_t cell = 0; cell < s.n_kv; ++cell) {
-            in.k.codec->decode_rotated(in.k.data, in.k_first_stream + stream, cell, &keys[cell * k_width]);
-            in.v.codec->decode_rotated(in.v.data, in.v_first_stream + stream, cell, &values[cell * v_width]);
+            in.k.codec->decode_rotated(in.k.blocks(in.k_first_stream + stream), cell, &keys[cell * k_width]);
+            in.v.codec->decode_rotated(in.v.blocks(in.v_first_stream + stream), cell, &values[cell * v_width]);
         }
         for (int64_t token = 0; token < s.n_tokens; ++token) {
             const ExactCopies exact = exact_copies(s, in, stream, token);

@@ -18,7 +18,7 @@
 #include <span>
 #include <vector>
 
-#include "turboquant/codec/exact_cells.h"
+#include "turboquant/format/exact_cells.h"
 
 namespace tq {
 

@@ -7,52 +7,67 @@
 #include <string>
 
 namespace tq {
+namespace {
 
-void KvCache::Deleter::operator()(uint8_t* p) const {
-    ::operator delete[](p, std::align_val_t{kPlaneAlignment});
+Status check_size(const KvCacheParams& params, int64_t n_embd) {
+    constexpr int64_t kLimit = int64_t{1} << 40;  // keeps every product of these in 64 bits
+    if (params.n_cells > 0 && params.n_stream > 0 && params.n_cells <= kLimit / n_embd / params.n_stream) return {};
+    return Status(Error::kInvalidArgument, "n_cells " + std::to_string(params.n_cells) + " x n_stream " +
+                                               std::to_string(params.n_stream) + " is not positive or too large");
 }
 
-Result<KvCache::Plane> KvCache::create_plane(const KvCacheParams& params, Side side, Isa isa) {
+}  // namespace
+
+void KvCache::Deleter::operator()(uint8_t* p) const {
+    ::operator delete[](p, std::align_val_t{kRecordAlignment});
+}
+
+Result<KvCache::Plane> KvCache::create_plane(const KvCacheParams& params, Side side, const Engine& engine) {
     const int head_dim = side == Side::kKey ? params.head_dim_k : params.head_dim_v;
-    auto layout = PackedLayout::create(params.preset, side, int64_t{params.n_head_kv} * head_dim, params.n_cells,
-                                       params.n_stream);
-    if (!layout.ok()) return layout.status();
-    auto codec =
-        RowCodec::create(layout.value(), head_dim, isa, side == Side::kKey ? params.key_scales : params.value_scales);
+    auto format = RowFormat::create(params.preset, side, int64_t{params.n_head_kv} * head_dim);
+    if (!format.ok()) return format.status();
+    if (Status s = check_size(params, format->n_embd); !s.ok()) return s;
+    auto codec = engine.make_codec(engine, format.value(), head_dim,
+                                   side == Side::kKey ? params.key_scales : params.value_scales);
     if (!codec.ok()) return codec.status();
-    const size_t bytes =
-        layout->bytes() + ExactRows::bytes(params.exact, layout->n_embd, layout->n_cells, layout->n_stream);
-    auto* data = static_cast<uint8_t*>(::operator new[](bytes, std::align_val_t{kPlaneAlignment}, std::nothrow));
-    if (data == nullptr)
+    Plane plane{std::move(codec.value()), nullptr, params.n_cells, params.n_stream, std::nullopt, {}};
+    const size_t records = static_cast<size_t>(plane.n_records()) * format->block_bytes();
+    const size_t bytes = records + ExactRows::bytes(params.exact, format->n_embd, params.n_cells, params.n_stream);
+    plane.data.reset(static_cast<uint8_t*>(::operator new[](bytes, std::align_val_t{kRecordAlignment}, std::nothrow)));
+    if (!plane.data)
         return Status(Error::kOutOfMemory, "no memory for " + std::to_string(bytes) + " bytes of packed cache");
-    std::memset(data, 0, bytes);
-    Plane plane{std::move(codec.value()), std::unique_ptr<uint8_t[], Deleter>(data), std::nullopt, {}};
+    std::memset(plane.data.get(), 0, bytes);
     if (params.exact.any()) {
-        auto* slots = reinterpret_cast<uint16_t*>(data + layout->bytes());
-        plane.exact.emplace(params.exact, layout->n_embd, layout->n_cells, layout->n_stream, slots);
-        plane.staging.resize(layout->n_stream);
+        auto* slots = reinterpret_cast<uint16_t*>(plane.data.get() + records);
+        plane.exact.emplace(params.exact, format->n_embd, params.n_cells, params.n_stream, slots);
+        plane.staging.resize(params.n_stream);
     }
     return plane;
 }
 
-Result<KvCache> KvCache::create(const KvCacheParams& params, Isa isa) {
+Result<KvCache> KvCache::create(const KvCacheParams& params, const Engine& engine) {
     const int reserve = params.exact.n_reserve == kReserveByLength ? 0 : params.exact.n_reserve;
     for (int n : {params.exact.n_sink, params.exact.n_recent, reserve}) {
         if (n >= 0 && n <= kMaxExactCells) continue;
         return Status(Error::kInvalidArgument,
                       "exact cells: " + std::to_string(n) + "; allowed: 0 to " + std::to_string(kMaxExactCells));
     }
-    auto keys = create_plane(params, Side::kKey, isa);
+    auto keys = create_plane(params, Side::kKey, engine);
     if (!keys.ok()) return keys.status();
-    auto values = create_plane(params, Side::kValue, isa);
+    auto values = create_plane(params, Side::kValue, engine);
     if (!values.ok()) return values.status();
     return KvCache(params, std::move(keys.value()), std::move(values.value()));
 }
 
 size_t KvCache::Plane::bytes() const {
-    const PackedLayout& layout = codec.layout();
-    return layout.bytes() +
-           (exact ? ExactRows::bytes(exact->cells(), layout.n_embd, layout.n_cells, layout.n_stream) : 0);
+    const RowFormat& format = codec->format();
+    return static_cast<size_t>(n_records()) * format.block_bytes() +
+           (exact ? ExactRows::bytes(exact->cells(), format.n_embd, n_cells, n_stream) : 0);
+}
+
+Blocks KvCache::Plane::blocks(int64_t stream) const {
+    const size_t stride = codec->format().block_bytes();
+    return {data.get() + static_cast<size_t>(stream * blocks_of_cells(n_cells)) * stride, stride, nullptr};
 }
 
 void KvCache::Plane::write(int64_t stream, int64_t cell, int64_t n, const float* rows) {
@@ -60,25 +75,25 @@ void KvCache::Plane::write(int64_t stream, int64_t cell, int64_t n, const float*
         // The cells of this block that are still to come.
         const int64_t at = (cell + i) % kBlockCells, rest = std::min(n - i, kBlockCells - at);
         const uint64_t rewritten = ~uint64_t{0} >> (kBlockCells - rest) << at;
-        codec.encode(rows + i * codec.layout().n_embd, data.get(), stream, cell + i, rewritten);
+        codec->encode(rows + i * codec->format().n_embd, blocks(stream), cell + i, rewritten);
     }
     if (exact) keep_exact(stream, cell, n, rows);
 }
 
 void KvCache::Plane::keep_exact(int64_t stream, int64_t cell, int64_t n, const float* rows) {
     std::vector<int64_t> cells(n);
-    std::iota(cells.begin(), cells.end(), stream * codec.layout().n_cells + cell);
+    std::iota(cells.begin(), cells.end(), stream * n_cells + cell);
     exact->commit(stream);  // before its staging memory is written to
-    staging[stream].resize(n * codec.layout().n_embd);
+    staging[stream].resize(n * codec->format().n_embd);
     exact->begin(cells, staging[stream].data());
-    for (int64_t i = 0; i < n; ++i) exact->store(i, rows + i * codec.layout().n_embd);
+    for (int64_t i = 0; i < n; ++i) exact->store(i, rows + i * codec->format().n_embd);
 }
 
 void KvCache::Plane::read(int64_t stream, int64_t cell, int64_t n, float* rows) const {
     for (int64_t done = 0; done < n;) {
         const int64_t first = (cell + done) % kBlockCells, count = std::min(n - done, kBlockCells - first);
-        codec.decode_block(data.get(), stream, (cell + done) / kBlockCells, static_cast<int>(first),
-                           static_cast<int>(count), rows + done * codec.layout().n_embd);
+        codec->decode_block(blocks(stream), (cell + done) / kBlockCells, static_cast<int>(first),
+                            static_cast<int>(count), rows + done * codec->format().n_embd);
         done += count;
     }
 }
@@ -87,16 +102,16 @@ void KvCache::Plane::copy(int64_t from_stream, int64_t from_cell, int64_t to_str
     const bool backwards = from_stream == to_stream && from_cell < to_cell;
     for (int64_t i = 0; i < n; ++i) {
         const int64_t at = backwards ? n - 1 - i : i;
-        codec.copy(data.get(), from_stream, from_cell + at, to_stream, to_cell + at);
+        codec->copy(blocks(from_stream), from_cell + at, blocks(to_stream), to_cell + at);
     }
     if (!exact) return;
     exact->commit(from_stream);
-    copy_exact(from_stream * codec.layout().n_cells + from_cell, to_stream * codec.layout().n_cells + to_cell, n);
+    copy_exact(from_stream * n_cells + from_cell, to_stream * n_cells + to_cell, n);
 }
 
 // Cells are numbered over all streams. Through a copy, since a slot may be given to another row while rows are adopted.
 void KvCache::Plane::copy_exact(int64_t from, int64_t to, int64_t n) {
-    const int64_t n_embd = codec.layout().n_embd;
+    const int64_t n_embd = codec->format().n_embd;
     std::vector<int64_t> cells;
     std::vector<uint16_t> rows;
     for (int64_t i = 0; i < n; ++i) {
@@ -113,13 +128,15 @@ void KvCache::Plane::copy_exact(int64_t from, int64_t to, int64_t n) {
 }
 
 void KvCache::Plane::truncate(int64_t stream, int64_t length, int64_t old_length) {
-    for (int64_t cell = length; cell < old_length; ++cell) codec.clear(data.get(), stream, cell);
-    codec.reset_centers(data.get(), stream, length <= kUncenteredCells ? 0 : (length + kBlockCells - 1) / kBlockCells);
-    if (exact) exact->forget(stream * codec.layout().n_cells + length, std::max<int64_t>(0, old_length - length));
+    for (int64_t cell = length; cell < old_length; ++cell) codec->clear(blocks(stream), cell);
+    for (int64_t block = length <= kUncenteredCells ? 0 : blocks_of_cells(length); block < blocks_of_cells(n_cells);
+         ++block)
+        codec->reset_center(blocks(stream).at(block));
+    if (exact) exact->forget(stream * n_cells + length, std::max<int64_t>(0, old_length - length));
 }
 
 void KvCache::Plane::clear() {
-    std::memset(data.get(), 0, codec.layout().bytes());
+    std::memset(data.get(), 0, static_cast<size_t>(n_records()) * codec->format().block_bytes());
     if (exact) exact->forget_all();
 }
 

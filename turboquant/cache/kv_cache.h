@@ -1,5 +1,5 @@
 // A packed KV cache of one attention layer, for engines that have none of their own.
-// Codes live in two buffers (keys, values) laid out by PackedLayout; there is never a dense copy.
+// Codes live in two buffers (keys, values) of block records; there is never a dense copy.
 #pragma once
 
 #include <cstdint>
@@ -7,9 +7,9 @@
 #include <optional>
 #include <vector>
 
-#include "turboquant/base/isa.h"
+#include "turboquant/cache/engine.h"
 #include "turboquant/cache/exact_rows.h"
-#include "turboquant/codec/row_codec.h"
+#include "turboquant/cache/packed_tensor.h"
 
 namespace tq {
 
@@ -25,16 +25,10 @@ struct KvCacheParams {
     ExactCells exact = {};  // attention must be told: exact_keys(), exact_values()
 };
 
-// A packed tensor as attention reads it: geometry and memory.
-struct PackedTensor {
-    const RowCodec* codec = nullptr;
-    const uint8_t* data = nullptr;
-};
-
 class KvCache {
   public:
     // Errors: kInvalidArgument, kUnsupported (head_dim), kOutOfMemory.
-    static Result<KvCache> create(const KvCacheParams& params, Isa isa);
+    static Result<KvCache> create(const KvCacheParams& params, const Engine& engine);
 
     // Writes cells [cell, cell + n): k is n rows of n_head_kv*head_dim_k floats, v of n_head_kv*head_dim_v floats.
     // Any cell may be written, again and in any order. Error: kOutOfRange, nothing written.
@@ -64,8 +58,8 @@ class KvCache {
     const KvCacheParams& params() const { return params_; }
     // Codes, scales and exact rows. Rows of the last write() wait beside them if there are exact ones.
     size_t bytes() const { return keys_.bytes() + values_.bytes(); }
-    PackedTensor keys() const { return {&keys_.codec, keys_.data.get()}; }
-    PackedTensor values() const { return {&values_.codec, values_.data.get()}; }
+    PackedTensor keys() const { return keys_.tensor(); }
+    PackedTensor values() const { return values_.tensor(); }
     // Null if there are none. The query of a token has to be the token'th of the stream's last write(), or come alone.
     const ExactRows* exact_keys() const { return keys_.exact ? &*keys_.exact : nullptr; }
     const ExactRows* exact_values() const { return values_.exact ? &*values_.exact : nullptr; }
@@ -75,11 +69,15 @@ class KvCache {
         void operator()(uint8_t* p) const;
     };
     struct Plane {
-        RowCodec codec;
-        std::unique_ptr<uint8_t[], Deleter> data;  // packed bytes, then the slots of exact rows
+        std::unique_ptr<BlockCodec> codec;
+        std::unique_ptr<uint8_t[], Deleter> data;  // records, then the slots of exact rows
+        int64_t n_cells, n_stream;
         std::optional<ExactRows> exact;
         std::vector<std::vector<uint16_t>> staging;  // rows of each stream's last write()
 
+        int64_t n_records() const { return n_stream * blocks_of_cells(n_cells); }
+        PackedTensor tensor() const { return {codec.get(), data.get(), n_records(), n_cells, n_stream}; }
+        Blocks blocks(int64_t stream) const;
         size_t bytes() const;
         void write(int64_t stream, int64_t cell, int64_t n, const float* rows);
         void keep_exact(int64_t stream, int64_t cell, int64_t n, const float* rows);
@@ -89,7 +87,7 @@ class KvCache {
         void truncate(int64_t stream, int64_t length, int64_t old_length);
         void clear();
     };
-    static Result<Plane> create_plane(const KvCacheParams& params, Side side, Isa isa);
+    static Result<Plane> create_plane(const KvCacheParams& params, Side side, const Engine& engine);
 
     KvCache(const KvCacheParams& params, Plane keys, Plane values)
         : params_(params), keys_(std::move(keys)), values_(std::move(values)), lengths_(params.n_stream, 0) {}

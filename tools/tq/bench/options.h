@@ -10,7 +10,7 @@
 #include "bench/preset.h"
 #include "bench/task.h"
 #include "turboquant/base/isa.h"
-#include "turboquant/codec/layer_presets.h"
+#include "turboquant/format/layer_presets.h"
 
 namespace tq::tool {
 

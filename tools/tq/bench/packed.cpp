@@ -8,6 +8,8 @@
 #include "bench/memory.h"
 #include "turboquant/attention/plan.h"
 #include "turboquant/cache/exact_rows.h"
+#include "turboquant/cpu/codec/row_codec.h"
+#include "turboquant/cpu/engine.h"
 
 namespace tq::tool {
 namespace {
@@ -38,12 +40,16 @@ struct ExactLayer {
 // The keys or the values of all layers.
 struct Plane {
     RowCodec codec;
-    int64_t n_embd;
+    int64_t n_embd, n_cells;
     std::vector<Memory> layers;
     std::vector<ExactLayer> exact;  // exact rows of each layer; empty: the preset keeps none
 
     const float* row(const std::vector<float>& pool, int64_t cell) const {
         return pool.data() + cell % kPoolRows * n_embd;
+    }
+    size_t bytes() const { return static_cast<size_t>(blocks_of_cells(n_cells)) * codec.format().block_bytes(); }
+    PackedTensor tensor(size_t layer) const {
+        return {&codec, layers[layer].data(), blocks_of_cells(n_cells), n_cells, 1};
     }
     ExactRows* exact_rows(size_t layer) { return exact.empty() ? nullptr : &exact[layer].rows; }
 };
@@ -54,15 +60,15 @@ int64_t n_embd_of(const Task& task, Side side) {
 
 Result<Plane> make_plane(const Task& task, Side side, const BenchPreset& preset, Isa isa) {
     const int64_t n_embd = n_embd_of(task, side);
-    const Result<PackedLayout> layout = PackedLayout::create(preset.codes, side, n_embd, task.depth, 1);
-    if (!layout.ok()) return layout.status();
+    const Result<RowFormat> format = RowFormat::create(preset.codes, side, n_embd);
+    if (!format.ok()) return format.status();
     const int head_dim = side == Side::kKey ? task.shape.head_dim_k : task.shape.head_dim_v;
-    Result<RowCodec> codec = RowCodec::create(layout.value(), head_dim, isa);
+    Result<RowCodec> codec = RowCodec::create(format.value(), head_dim, isa);
     if (!codec.ok()) return codec.status();
-    Plane plane{std::move(codec.value()), n_embd, {}, {}};
+    Plane plane{std::move(codec.value()), n_embd, task.depth, {}, {}};
     const int64_t staged = std::max(task.batch, preset.exact.fitted(task.depth).n_slots());
     for (int64_t i = 0; i < task.n_layer; ++i) {
-        plane.layers.emplace_back(layout->bytes());
+        plane.layers.emplace_back(plane.bytes());
         if (preset.exact.any()) plane.exact.emplace_back(preset.exact, n_embd, task.depth, staged);
     }
     return plane;
@@ -74,12 +80,13 @@ void encode_share(const Plane& plane, const std::vector<float>& pool, int64_t fi
                   int thread, int n_threads) {
     const RowCodec& codec = plane.codec;
     for (int64_t cell = first; cell < first + n; ++cell) {
-        const int64_t block = codec.layout().centered ? 0 : cell / kBlockCells;
+        const int64_t block = codec.format().centered() ? 0 : cell / kBlockCells;
         const int64_t at = cell % kBlockCells, rest = std::min(first + n - cell, kBlockCells - at);
         const uint64_t to_come = ~uint64_t{0} >> (kBlockCells - rest) << at;
         for (int slice = 0; slice < codec.n_slices(); ++slice) {
             if ((block * codec.n_slices() + slice) % n_threads != thread) continue;
-            codec.encode_slice(plane.row(pool, cell), packed, 0, cell, slice, to_come);
+            codec.encode_slice(plane.row(pool, cell), Blocks{packed, codec.format().block_bytes()}, cell, slice,
+                               to_come);
         }
     }
 }
@@ -106,7 +113,7 @@ void fill(Plane& plane, const std::vector<float>& pool, const Task& task, Thread
     uint8_t* first = plane.layers.front().data();
     team.run([&](int thread) { encode_share(plane, pool, 0, task.depth, first, thread, team.size()); });
     for (Memory& layer : plane.layers) {
-        if (layer.data() != first) std::memcpy(layer.data(), first, plane.codec.layout().bytes());
+        if (layer.data() != first) std::memcpy(layer.data(), first, plane.bytes());
     }
     for (size_t layer = 0; layer < plane.exact.size(); ++layer) fill_exact(plane, pool, layer, task);
 }
@@ -140,8 +147,8 @@ class PackedAttention : public Contestant {
         fill(values_, task.v, task, team);
         for (size_t i = 0; i < keys_.layers.size(); ++i) {
             AttentionInputs in = inputs_of(task, out_);
-            in.k = {&keys_.codec, keys_.layers[i].data()};
-            in.v = {&values_.codec, values_.layers[i].data()};
+            in.k = keys_.tensor(i);
+            in.v = values_.tensor(i);
             in.exact_k = keys_.exact_rows(i);
             in.exact_v = values_.exact_rows(i);
             inputs_.push_back(in);
@@ -206,7 +213,7 @@ class PackedEncode : public Contestant {
     // It digests the first layer, written from the beginning.
     std::optional<uint64_t> digest() override {
         for (Plane* plane : {&keys_, &values_}) {
-            std::memset(plane->layers.front().data(), 0, plane->codec.layout().bytes());
+            std::memset(plane->layers.front().data(), 0, plane->bytes());
         }
         for (first_ = 0; first_ + task_.batch <= task_.depth; first_ += task_.batch) {
             std::iota(cells_.begin(), cells_.end(), first_);
@@ -214,7 +221,7 @@ class PackedEncode : public Contestant {
         }
         uint64_t hash = kDigestOfNothing;
         for (const Plane* plane : {&keys_, &values_}) {
-            hash = add_to_digest(hash, plane->layers.front().data(), plane->codec.layout().bytes());
+            hash = add_to_digest(hash, plane->layers.front().data(), plane->bytes());
         }
         return hash;
     }
@@ -261,8 +268,8 @@ size_t exact_bytes_read(const Task& task, const BenchPreset& preset) {
 size_t code_bytes(const Task& task, const BenchPreset& preset) {
     size_t bytes = 0;
     for (Side side : {Side::kKey, Side::kValue}) {
-        const auto layout = PackedLayout::create(preset.codes, side, n_embd_of(task, side), task.depth, 1);
-        if (layout.ok()) bytes += layout->bytes();
+        const auto format = RowFormat::create(preset.codes, side, n_embd_of(task, side));
+        if (format.ok()) bytes += static_cast<size_t>(blocks_of_cells(task.depth)) * format->block_bytes();
     }
     return bytes;
 }
@@ -293,7 +300,7 @@ Result<std::unique_ptr<Contestant>> packed_attention(const Task& task, const Ben
     if (!values.ok()) return values.status();
     AttentionShape shape = task.attention_shape(team.size());
     shape.n_exact = preset.exact.fitted(task.depth).n_per_query();
-    const auto plan = AttentionPlan::create(shape, keys->codec, values->codec, isa);
+    const auto plan = AttentionPlan::create(shape, keys->codec, values->codec, cpu_engine(isa));
     if (!plan.ok()) return plan.status();
     auto contestant =
         std::make_unique<PackedAttention>(task, std::move(keys.value()), std::move(values.value()), plan.value(), team);

@@ -3,8 +3,8 @@
 
 #include <string>
 
-#include "turboquant/codec/exact_cells.h"
-#include "turboquant/codec/preset.h"
+#include "turboquant/format/exact_cells.h"
+#include "turboquant/format/preset.h"
 
 namespace tq::tool {
 

@@ -14,7 +14,7 @@
 #include "fail.h"
 #include "file.h"
 #include "parallel.h"
-#include "turboquant/codec/channel_scales.h"
+#include "turboquant/format/channel_scales.h"
 
 namespace tq::tool {
 namespace {

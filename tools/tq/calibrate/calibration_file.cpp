@@ -6,7 +6,7 @@
 #include <ggml.h>
 #include <gguf.h>
 
-#include "turboquant/codec/channel_scales.h"
+#include "turboquant/format/channel_scales.h"
 
 namespace tq::tool {
 

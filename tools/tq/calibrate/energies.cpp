@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "parallel.h"
-#include "turboquant/codec/layout.h"
+#include "turboquant/format/row_format.h"
 
 namespace tq::tool {
 namespace {

@@ -8,7 +8,7 @@
 
 #include <ggml.h>
 
-#include "turboquant/codec/layer_presets.h"
+#include "turboquant/format/layer_presets.h"
 
 namespace tq::tool {
 

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "eval/host.h"
-#include "turboquant/codec/preset.h"
+#include "turboquant/format/preset.h"
 
 namespace tq::tool {
 

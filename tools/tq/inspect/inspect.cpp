@@ -13,7 +13,7 @@
 #include "fail.h"
 #include "file.h"
 #include "inspect/statistics.h"
-#include "turboquant/codec/layout.h"
+#include "turboquant/format/row_format.h"
 
 namespace tq::tool {
 namespace {

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "turboquant/codec/row_codec.h"
+#include "turboquant/cpu/codec/row_codec.h"
 
 namespace tq::tool {
 namespace {
@@ -70,18 +70,20 @@ RowStatistics row_statistics(const CapturedLayer& layer, Side side) {
 Result<CodecDistortion> codec_distortion(const CapturedLayer& layer, Side side, const Preset& preset) {
     const int d = layer.head_dim(side);
     const int64_t n_embd = layer.n_embd(side), n_tokens = static_cast<int64_t>(layer.rows(side).size()) / n_embd;
-    const Result<PackedLayout> layout = PackedLayout::create(preset, side, n_embd, n_tokens, 1);
-    if (!layout.ok()) return layout.status();
-    const Result<RowCodec> codec = RowCodec::create(layout.value(), d, available_isas().back());
+    const Result<RowFormat> format = RowFormat::create(preset, side, n_embd);
+    if (!format.ok()) return format.status();
+    const Result<RowCodec> codec = RowCodec::create(format.value(), d, available_isas().back());
     if (!codec.ok()) return codec.status();
-    std::vector<uint8_t> packed(layout->bytes());
+    const size_t block_bytes = format->block_bytes();
+    std::vector<uint8_t> packed(static_cast<size_t>(blocks_of_cells(n_tokens)) * block_bytes);
+    const Blocks blocks{packed.data(), block_bytes};
     std::vector<float> errors = layer.rows(side);
     std::vector<float> decoded(static_cast<size_t>(n_embd));
     double error = 0, energy = 0;
     for (int64_t token = 0; token < n_tokens; ++token) {
         float* row = errors.data() + token * n_embd;
-        codec->encode(row, packed.data(), 0, token);
-        codec->decode(packed.data(), 0, token, decoded.data());
+        codec->encode(row, blocks, token);
+        codec->decode(blocks, token, decoded.data());
         for (int64_t i = 0; i < n_embd; ++i) {
             energy += double{row[i]} * row[i];
             row[i] -= decoded[static_cast<size_t>(i)];

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "inspect/capture.h"
-#include "turboquant/codec/preset.h"
+#include "turboquant/format/preset.h"
 
 namespace tq::tool {
 

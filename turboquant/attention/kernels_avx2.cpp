@@ -1,8 +1,0 @@
-#include "turboquant/attention/attention-inl.h"
-#include "turboquant/simd/ops_avx2.h"
-
-namespace tq {
-
-const AttentionKernels kAttentionKernelsAvx2 = attention_impl::make_kernels<simd::OpsAvx2>();
-
-}  // namespace tq

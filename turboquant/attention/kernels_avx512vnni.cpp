@@ -1,8 +1,0 @@
-#include "turboquant/attention/attention-inl.h"
-#include "turboquant/simd/ops_avx512.h"
-
-namespace tq {
-
-const AttentionKernels kAttentionKernelsAvx512Vnni = attention_impl::make_kernels<simd::OpsAvx512Vnni>();
-
-}  // namespace tq

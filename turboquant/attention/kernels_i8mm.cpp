@@ -1,8 +1,0 @@
-#include "turboquant/attention/attention-inl.h"
-#include "turboquant/simd/ops_i8mm.h"
-
-namespace tq {
-
-const AttentionKernels kAttentionKernelsI8mm = attention_impl::make_kernels<simd::OpsI8mm>();
-
-}  // namespace tq

@@ -1,9 +1,0 @@
-#include "turboquant/codec/kernels-inl.h"
-#include "turboquant/codec/kernels_isa.h"
-#include "turboquant/simd/ops_avx512.h"
-
-namespace tq {
-
-const CodecKernels kCodecKernelsAvx512 = codec_impl::make_kernels<simd::OpsAvx512>();
-
-}  // namespace tq

@@ -1,9 +1,0 @@
-#include "turboquant/codec/kernels-inl.h"
-#include "turboquant/codec/kernels_isa.h"
-#include "turboquant/simd/ops_i8mm.h"
-
-namespace tq {
-
-const CodecKernels kCodecKernelsI8mm = codec_impl::make_kernels<simd::OpsI8mm>();
-
-}  // namespace tq

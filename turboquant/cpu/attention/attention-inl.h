@@ -1,0 +1,592 @@
+// The attention algorithm over Ops (simd/ops_*.h). Written once, compiled per ISA; no ISA changes a bit of the result.
+//
+// These steps run for every span of kSpanBlocks blocks of 64 cells, of the blocks that some row of the tile attends to:
+//   1. int8 query x int8 centroid dot products, exact in int32, lanes are cells; times key scale, query scale
+//   (dots-inl.h)
+//   2. softmax relative to the row's maximum so far in this chunk of cells (softmax-inl.h)
+//   3. weights p * value scale become 7-bit integers relative to the largest of their block (two 7-bit digits from
+//      kWideWeightBits on), with a fixed dither so that small weights keep their total
+//   4. exact int32 weighted sums of value centroids, lanes are dims, added to the rows' outputs (dots-inl.h)
+// Centroids come straight from the packed codes in registers; only where many rows share a block are they decoded to L1
+// first. Logits are kept in base 2.
+#pragma once
+
+#include <bit>
+#include <cmath>
+#include <cstring>
+
+#include "turboquant/attention/kernels.h"
+#include "turboquant/cpu/attention/centers-inl.h"
+#include "turboquant/cpu/attention/dots-inl.h"
+#include "turboquant/cpu/attention/exact-inl.h"
+#include "turboquant/cpu/attention/softmax-inl.h"
+
+namespace tq::attention_impl {
+
+inline constexpr int kDecodeBatches = 3;  // from this many batches of rows on, a block is decoded to L1 once
+
+// One query row, ready for integer dot products.
+struct PreparedQuery {
+    float logit_scale;           // turns sum(key scale * dot) into a logit; NaN if the query is not finite
+    int32_t bias[kMaxSegments];  // -kKeyBias * sum(q) of each segment
+    int8_t q[];                  // head_dim
+};
+
+struct Tile {
+    int64_t stream;
+    int head_kv;
+    int64_t first_row;  // index among the rows_per_head_kv rows
+    int n_rows;
+    int64_t first_chunk, end_chunk;
+};
+
+static TQ_INLINE Tile tile_of_item(const AttentionGeometry& g, int64_t item) {
+    Tile t;
+    const int64_t part = item % g.n_parts;
+    item /= g.n_parts;
+    // Late rows see the most cells under a causal mask: start with them, so that the threads end together.
+    t.first_row = (g.n_row_tiles - 1 - item % g.n_row_tiles) * kMaxTileRows;
+    item /= g.n_row_tiles;
+    t.head_kv = static_cast<int>(item % g.shape.n_head_kv);
+    t.stream = item / g.shape.n_head_kv;
+    t.n_rows = static_cast<int>(smaller<int64_t>(kMaxTileRows, g.rows_per_head_kv - t.first_row));
+    t.first_chunk = g.n_chunks * part / g.n_parts;
+    t.end_chunk = g.n_chunks * (part + 1) / g.n_parts;
+    return t;
+}
+
+// (stream, token, head) rows are numbered in that order in the workspace.
+static TQ_INLINE int64_t row_index(const AttentionGeometry& g, int64_t stream, int64_t token, int head) {
+    return (stream * g.shape.n_tokens + token) * g.shape.n_head + head;
+}
+
+// One thread's memory, cut from its part of the workspace. Arrays over rows have a vector's width of padding.
+struct Scratch {
+    int32_t* query_words;  // [head_dim_k / 4][kMaxTileRows]
+    int32_t* query_bias;   // [segment][kMaxTileRows]
+    float* logit_scale;    // [row]
+    uint8_t* key_tiles;    // [step][unit][64], of one block
+    uint8_t* value_tiles;
+    float* logits;      // [row][kSpanCells]; probabilities after the softmax
+    float* masks;       // [row][block of a span][64]
+    uint8_t* weights;   // [row][block of a span][2 digits][64]
+    float* units;       // [block of a span][row]
+    float* centers;     // [row][kSpanCells]: q . centers of a run of blocks, if keys are centered
+    RunningRows chunk;  // state over this chunk
+    RunningRows total;  // state over all chunks
+    size_t bytes;
+
+    TQ_INLINE Scratch(const AttentionGeometry& g, char* base) {
+        const char* start = base;
+        query_words = take<int32_t>(base, size_t{kMaxTileRows} * g.shape.head_dim_k / 4);
+        query_bias = take<int32_t>(base, size_t{kMaxTileRows} * kMaxSegments);
+        logit_scale = take<float>(base, kPaddedRows);
+        key_tiles = take<uint8_t>(base, size_t{kBlockCells} * g.shape.head_dim_k);
+        value_tiles = take<uint8_t>(base, size_t{kBlockCells} * g.shape.head_dim_v);
+        logits = take<float>(base, size_t{kMaxTileRows} * kSpanCells);
+        masks = take<float>(base, size_t{kMaxTileRows} * kSpanCells);
+        weights = take<uint8_t>(base, size_t{kMaxTileRows} * kRowWeights);
+        units = take<float>(base, size_t{kSpanBlocks} * kPaddedRows);
+        centers = take<float>(base, g.keys_centered ? size_t{kMaxTileRows} * kSpanCells : 0);
+        chunk = take_rows(base, g.shape.head_dim_v);
+        total = take_rows(base, g.shape.head_dim_v);
+        bytes = static_cast<size_t>(base - start);
+    }
+
+    template <class T>
+    static TQ_INLINE T* take(char*& base, size_t count) {
+        T* taken = reinterpret_cast<T*>(base);
+        base += (count * sizeof(T) + 63) / 64 * 64;
+        return taken;
+    }
+    static TQ_INLINE RunningRows take_rows(char*& base, int head_dim) {
+        return {take<float>(base, kPaddedRows), take<float>(base, kPaddedRows),
+                take<float>(base, size_t{kMaxTileRows} * head_dim), static_cast<size_t>(head_dim)};
+    }
+};
+
+// One row's share of a split: running maximum, sum and outputs, as they lie in the workspace.
+struct Partial {
+    float* max;
+    float* sum;
+    float* out;  // head_dim_v
+};
+
+static TQ_INLINE Partial partial_in(float* base) {
+    return {base, base + 1, base + 16};
+}
+
+template <class Ops>
+struct Kernels {
+    using F = typename Ops::F;
+    using Dots = DotKernels<Ops>;
+    using Soft = Softmax<Ops>;
+
+    // ---- queries --------------------------------------------------------------------------------------------------
+
+    static size_t query_bytes(const AttentionShape& shape) {
+        return sizeof(PreparedQuery) + static_cast<size_t>(shape.head_dim_k);
+    }
+    static size_t scratch_bytes(const AttentionGeometry& g) { return Scratch(g, nullptr).bytes; }
+
+    static PreparedQuery* query_at(const AttentionGeometry& g, char* workspace, int64_t row) {
+        return reinterpret_cast<PreparedQuery*>(workspace + static_cast<size_t>(row) * g.query_bytes);
+    }
+
+    // item: a (stream, token, KV head); all query heads of the KV head.
+    static void prepare(const AttentionGeometry& g, int64_t item, const AttentionInputs& in, char* workspace) {
+        const AttentionShape& s = g.shape;
+        const int head_kv = static_cast<int>(item % s.n_head_kv);
+        const int64_t token = item / s.n_head_kv % s.n_tokens, stream = item / s.n_head_kv / s.n_tokens;
+        alignas(64) float rotated[kMaxHeadDim];
+        for (int head = head_kv * g.group_size; head < (head_kv + 1) * g.group_size; ++head) {
+            const float* q =
+                at_byte(in.q, stream * in.q_stream_stride + token * in.q_token_stride + head * in.q_head_stride);
+            in.k.codec->rotate_query(head_kv, q, rotated);
+            quantize_query(g, rotated, in.k.codec->format(), head_kv,
+                           query_at(g, workspace, row_index(g, stream, token, head)));
+        }
+    }
+
+    static void quantize_query(const AttentionGeometry& g, const float* rotated, const RowFormat& format, int head_kv,
+                               PreparedQuery* out) {
+        const int n = g.shape.head_dim_k;
+        F top = Ops::set1(0), sum = Ops::set1(0);
+        for (int i = 0; i < n; i += 16) {
+            const F magnitude = Ops::abs(Ops::load(rotated + i));
+            top = Ops::max(top, magnitude);
+            sum = Ops::add(sum, magnitude);
+        }
+        const float largest = Ops::reduce_max(top);
+        const bool finite = Ops::reduce_add(sum) < kInfinity;  // false for NaN too
+        // A subnormal `largest` would overflow the inverse.
+        const F inverse = Ops::set1(finite && largest > 0 ? smaller(kCentroidMax / largest, 0x1p126f) : 0.0f);
+        for (int i = 0; i < n; i += 16) {
+            const F value = finite ? Ops::mul(Ops::load(rotated + i), inverse) : Ops::set1(0);
+            Ops::store_bytes(reinterpret_cast<uint8_t*>(out->q + i), Ops::round_to_int(value));
+        }
+        const float log_factor = g.shape.softcap > 0 ? 1.0f : kLog2e;
+        out->logit_scale = finite ? largest / kCentroidMax * (g.shape.scale * log_factor) : __builtin_nanf("");
+        const Segments segments = segments_of_head(format, n, head_kv);
+        for (int i = 0; i < segments.count; ++i) {
+            int32_t total = 0;
+            const int8_t* q = out->q + segments.at[i].first_step * kStepDims;
+            for (int d = 0; d < segments.at[i].n_steps * kStepDims; ++d) total += q[d];
+            out->bias[i] = -Ops::kKeyBias * total;
+        }
+    }
+
+    // ---- one span -------------------------------------------------------------------------------------------------
+
+    // Blocks of a span that some row of the tile attends to, and which rows do (bit masks, kMaxTileRows bits).
+    struct Span {
+        SpanMasks masks;
+        int64_t block[kSpanBlocks];
+        uint32_t live_in_block[kSpanBlocks];
+        uint32_t live;
+    };
+
+    // One head's keys or values of one stream.
+    struct Head {
+        HeadTiles tiles;
+        ConstBlocks blocks;
+        int64_t n_blocks;
+        const uint8_t* decoded;             // centroids of the block that scratch holds
+        uint32_t decoded_tiles[kMaxSteps];  // bytes from there to each step's tile
+    };
+
+    // Keys of a head, and their centers if they have any.
+    struct Keys {
+        Head own;
+        const Centers* centers;  // null: none
+        int n_rows;              // rows that the tile has
+        int64_t loaded = -1;     // the run of centers whose products are in scratch
+    };
+
+    // fn(constant number of rows, first row) for runs of at most kMaxBatchRows rows that cover all live ones.
+    template <class Fn>
+    static TQ_INLINE void for_batches(uint32_t live, Fn fn) {
+        constexpr int limit = Dots::kMaxBatchRows;
+        while (live) {
+            const int first = __builtin_ctz(live), span = 32 - __builtin_clz(live) - first;
+            const int batches = (span + limit - 1) / limit, n = (span + batches - 1) / batches;  // even shares
+            [&]<int... i>(std::integer_sequence<int, i...>) TQ_LAMBDA {
+                ((n == i + 1 ? fn(std::integral_constant<int, i + 1>(), first) : void()), ...);
+            }
+            (std::make_integer_sequence<int, limit>());
+            live = first + n < 32 ? live >> (first + n) << (first + n) : 0;
+        }
+    }
+
+    static typename Dots::Block block_of(const Head& head, const BlockRecord& record, bool decoded) {
+        if (decoded) return {&head.tiles, record, {head.decoded, 0}, head.decoded_tiles};
+        return {&head.tiles, record, record, head.tiles.tiles};
+    }
+
+    // Packed codes are decoded in registers for each batch of rows, or to L1 once for all of them.
+    static bool decodes_first(uint32_t live) {
+        const int rows = 32 - __builtin_clz(live) - __builtin_ctz(live);
+        return !Ops::kDecodesInRegisters || rows > (kDecodeBatches - 1) * Dots::kMaxBatchRows;
+    }
+
+    static void attend_span(const AttentionGeometry& g, Keys& keys, const Head& values, const Scratch& m,
+                            const Span& span) {
+        for (int b = 0; b < span.masks.n_blocks; ++b) add_logits(keys, m, span, b);
+        for_batches(span.live, [&](auto n, int first) {
+            Soft::template probabilities<n>(g.shape.softcap, m.logits + kSpanCells * first, m.logit_scale + first,
+                                            span.masks, m.chunk, first, g.shape.head_dim_v);
+        });
+        for (int s = 0; s < values.tiles.segments.count; ++s) {
+            if (weight_digits(g.value_bits) == 2)
+                add_values<2>(values, s, m, span);
+            else
+                add_values<1>(values, s, m, span);
+        }
+    }
+
+    static void add_logits(Keys& keys, const Scratch& m, const Span& span, int b) {
+        static constexpr float kNoCenter = 0;
+        const int64_t block = span.block[b];
+        if (!keys.centers) {
+            multiply(keys.own, m, {m.query_words, m.query_bias, &kNoCenter, 0}, block, span.live_in_block[b],
+                     m.logits + kBlockCells * b);
+            return;
+        }
+        if (const int64_t wanted = block / kCenterRun; wanted != keys.loaded) {
+            multiply_centers(keys, m, wanted);
+            keys.loaded = wanted;
+        }
+        multiply(keys.own, m, {m.query_words, m.query_bias, m.centers + block % kCenterRun, kSpanCells}, block,
+                 span.live_in_block[b], m.logits + kBlockCells * b);
+        if (block == 0) take_centers_back(m, keys.n_rows);
+    }
+
+    // The first cells have no center. Block 0 is the first of its span.
+    static void take_centers_back(const Scratch& m, int n_rows) {
+        for (int i = 0; i < n_rows; ++i) {
+            for (int cell = 0; cell < kUncenteredCells; ++cell)
+                m.logits[kSpanCells * i + cell] -= m.centers[kSpanCells * i];
+        }
+    }
+
+    // All queries of the tile times the centers of a run of blocks.
+    static void multiply_centers(const Keys& keys, const Scratch& m, int64_t run) {
+        static constexpr float kNoCenter = 0;
+        const HeadTiles tiles = gather_centers<Ops>(*keys.centers, keys.own.tiles, run, m.key_tiles);
+        const BlockRecord record{m.key_tiles, 0};
+        const typename Dots::Queries queries{m.query_words, m.query_bias, &kNoCenter, 0};
+        for_batches(~0u >> (kMaxTileRows - keys.n_rows), [&](auto n, int first) {
+            Dots::template dots_of_cells<kCenterBits, n, 1, 0>({&tiles, record, record, tiles.tiles}, queries, first, 0,
+                                                               m.centers + kSpanCells * first);
+        });
+    }
+
+    // Queries of the live rows times the keys of one block. out: of row 0, rows kSpanCells apart.
+    static void multiply(const Head& keys, const Scratch& m, const typename Dots::Queries& queries, int64_t block,
+                         uint32_t live, float* out) {
+        const bool decode = decodes_first(live);
+        const BlockRecord record = record_at(keys.blocks, block, keys.n_blocks);
+        for (int s = 0; decode && s < keys.tiles.segments.count; ++s) {
+            const Segment& segment = keys.tiles.segments.at[s];
+            TileDecoder<Ops>::template decode_segment<Side::kKey, Ops::kKeyBias>(
+                keys.tiles, segment, record, m.key_tiles + kTileValues * segment.first_step);
+        }
+        prefetch_scales(keys.tiles, record);
+        for_batches(live, [&](auto n, int first) {
+            const auto dots = Dots::template key_dots_for<n>(decode, keys.tiles.source);
+            dots(block_of(keys, record, decode), queries, first, out + kSpanCells * first);
+        });
+    }
+
+    // Dims of one value segment.
+    template <int digits>
+    static void add_values(const Head& values, int s, const Scratch& m, const Span& span) {
+        const Segment& segment = values.tiles.segments.at[s];
+        BlockRecord records[kSpanBlocks];
+        const uint8_t* scales[kSpanBlocks];
+        for (int b = 0; b < span.masks.n_blocks; ++b) {
+            records[b] = record_at(values.blocks, span.block[b], values.n_blocks);
+            scales[b] = records[b].bytes + values.tiles.scales[s];
+        }
+        for_batches(span.live, [&](auto n, int first) {
+            Soft::template quantize_weights<n, digits>(m.logits + kSpanCells * first, scales, span.masks.n_blocks,
+                                                       m.weights + kRowWeights * first, m.units + first);
+        });
+        for (int b = 0; b < span.masks.n_blocks; ++b) {
+            const bool decode = decodes_first(span.live_in_block[b]);
+            if (decode) {
+                TileDecoder<Ops>::template decode_segment<Side::kValue, 0>(
+                    values.tiles, segment, records[b], m.value_tiles + kTileValues * segment.first_step);
+            }
+            prefetch(scales[b] + records[b].ahead);
+            for_batches(span.live_in_block[b], [&](auto n, int first) {
+                const auto sums = Dots::template weighted_sums_for<n>(decode, values.tiles.source);
+                sums(block_of(values, records[b], decode), segment, m.weights + kRowWeights * first + kBlockWeights * b,
+                     m.units + kPaddedRows * b + first, m.chunk.out + m.chunk.stride * first, m.chunk.stride);
+            });
+        }
+    }
+
+    // ---- masks ----------------------------------------------------------------------------------------------------
+
+    // Says what a block's mask lets a row see.
+    enum class Sight { kNothing, kEverything, kBiased };
+
+    static TQ_INLINE Sight sight_of(const uint16_t* half) {
+        uint64_t zero = 0, infinite = 0;
+        for (int i = 0; i < kBlockCells; i += 4) {
+            uint64_t four;
+            std::memcpy(&four, half + i, sizeof four);
+            zero |= four;
+            infinite |= four ^ (kHalfMinusInfinity * 0x0001000100010001u);
+        }
+        return !infinite ? Sight::kNothing : !zero ? Sight::kEverything : Sight::kBiased;
+    }
+
+    // 64 base-2 logits: a constant mask, or `out`.
+    static TQ_INLINE const float* mask_of_block(const uint16_t* half, float slope, float* out) {
+        const Sight sight = sight_of(half);
+        if (sight == Sight::kNothing) return kFullyMasked.logits;
+        if (sight == Sight::kEverything) return kUnmasked.logits;
+        const F factor = Ops::set1(slope * kLog2e);
+        for (int i = 0; i < kBlockCells; i += 16) Ops::store(out + i, Ops::mul(Ops::load_half(half + i), factor));
+        return out;
+    }
+
+    // mask: of the block's first n_cells cells, null for zeros; cells behind them are masked.
+    static TQ_INLINE const float* load_mask(const uint16_t* mask, float slope, int64_t n_cells, float* out) {
+        if (n_cells >= kBlockCells) return mask ? mask_of_block(mask, slope, out) : kUnmasked.logits;
+        alignas(64) uint16_t half[kBlockCells] = {};
+        if (mask) std::memcpy(half, mask, sizeof(uint16_t) * n_cells);
+        for (int64_t i = n_cells; i < kBlockCells; ++i) half[i] = kHalfMinusInfinity;
+        return mask_of_block(half, slope, out);
+    }
+
+    static int head_of_row(const AttentionGeometry& g, const Tile& t, int64_t row) {
+        return t.head_kv * g.group_size + static_cast<int>(row % g.group_size);
+    }
+
+    // Adds the block to the span if some row sees something of it.
+    static void add_block(const AttentionGeometry& g, const AttentionInputs& in, const Tile& t, const Scratch& m,
+                          int64_t block, Span& span) {
+        const AttentionShape& s = g.shape;
+        const int b = span.masks.n_blocks;
+        const float* mask = nullptr;  // the token's mask, which its heads share where they do not differ
+        int64_t last_token = -1;
+        uint32_t live = 0;
+        for (int i = 0; i < t.n_rows; ++i) {
+            const int64_t token = (t.first_row + i) / g.group_size;
+            if (token != last_token || s.max_bias > 0) {
+                const int64_t begin = block * kBlockCells;
+                const uint16_t* half =
+                    in.mask ? at_byte(in.mask, t.stream * in.mask_stream_stride + token * in.mask_token_stride) + begin
+                            : nullptr;
+                const float slope = alibi_slope(s.max_bias, s.n_head, head_of_row(g, t, t.first_row + i));
+                mask = load_mask(half, slope, s.n_kv - begin, m.masks + kSpanCells * i + kBlockCells * b);
+                last_token = token;
+            }
+            live |= static_cast<uint32_t>(mask != kFullyMasked.logits) << i;
+            span.masks.of_block[b][i] = mask;
+        }
+        if (!live) return;
+        span.block[b] = block;
+        span.live_in_block[b] = live;
+        span.live |= live;
+        ++span.masks.n_blocks;
+    }
+
+    // ---- running rows ---------------------------------------------------------------------------------------------
+
+    static TQ_INLINE void reset(const RunningRows& rows, int n_rows) {
+        for (int i = 0; i < kPaddedRows; ++i) {
+            rows.max[i] = -kInfinity;
+            rows.sum[i] = 0;
+        }
+        std::memset(rows.out, 0, sizeof(float) * rows.stride * n_rows);
+    }
+
+    static TQ_INLINE Partial row_of(const RunningRows& rows, int row) {
+        return {rows.max + row, rows.sum + row, rows.out + rows.stride * row};
+    }
+
+    // (max, sum, out) of `part` into `total`, always in cell order.
+    static TQ_INLINE void merge_partial(const Partial& part, const Partial& total, int head_dim_v) {
+        if (*part.sum == 0) return;
+        const float top = *part.max > *total.max ? *part.max : *total.max;
+        const float keep = Soft::exp2(*total.max - top), take = Soft::exp2(*part.max - top);
+        *total.sum = __builtin_fmaf(*total.sum, keep, *part.sum * take);
+        *total.max = top;
+        for (int d = 0; d < head_dim_v; d += 16) {
+            const F taken = Ops::mul(Ops::load(part.out + d), Ops::set1(take));
+            Ops::store(total.out + d, Ops::fma(Ops::load(total.out + d), Ops::set1(keep), taken));
+        }
+    }
+
+    // The row's exact rows into `exact`.
+    static void attend_exact(const AttentionGeometry& g, const AttentionInputs& in, char* workspace, int64_t stream,
+                             int64_t token, int head, ExactSums& exact) {
+        const AttentionShape& s = g.shape;
+        const int head_kv = head / g.group_size;
+        const float* q =
+            at_byte(in.q, stream * in.q_stream_stride + token * in.q_token_stride + head * in.q_head_stride);
+        ExactAttention<Ops>::attend(
+            {q, s.head_dim_k, s.head_dim_v, int64_t{head_kv} * s.head_dim_k, int64_t{head_kv} * s.head_dim_v,
+             s.softcap > 0 ? s.scale : s.scale * kLog2e, s.softcap, alibi_slope(s.max_bias, s.n_head, head) * kLog2e},
+            *exact_list(g, workspace, stream * s.n_tokens + token), exact);
+    }
+
+    // Sinks, exact rows, normalization, inverse rotation.
+    static void finish_row(const AttentionGeometry& g, const AttentionInputs& in, char* workspace, int64_t stream,
+                           int64_t token, int head, const Partial& total) {
+        const int n = g.shape.head_dim_v;
+        float* out =
+            at_byte(in.out, stream * in.out_stream_stride + token * in.out_token_stride + head * in.out_head_stride);
+        float max = *total.max, sum = *total.sum, factor = 1, exact_factor = 0;
+        ExactSums exact;
+        if (g.shape.n_exact > 0) {
+            attend_exact(g, in, workspace, stream, token, head, exact);
+            const float top = max > exact.max ? max : exact.max;
+            factor = Soft::exp2(max - top);
+            exact_factor = Soft::exp2(exact.max - top);
+            sum = __builtin_fmaf(sum, factor, exact.sum * exact_factor);
+            max = top;
+        }
+        if (in.sinks) {
+            const float sink = in.sinks[head] * kLog2e;
+            const float top = max > sink ? max : sink, keep = Soft::exp2(max - top);
+            factor *= keep;
+            exact_factor *= keep;
+            sum = __builtin_fmaf(sum, keep, Soft::exp2(sink - top));
+        }
+        factor = sum > 0 ? factor / sum : 0.0f;
+        exact_factor = sum > 0 ? exact_factor / sum : 0.0f;
+        const float logit_scale = query_at(g, workspace, row_index(g, stream, token, head))->logit_scale;
+        if (logit_scale != logit_scale) {  // NaN in, NaN out
+            factor = logit_scale;
+            exact_factor = 0;
+        }
+        alignas(64) float normalized[kMaxHeadDim];
+        for (int d = 0; d < n; d += 16)
+            Ops::store(normalized + d, Ops::mul(Ops::load(total.out + d), Ops::set1(factor)));
+        in.v.codec->rotate_inverse(head / g.group_size, normalized, out);
+        if (exact_factor == 0) return;
+        for (int d = 0; d < n; d += 16) {
+            Ops::store(out + d, Ops::fma(Ops::load(exact.out + d), Ops::set1(exact_factor), Ops::load(out + d)));
+        }
+    }
+
+    static float* partial_at(const AttentionGeometry& g, char* workspace, int64_t row, int64_t chunk) {
+        return reinterpret_cast<float*>(workspace + g.partial_offset) +
+               static_cast<size_t>(row * g.n_chunks + chunk) * g.partial_floats;
+    }
+
+    // ---- items ----------------------------------------------------------------------------------------------------
+
+    // The tile's queries, word by word for all rows.
+    static void gather_queries(const AttentionGeometry& g, char* workspace, const Tile& t, int n_segments,
+                               const Scratch& m) {
+        const int words = g.shape.head_dim_k / 4;
+        for (int i = 0; i < t.n_rows; ++i) {
+            const int64_t row = t.first_row + i;
+            const PreparedQuery* query =
+                query_at(g, workspace, row_index(g, t.stream, row / g.group_size, head_of_row(g, t, row)));
+            m.logit_scale[i] = query->logit_scale;
+            for (int s = 0; s < n_segments; ++s) m.query_bias[kMaxTileRows * s + i] = query->bias[s];
+            for (int w = 0; w < words; ++w) std::memcpy(m.query_words + kMaxTileRows * w + i, query->q + 4 * w, 4);
+        }
+    }
+
+    static Head make_head(const PackedTensor& tensor, int64_t stream, int64_t n_blocks, int head_dim, int head_kv,
+                          int bias, const uint8_t* decoded) {
+        Head head;
+        head.tiles = head_tiles<Ops>(tensor.codec->format(), head_dim, head_kv, bias);
+        head.blocks = tensor.blocks(stream);
+        head.n_blocks = n_blocks;
+        head.decoded = decoded;
+        for (int step = 0; step < head.tiles.n_steps; ++step)
+            head.decoded_tiles[step] = static_cast<uint32_t>(kTileValues * step);
+        return head;
+    }
+
+    static void attend(const AttentionGeometry& g, int64_t item, int thread, const AttentionInputs& in,
+                       char* workspace) {
+        const AttentionShape& s = g.shape;
+        const Tile t = tile_of_item(g, item);
+        const Scratch m(g, workspace + g.scratch_offset + static_cast<size_t>(thread) * g.scratch_bytes);
+        const int64_t n_blocks = blocks_of_cells(s.n_kv);
+        Keys keys{make_head(in.k, in.k_first_stream + t.stream, n_blocks, s.head_dim_k, t.head_kv, Ops::kKeyBias,
+                            m.key_tiles),
+                  nullptr, t.n_rows};
+        const Centers centers =
+            centers_of_head(in.k.codec->format(), keys.own.blocks, n_blocks, s.head_dim_k, t.head_kv);
+        constexpr int64_t kChunkBlocks = kChunkCells / kBlockCells;
+        if (g.keys_centered) {
+            keys.centers = &centers;
+            prefetch_centers(centers, t.first_chunk * kChunkBlocks / kCenterRun);
+        }
+        const Head values =
+            make_head(in.v, in.v_first_stream + t.stream, n_blocks, s.head_dim_v, t.head_kv, 0, m.value_tiles);
+        gather_queries(g, workspace, t, keys.own.tiles.segments.count, m);
+        if (!g.split()) reset(m.total, t.n_rows);
+        for (int64_t chunk = t.first_chunk; chunk < t.end_chunk; ++chunk) {
+            reset(m.chunk, t.n_rows);
+            const int64_t end = smaller(n_blocks, (chunk + 1) * kChunkBlocks);
+            for (int64_t first = chunk * kChunkBlocks; first < end; first += kSpanBlocks) {
+                Span span;
+                span.masks.n_blocks = 0;
+                span.live = 0;
+                for (int64_t block = first; block < smaller(end, first + kSpanBlocks); ++block)
+                    add_block(g, in, t, m, block, span);
+                if (span.live) attend_span(g, keys, values, m, span);
+            }
+            for (int i = 0; i < t.n_rows; ++i) end_chunk(g, workspace, t, m, chunk, i);
+        }
+        if (!g.split()) finish_tile(g, in, workspace, t, m);
+    }
+
+    static TQ_INLINE void end_chunk(const AttentionGeometry& g, char* workspace, const Tile& t, const Scratch& m,
+                                    int64_t chunk, int i) {
+        const Partial part = row_of(m.chunk, i);
+        if (!g.split()) {
+            merge_partial(part, row_of(m.total, i), g.shape.head_dim_v);
+            return;
+        }
+        const int64_t row = t.first_row + i;
+        const Partial target = partial_in(
+            partial_at(g, workspace, row_index(g, t.stream, row / g.group_size, head_of_row(g, t, row)), chunk));
+        *target.max = *part.max;
+        *target.sum = *part.sum;
+        std::memcpy(target.out, part.out, sizeof(float) * g.shape.head_dim_v);
+    }
+
+    static void finish_tile(const AttentionGeometry& g, const AttentionInputs& in, char* workspace, const Tile& t,
+                            const Scratch& m) {
+        for (int i = 0; i < t.n_rows; ++i) {
+            const int64_t row = t.first_row + i;
+            finish_row(g, in, workspace, t.stream, row / g.group_size, head_of_row(g, t, row), row_of(m.total, i));
+        }
+    }
+
+    // item: a (stream, token, head) row.
+    static void merge(const AttentionGeometry& g, int64_t item, const AttentionInputs& in, char* workspace) {
+        const AttentionShape& s = g.shape;
+        alignas(64) float memory[16 + kMaxHeadDim];
+        const Partial total = partial_in(memory);
+        *total.max = -kInfinity;
+        *total.sum = 0;
+        std::memset(total.out, 0, sizeof(float) * s.head_dim_v);
+        for (int64_t chunk = 0; chunk < g.n_chunks; ++chunk)
+            merge_partial(partial_in(partial_at(g, workspace, item, chunk)), total, s.head_dim_v);
+        const int64_t token_row = item / s.n_head;
+        finish_row(g, in, workspace, token_row / s.n_tokens, token_row % s.n_tokens, static_cast<int>(item % s.n_head),
+                   total);
+    }
+};
+
+template <class Ops>
+constexpr AttentionKernels make_kernels() {
+    using K = Kernels<Ops>;
+    return {K::query_bytes, K::scratch_bytes, K::prepare, K::attend, K::merge};
+}
+
+}  // namespace tq::attention_impl
