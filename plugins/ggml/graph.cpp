@@ -10,9 +10,16 @@ namespace tq::plugin {
 namespace {
 
 bool computes_on_kv(ggml_cgraph* graph) {
+    bool plain = false;
     for (int i = 0; i < ggml_graph_n_nodes(graph); ++i) {
         const ggml_tensor* node = ggml_graph_node(graph, i);
         if (!is_view_op(node->op) && has_kv(node)) return true;
+        plain = plain || stores_in_plain_cache(node);
+    }
+    if (plain) {
+        log_once(GGML_LOG_LEVEL_WARN,
+                 "this KV cache is not packed: it lies in a buffer of plain bytes, as an rpc-server allocates them for "
+                 "its clients; its size and results are those of the CPU device");
     }
     return false;
 }

@@ -55,6 +55,12 @@ bool has_kv(const ggml_tensor* node) {
     return is_kv(node) || std::any_of(std::begin(node->src), std::end(node->src), is_kv);
 }
 
+bool stores_in_plain_cache(const ggml_tensor* node) {
+    if (node->op != GGML_OP_SET_ROWS) return false;
+    const ggml_tensor* root = root_of(node);
+    return KvBuffer::is_ours(root) && kv_side(root).has_value() && !is_kv(root);
+}
+
 std::string rejection(const ggml_tensor* node) {
     if (is_view_op(node->op)) return "";
     if (is_kv(node)) {

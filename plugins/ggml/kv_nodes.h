@@ -22,6 +22,10 @@ bool is_kv(const ggml_tensor* tensor);
 // The node itself or one of its sources looks into a packed tensor.
 bool has_kv(const ggml_tensor* node);
 
+// The node stores rows in a cache that would be packed, had its buffer been told of its tensors: an rpc-server takes
+// bytes for its client.
+bool stores_in_plain_cache(const ggml_tensor* node);
+
 // Why a node that touches a packed tensor can't be computed at all, "" if it can.
 std::string rejection(const ggml_tensor* node);
 

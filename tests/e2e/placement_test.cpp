@@ -95,7 +95,9 @@ TEST(Placement, CacheInAPlainBufferOfOursIsOrdinary) {
         cache->data = base + (cache == remote.keys() ? 0 : bytes);
         ASSERT_EQ(ggml_backend_buffer_init_tensor(memory.get(), cache), GGML_STATUS_SUCCESS);
     }
+    capture_log();
     remote.fill(1);
+    EXPECT_EQ(count_logged("this KV cache is not packed"), 1);
     there.fill(1);
     EXPECT_EQ(remote.read(remote.keys()), there.read(there.keys()));
     EXPECT_EQ(remote.attend(7), there.attend(7));
