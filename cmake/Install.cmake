@@ -13,10 +13,12 @@ get_property(TQ_LAYER_TARGETS GLOBAL PROPERTY TQ_LAYER_TARGETS)
 
 install(TARGETS turboquant ${TQ_LAYER_TARGETS} tq_options EXPORT turboquant-targets
   ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}" COMPONENT library)
-# What the public headers do not include stays out: kernel bodies (-inl.h), SIMD primitives, per-ISA tables, CPU detection.
+# What the public headers do not include stays out: kernel bodies (-inl.h), SIMD primitives, per-ISA tables, a
+# tile's bits (cell_codes.h), CPU detection.
 install(DIRECTORY "${PROJECT_SOURCE_DIR}/turboquant" DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}" COMPONENT library
   FILES_MATCHING PATTERN "*.h"
-  PATTERN "*-inl.h" EXCLUDE PATTERN "kernels_isa.h" EXCLUDE PATTERN "machine.h" EXCLUDE PATTERN "simd" EXCLUDE)
+  PATTERN "*-inl.h" EXCLUDE PATTERN "kernels_isa.h" EXCLUDE PATTERN "machine.h" EXCLUDE PATTERN "cell_codes.h" EXCLUDE
+  PATTERN "simd" EXCLUDE)
 
 install(EXPORT turboquant-targets NAMESPACE turboquant:: DESTINATION "${TQ_CMAKE_DIR}" COMPONENT library)
 configure_package_config_file("${CMAKE_CURRENT_LIST_DIR}/turboquant-config.cmake.in"

@@ -1,4 +1,4 @@
-// Trellis codes: levels as the definition in codec/trellis.h has them, and paths that no other path beats.
+// Trellis codes: levels as the definition in format/trellis.h has them, and paths that no other path beats.
 #include "turboquant/format/trellis.h"
 
 #include <algorithm>

@@ -32,11 +32,10 @@ const char* environment(const char* name) {
 
 std::string Config::description() const {
     const Preset& base = presets.base();
-    const std::string exact =
-        presets.exact().any() ? fmt::format(" and {} cells a stream in f16", presets.exact().n_per_query()) : "";
-    return fmt::format("{}, {}{:.2f} bits per value (K {:.3f}, V {:.3f}){}, {}, {} attention{}", presets.name(),
+    return fmt::format("{}, {}{:.2f} bits per value (K {:.3f}, V {:.3f}){}, {}, {} attention{}", presets.title(),
                        presets.is_uniform() ? "" : "most layers ", effective_bits(base),
-                       effective_bits(base, Side::kKey), effective_bits(base, Side::kValue), exact, isa_name(isa),
+                       effective_bits(base, Side::kKey), effective_bits(base, Side::kValue),
+                       presets.exact().any() ? " beside sinks and window in f16" : "", isa_name(isa),
                        attention_name(attention), calibration ? ", calibrated by " + calibration->description() : "");
 }
 

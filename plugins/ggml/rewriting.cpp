@@ -148,7 +148,8 @@ void Rewriting::add_attention(ggml_tensor* node, int n_threads) {
                  "attention takes the dense path (same cache, slower): " + fused.status().message());
     }
     if (config_.presets.exact().any())
-        log_once(GGML_LOG_LEVEL_WARN, "the dense path decodes all cells: exact rows (sinks, window) are not used");
+        log_once(GGML_LOG_LEVEL_WARN,
+                 "the dense path decodes all cells: the rows of sinks and window in f16 are not used");
     add_reader(node);
 }
 

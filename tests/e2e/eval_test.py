@@ -109,8 +109,11 @@ def check_recommend(tq, file):
     check(all(cache["bits_per_value"] <= 3.3 for cache in report["caches"]), "nothing is beyond the budget", out)
     check(report["recommended"] in [cache["cache"] for cache in report["caches"]], "it chooses what it has measured", out)
     status, out, err = run([*command, "--fast"])
-    name = out.rsplit("TURBOQUANT_KV=", 1)[-1].strip()
-    check(status == 0 and name.startswith("k") and "t" not in name.split("+")[0], "--fast leaves trellis codes out", out, err)
+    preset = out.rsplit("TURBOQUANT_KV=", 1)[-1].strip()
+    check(status == 0 and f"recommended: {preset}" in out, "it says what to set", out, err)
+    status, out, err = run([tq, "info", "--json", "--preset", preset])
+    name = json.loads(out)["presets"][0]["name"]
+    check(name.startswith("k") and "t" not in name.split("+")[0], "--fast leaves trellis codes out", out, err)
 
 
 def check_calibration(tq, file, folder):

@@ -34,6 +34,7 @@ class TqBench(unittest.TestCase):
         self.assertEqual(list(results), ["k4v4", "k8v8", "f16", "q8_0", "q4_0"])
         self.assertEqual(results["f16"]["layer_bytes"], 2 * 2 * 128 * 128)
         self.assertEqual(results["k4v4"]["bits_per_value"], 4.1875)
+        self.assertEqual([results[name]["description"] for name in ("k4v4", "f16")], ["k4v4", None])
         self.assertEqual(list(results["k4v4"]["times_faster_than"]), ["f16", "q8_0", "q4_0"])
         for each in results.values():
             self.assertEqual(len(each["samples_us"]), 1)
@@ -70,7 +71,7 @@ class TqBench(unittest.TestCase):
     def test_table(self):
         result = run_tq("bench", "attention", *TINY)
         self.assertEqual(result.returncode, 0, result.stderr)
-        for word in ("tq k4cv4+sink1+recent15", "ggml f16", "vs q4_0", "4/2/64", "GB/s"):
+        for word in ("tq fast", "fast: k4v4 centered, sinks=1 window=15", "ggml f16", "vs q4_0", "4/2/64", "GB/s"):
             self.assertIn(word, result.stdout)
 
     # ---- the same result for any number of threads

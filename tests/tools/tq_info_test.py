@@ -163,8 +163,17 @@ class TqInfo(unittest.TestCase):
         k4v4 = next(p for p in report["presets"] if p["name"] == "k4v4")
         fast = next(p for p in report["presets"] if p["alias"] == "fast")
         self.assertEqual((fast["name"], fast["exact_cells"]), ("k4cv4+sink1+recent15", 16))
+        self.assertEqual((fast["description"], k4v4["description"]), ("k4v4 centered, sinks=1 window=15", "k4v4"))
         self.assertEqual((k4v4["key_bits"], k4v4["value_bits"], k4v4["mean_bits"]), (4.25, 4.125, 4.1875))
         self.assertEqual((k4v4["default"], fast["default"]), (False, True))
+
+    def test_text_has_names_first_and_what_they_mean(self):
+        lines = self.run_tq("info").stdout.splitlines()
+        self.assertIn("  fast       4.316   4.125   4.221  k4v4 centered, sinks=1 window=15, the default", lines)
+        self.assertIn("  k4v4       4.250   4.125   4.188", lines)
+        one = self.run_tq("info", "--preset", "k4ctv3+sink4+0:k8cv8").stdout
+        self.assertIn("  k4 centered trellis, v3, sinks=4; layer 0: k8v8 centered\n", one)
+        self.assertIn("\n  fast     ", self.run_tq("info", "--preset", "k4cv4+sink1+recent15").stdout)
 
     def test_isa_of_the_environment(self):
         report = json.loads(self.run_tq("info", "--json", TURBOQUANT_ISA="scalar").stdout)

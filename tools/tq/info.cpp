@@ -23,7 +23,7 @@ using Json = nlohmann::ordered_json;
 constexpr Preset kSelection[] = {{8, 8}, {6, 6}, {5, 5}, {5, 4}, {4, 4}, {4, 3}, {3, 4}, {3, 3}, {2, 2}};
 
 struct NamedCost {
-    std::string type;  // "f16", "q8_0", a preset's name
+    std::string type, label;  // "f16", "q8_0", or a preset: its compact name, and what people call it
     CacheCost cost;
 };
 
@@ -35,16 +35,17 @@ struct ModelReport {
     std::vector<std::string> notes;
 };
 
-struct ListedPreset {
-    LayerPresets presets;
-    const char* alias = "";  // "fast"
-};
-
 struct Report {
     Isa isa = Isa::kScalar;
-    std::vector<ListedPreset> presets;
+    std::vector<LayerPresets> presets;
     std::optional<ModelReport> model;
 };
+
+// "fast"; "" if no name stands for these presets.
+std::string alias(const LayerPresets& presets) {
+    const std::string label = presets.label();
+    return label == presets.name() ? "" : label;
+}
 
 double mib(size_t bytes) {
     return static_cast<double>(bytes) / (1024.0 * 1024.0);
@@ -53,7 +54,7 @@ double mib(size_t bytes) {
 // llama.cpp's tools take it if they are not told otherwise; the size of a sliding window's cache depends on it.
 constexpr int kBatch = 2048, kUbatch = 512;
 
-Result<ModelReport> make_model_report(const InfoOptions& options, const std::vector<ListedPreset>& presets) {
+Result<ModelReport> make_model_report(const InfoOptions& options, const std::vector<LayerPresets>& presets) {
     HostOptions host;
     host.model = options.model;
     host.plugin = options.plugin;
@@ -68,11 +69,12 @@ Result<ModelReport> make_model_report(const InfoOptions& options, const std::vec
     report.sliding_window = llama_model_n_swa(model);
     report.shape = costs->shape();
     std::vector<std::string> names{"f16", "q8_0", "q4_0"};
-    for (const ListedPreset& p : presets) names.push_back(p.presets.name());
+    for (const LayerPresets& p : presets) names.push_back(p.name());
     for (const std::string& name : names) {
-        const Result<CacheCost> cost = costs->cost(CacheChoice::parse(name).value());
+        const CacheChoice choice = CacheChoice::parse(name).value();
+        const Result<CacheCost> cost = costs->cost(choice);
         if (cost.ok())
-            report.costs.push_back({name, cost.value()});
+            report.costs.push_back({name, choice.label(), cost.value()});
         else
             report.notes.push_back(cost.status().message());
     }
@@ -97,7 +99,7 @@ double f16_ratio(const ModelReport& r, const CacheCost& cost) {
 
 Json to_json(const ModelReport& r, const std::string& file) {
     Json costs = Json::array();
-    for (const auto& [type, cost] : r.costs) {
+    for (const auto& [type, label, cost] : r.costs) {
         costs.push_back({{"type", type},
                          {"bytes", cost.bytes},
                          {"mib", mib(cost.bytes)},
@@ -120,14 +122,15 @@ Json to_json(const ModelReport& r, const std::string& file) {
 Json to_json(const Report& r, const InfoOptions& options) {
     Json available = Json::array(), presets = Json::array();
     for (Isa isa : available_isas()) available.push_back(isa_name(isa));
-    for (const auto& [p, alias] : r.presets) {
+    for (const LayerPresets& p : r.presets) {
         presets.push_back({{"name", p.name()},
-                           {"alias", alias},
+                           {"alias", alias(p)},
+                           {"description", p.describe()},
                            {"key_bits", effective_bits(p.base(), Side::kKey)},
                            {"value_bits", effective_bits(p.base(), Side::kValue)},
                            {"mean_bits", effective_bits(p.base())},
                            {"exact_cells", p.exact().n_per_query()},
-                           {"default", std::string_view(alias) == kDefaultPresets}});
+                           {"default", alias(p) == kDefaultPresets}});
     }
     Json json = {{"version", TQ_VERSION},
                  {"isa", {{"selected", isa_name(r.isa)}, {"available", std::move(available)}}},
@@ -144,18 +147,19 @@ void print_model(const ModelReport& r, const std::string& file) {
     fmt::print("  {}{}{}, {} layers\n", r.architecture, r.name.empty() ? "" : ", ", r.name, r.n_layer);
     fmt::print("  what llama.cpp allocates for one sequence of {} tokens:\n\n", r.shape.n_cells);
     size_t width = 8;
-    for (const NamedCost& each : r.costs) width = std::max(width, each.type.size());
+    for (const NamedCost& each : r.costs) width = std::max(width, each.label.size());
     fmt::print("  {:{}} {:>11} {:>12} {:>10}\n", "type", width, "bits/value", "MiB", "f16 is");
-    for (const auto& [type, cost] : r.costs) {
-        fmt::print("  {:{}} {:>11.3f} {:>12.2f} {:>9.2f}x\n", type, width, cost.bits_per_value, mib(cost.bytes),
+    for (const auto& [type, label, cost] : r.costs) {
+        fmt::print("  {:{}} {:>11.3f} {:>12.2f} {:>9.2f}x\n", label, width, cost.bits_per_value, mib(cost.bytes),
                    f16_ratio(r, cost));
     }
     for (const std::string& note : r.notes) fmt::print("\n  note: {}\n", note);
 }
 
-std::string remark(const LayerPresets& presets, std::string_view alias) {
-    if (alias.empty()) return presets.is_uniform() ? "" : "  most layers";
-    return fmt::format("  {}{}", alias, alias == kDefaultPresets ? ", the default" : "");
+// What the label does not say itself.
+std::string remark(const LayerPresets& presets) {
+    const std::string words = presets.describe();
+    return (words == presets.label() ? "" : "  " + words) + (alias(presets) == kDefaultPresets ? ", the default" : "");
 }
 
 void print_text(const Report& r, const InfoOptions& options) {
@@ -164,19 +168,20 @@ void print_text(const Report& r, const InfoOptions& options) {
     fmt::print("turboquant.cpp {}\n", TQ_VERSION);
     fmt::print("instruction set: {} (available: {}; TURBOQUANT_ISA chooses)\n\n", isa_name(r.isa), others);
     size_t width = 8;
-    for (const ListedPreset& p : r.presets) width = std::max(width, p.presets.name().size());
+    for (const LayerPresets& p : r.presets) width = std::max(width, p.label().size());
     fmt::print(
-        "effective bits per value, scales included, beside the cells that stay in f16:\n\n  {:{}} {:>7} {:>7} {:>7} "
-        "{:>6}\n",
-        "preset", width, "K", "V", "mean", "f16");
-    for (const auto& [p, alias] : r.presets) {
-        fmt::print("  {:{}} {:>7.3f} {:>7.3f} {:>7.3f} {:>6}{}\n", p.name(), width,
-                   effective_bits(p.base(), Side::kKey), effective_bits(p.base(), Side::kValue),
-                   effective_bits(p.base()), p.exact().n_per_query(), remark(p, alias));
+        "effective bits per value of most layers, scales included; sinks and the window, in f16, come on top:\n\n"
+        "  {:{}} {:>7} {:>7} {:>7}\n",
+        "preset", width, "K", "V", "mean");
+    for (const LayerPresets& p : r.presets) {
+        fmt::print("  {:{}} {:>7.3f} {:>7.3f} {:>7.3f}{}\n", p.label(), width, effective_bits(p.base(), Side::kKey),
+                   effective_bits(p.base(), Side::kValue), effective_bits(p.base()), remark(p));
     }
     if (options.preset.empty()) {
         fmt::print(
-            "\n  any k<K bits>v<V bits> with 2 to 8 bits each is a preset, with c, t, +sinkN and +recentN as above\n");
+            "\n  any k<K bits>v<V bits> with 2 to 8 bits each is a preset: c behind K's bits centers keys, t behind 3 "
+            "to 5\n"
+            "  bits takes trellis codes, +sinkN and +recentN keep sinks and a window (k4ctv3t+sink1+recent15)\n");
     }
     if (r.model) print_model(*r.model, options.model);
 }
@@ -204,12 +209,12 @@ int run_info(const InfoOptions& options) {
     if (!isa.ok()) return fail(2, "TURBOQUANT_ISA: " + isa.status().message());
     report.isa = isa.value();
     if (options.preset.empty()) {
-        for (const Preset& preset : kSelection) report.presets.push_back({preset});
-        for (const char* name : kPresetNames) report.presets.push_back({LayerPresets::parse(name).value(), name});
+        for (const Preset& preset : kSelection) report.presets.emplace_back(preset);
+        for (const char* name : kPresetNames) report.presets.push_back(LayerPresets::parse(name).value());
     } else {
         Result<LayerPresets> preset = LayerPresets::parse(options.preset);
         if (!preset.ok()) return fail(2, "--preset: " + preset.status().message());
-        report.presets.push_back({preset.value()});
+        report.presets.push_back(preset.value());
     }
     if (options.model.empty()) return print_report(std::move(report), options);
     std::error_code ignored;

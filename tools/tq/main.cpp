@@ -18,8 +18,9 @@ constexpr const char* kFooter =
     "each\n"
     "(k4v4, k5v3), or bits per value: 2, 2.5, 3, ... 8 (3.5 = k3v4). c behind K's bits centers keys, t behind 3 to 5 "
     "bits\n"
-    "takes trellis codes (k4ctv4t); +sinkN and +recentN keep cells in f16, +LAYER:PRESET gives a layer another "
-    "preset.\n"
+    "takes trellis codes (k4ctv4t). +sinkN keeps the first N tokens (sinks) and +recentN the newest N before a query "
+    "(its\n"
+    "window) in f16; +LAYER:PRESET gives a layer another preset.\n"
     "Exit status: 0; 1 if something can't be read, loaded or computed; 2 for wrong usage.";
 
 constexpr int64_t kMaxContext = int64_t{1} << 31;

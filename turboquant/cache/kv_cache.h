@@ -20,7 +20,7 @@ struct KvCacheParams {
     int n_head_kv = 0;
     int64_t n_cells = 0;  // cells that a stream has
     int64_t n_stream = 1;
-    // A calibration gives a scale for each channel of all heads, n_head_kv*head_dim (codec/rotation.h); none: ones.
+    // A calibration gives a scale for each channel of all heads, n_head_kv*head_dim (format/rotation.h); none: ones.
     std::vector<float> key_scales = {}, value_scales = {};
     ExactCells exact = {};  // attention must be told: exact_keys(), exact_values()
 };

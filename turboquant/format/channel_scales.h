@@ -1,4 +1,4 @@
-// Channel scales (codec/rotation.h) from a calibration: what they should be, and what they are called in a file.
+// Channel scales (format/rotation.h) from a calibration: what they should be, and what they are called in a file.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +17,7 @@ namespace tq {
 // D is such that sum(D_i^2 energy_i) = sum(energy_i), but for its limits. Channels without energy or weight get 1.
 std::vector<float> balanced_scales(std::span<const double> energy, std::span<const double> weight);
 
-// Metadata of a calibration file (docs/codec.md, section 6): its writer and its readers agree on these.
+// Metadata of a calibration file (docs/codec.md, section 7): its writer and its readers agree on these.
 inline constexpr const char* kCalibrationFormatKey = "turboquant.calibration.format";
 inline constexpr const char* kCalibrationModelKey = "turboquant.calibration.model";
 inline constexpr uint32_t kCalibrationFormat = 1;

@@ -1,4 +1,5 @@
-// ExactCells says which cells keep their rows as they came (f16) beside the codes: "+sink4+recent64" behind a preset.
+// ExactCells says which cells keep their rows as they came (f16) beside the codes: sinks and a window. A preset has
+// them behind its codes: "+sink4+recent64", in words "sinks=4 window=64".
 #pragma once
 
 #include <algorithm>
@@ -18,6 +19,7 @@ struct ExactCells {
     // less than 1/8 of a bit per value.
     int n_reserve = kReserveByLength;
 
+    bool operator==(const ExactCells&) const = default;
     bool any() const { return n_sink > 0 || n_recent > 0; }
     int64_t n_per_query() const { return int64_t{n_sink} + n_recent; }  // rows that a query takes at most
     // Rows that a stream keeps; the numbers must be fitted to it.
@@ -40,8 +42,23 @@ struct ExactCells {
             return said ? "+" + std::string(word) + std::to_string(n) : std::string();
         };
         return part("sink", n_sink, n_sink > 0) + part("recent", n_recent, n_recent > 0) +
-               part("reserve", n_reserve, n_recent > 0 && n_reserve != kReserveByLength);
+               part("reserve", n_reserve, has_own_reserve());
     }
+
+    // "sinks=4 window=64 reserve=16", as name() leaves out what there is none of.
+    std::string describe() const {
+        std::string text;
+        const auto add = [&](const char* word, int n, bool said) {
+            if (said) text += (text.empty() ? "" : " ") + std::string(word) + "=" + std::to_string(n);
+        };
+        add("sinks", n_sink, n_sink > 0);
+        add("window", n_recent, n_recent > 0);
+        add("reserve", n_reserve, has_own_reserve());
+        return text;
+    }
+
+  private:
+    bool has_own_reserve() const { return n_recent > 0 && n_reserve != kReserveByLength; }
 };
 
 }  // namespace tq

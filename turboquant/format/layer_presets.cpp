@@ -31,7 +31,8 @@ Result<LayerPresets::Exception> LayerPresets::parse_exception(std::string_view t
         return Status(Error::kInvalidArgument,
                       "'+" + std::string(text) +
                           "' is not valid behind a preset; valid: +LAYER:PRESET or +FIRST-LAST:PRESET, layers from 0 "
-                          "on, as in k4ctv4t+0:k8cv8+22-23:k5ctv5t; and +sinkN, +recentN or +reserveN, N up to " +
+                          "on, as in k4ctv4t+0:k8cv8+22-23:k5ctv5t; and +sinkN (sinks), +recentN (window) or "
+                          "+reserveN, N up to " +
                           std::to_string(kMaxExactCells) + " cells that stay in f16, as in k2cv2+sink4+recent64");
     }
     const Result<Preset> preset = Preset::parse(text.substr(colon + 1));
@@ -43,7 +44,10 @@ Result<LayerPresets::Exception> LayerPresets::parse_exception(std::string_view t
 Status LayerPresets::add(std::string_view text) {
     for (auto [word, n] : {std::pair{std::string_view("sink"), &exact_.n_sink},
                            {"recent", &exact_.n_recent},
-                           {"reserve", &exact_.n_reserve}}) {
+                           {"reserve", &exact_.n_reserve},
+                           {"sinks=", &exact_.n_sink},
+                           {"window=", &exact_.n_recent},
+                           {"reserve=", &exact_.n_reserve}}) {
         if (!text.starts_with(word)) continue;
         if (const auto cells = number(text.substr(word.size()), kMaxExactCells)) {
             *n = *cells;
@@ -76,13 +80,32 @@ const Preset& LayerPresets::of(int layer) const {
     return found == exceptions_.rend() ? base_ : found->preset;
 }
 
+std::string LayerPresets::Exception::layers() const {
+    return std::to_string(first) + (last == first ? "" : "-" + std::to_string(last));
+}
+
 std::string LayerPresets::name() const {
     std::string name = base_.name();
-    for (const Exception& e : exceptions_) {
-        name += "+" + std::to_string(e.first) + (e.last == e.first ? "" : "-" + std::to_string(e.last)) + ":" +
-                e.preset.name();
-    }
+    for (const Exception& e : exceptions_) name += "+" + e.layers() + ":" + e.preset.name();
     return name + exact_.name();
+}
+
+std::string LayerPresets::describe() const {
+    std::string text = base_.describe() + (exact_.any() ? ", " + exact_.describe() : "");
+    for (const Exception& e : exceptions_) {
+        text += (e.first == e.last ? "; layer " : "; layers ") + e.layers() + ": " + e.preset.describe();
+    }
+    return text;
+}
+
+std::string LayerPresets::label() const {
+    const std::string_view alias = is_uniform() ? alias_of(base_, exact_) : "";
+    return alias.empty() ? name() : std::string(alias);
+}
+
+std::string LayerPresets::title() const {
+    const std::string text = label(), words = describe();
+    return text == words ? text : text + " (" + words + ")";
 }
 
 }  // namespace tq

@@ -1,4 +1,4 @@
-// A byte for every magnitude 0..127, in the forms in which the lookups of simd/ops_*.h want it.
+// A byte for every magnitude 0..127, in the forms in which the lookups of cpu/simd/ops_*.h want it.
 #pragma once
 
 #include <array>

@@ -52,12 +52,12 @@ const NamedPreset* find_name(std::string_view text) {
     return nullptr;
 }
 
-// "small (k3ctv3t+sink1+recent15), ..."
+// "small (k3v3 centered trellis, sinks=1 window=15), ..."
 std::string all_names() {
     std::string names;
     for (const NamedPreset& named : kNamedPresets) {
-        names += (names.empty() ? "" : ", ") + std::string(named.name) + " (" + named.preset.name() +
-                 named.exact.name() + ")";
+        names += (names.empty() ? "" : ", ") + std::string(named.name) + " (" + named.preset.describe() +
+                 (named.exact.any() ? ", " + named.exact.describe() : "") + ")";
     }
     return names;
 }
@@ -66,10 +66,20 @@ std::string codes_name(char side, int bits, Coding coding) {
     return side + std::to_string(bits) + (is_centered(coding) ? "c" : "") + (is_trellis(coding) ? "t" : "");
 }
 
+std::string words_of(Coding coding) {
+    return std::string(is_centered(coding) ? " centered" : "") + (is_trellis(coding) ? " trellis" : "");
+}
+
 }  // namespace
 
 std::string Preset::name() const {
     return codes_name('k', key_bits, key_coding) + codes_name('v', value_bits, value_coding);
+}
+
+std::string Preset::describe() const {
+    const std::string key = "k" + std::to_string(key_bits), value = "v" + std::to_string(value_bits);
+    if (is_trellis(key_coding) == is_trellis(value_coding)) return key + value + words_of(key_coding);
+    return key + words_of(key_coding) + ", " + value + words_of(value_coding);
 }
 
 Result<Preset> Preset::parse(std::string_view text) {
@@ -94,6 +104,13 @@ Result<Preset> Preset::parse(std::string_view text) {
 ExactCells exact_cells_of_name(std::string_view text) {
     const NamedPreset* named = find_name(text);
     return named ? named->exact : ExactCells{};
+}
+
+std::string_view alias_of(const Preset& codes, const ExactCells& exact) {
+    for (const NamedPreset& named : kNamedPresets) {
+        if (codes == named.preset && exact == named.exact) return named.name;
+    }
+    return "";
 }
 
 }  // namespace tq

@@ -1,6 +1,7 @@
 // Group scales are stored in one byte: an unsigned E5M3 float with exponent bias 21.
 // code 0 is exactly zero; codes 1..7 are subnormal (m/8 * 2^-20); the largest is 1.875 * 2^10 = 1920.
-// A scale multiplies int8 centroids, so one step is 6-12 % and the encoder searches the neighbours (see encode-inl.h).
+// A scale multiplies int8 centroids, so one step is 6-12 % and the encoder searches the neighbours (see
+// cpu/codec/encode-inl.h).
 #pragma once
 
 #include <bit>

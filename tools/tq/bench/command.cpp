@@ -21,7 +21,7 @@ void add_options(CLI::App* app, BenchOptions& o) {
     add_list(app, "--shape", o.shapes, "heads/KV heads/head size (default: 32/8/128)", "H/KV/D");
     add_list(app, "--depth", o.depths, "Cells of the cache (default: 8192)", "N");
     add_list(app, "--batch", o.batches, "New tokens (default: 1)", "N");
-    add_list(app, "--preset,-p", o.presets, "TurboQuant presets, with their exact cells (default: fast)", "P");
+    add_list(app, "--preset,-p", o.presets, "TurboQuant presets, with their sinks and window (default: fast)", "P");
     add_list(app, "--rival", o.rivals, "ggml types beside them: f16, q8_0, q4_0 (default: these), or none", "T");
     add_list(app, "--isa", o.isas, "Instruction sets of ours (default: TURBOQUANT_ISA or the best)", "X");
     add_list(app, "--threads,-t", o.threads, "Threads (default: every core)", "N");

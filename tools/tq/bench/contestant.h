@@ -23,10 +23,11 @@ class Contestant {
     // A number for the bits of the result: the same for any number of threads. Empty: the system does not promise that.
     virtual std::optional<uint64_t> digest() { return std::nullopt; }
 
-    std::string name;        // name of a preset or of a ggml type
-    std::string isa;         // ours; empty: a rival
-    double bits = 0;         // bits per value, everything counted
-    size_t layer_bytes = 0;  // read (attention) or written (encode) in one layer
+    std::string name;                // compact name of a preset, or of a ggml type
+    std::string label, description;  // ours, for people: "fast", "k4v4 centered, sinks=1 window=15"
+    std::string isa;                 // ours; empty: a rival
+    double bits = 0;                 // bits per value, everything counted
+    size_t layer_bytes = 0;          // read (attention) or written (encode) in one layer
 };
 
 }  // namespace tq::tool

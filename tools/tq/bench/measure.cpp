@@ -63,7 +63,8 @@ Measurement measure(const std::vector<std::unique_ptr<Contestant>>& contestants,
                     const MeasureLimits& limits) {
     Measurement result;
     for (const auto& c : contestants) {
-        result.measured.push_back({c->name, c->isa, c->bits, c->layer_bytes, warm_up(*c), {}, {}, {}});
+        result.measured.push_back(
+            {c->name, c->label, c->description, c->isa, c->bits, c->layer_bytes, warm_up(*c), {}, {}, {}});
     }
     const size_t n = contestants.size();
     const Clock::time_point begin = Clock::now();

@@ -11,7 +11,7 @@
 namespace tq::tool {
 
 struct Measured {
-    std::string name, isa;  // isa empty: a rival
+    std::string name, label, description, isa;  // as contestants have them; isa empty: a rival
     double bits = 0;
     size_t layer_bytes = 0;
     int passes = 1;               // passes over all layers in one sample

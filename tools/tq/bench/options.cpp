@@ -67,7 +67,7 @@ Result<BenchPreset> parse_bench_preset(const std::string& text) {
         return Status(Error::kInvalidArgument,
                       fmt::format("'{}' differs by layer; one layer is measured: give each preset by itself", text));
     }
-    return BenchPreset{presets->base(), presets->exact()};
+    return BenchPreset{presets->base(), presets->exact(), presets->label(), presets->describe()};
 }
 
 Result<BenchPlan> check_options(const BenchOptions& options, int cores) {

@@ -276,6 +276,8 @@ size_t code_bytes(const Task& task, const BenchPreset& preset) {
 
 void describe(Contestant& contestant, const Task& task, const BenchPreset& preset, Isa isa) {
     contestant.name = preset.name();
+    contestant.label = preset.label;
+    contestant.description = preset.description;
     contestant.isa = isa_name(isa);
     contestant.layer_bytes = code_bytes(task, preset) + exact_bytes_read(task, preset);
     contestant.bits = 8.0 * static_cast<double>(packed_layer_bytes(task, preset)) /

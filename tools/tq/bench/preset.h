@@ -11,6 +11,7 @@ namespace tq::tool {
 struct BenchPreset {
     Preset codes;
     ExactCells exact;
+    std::string label, description;  // for people: "fast", "k4v4 centered, sinks=1 window=15"
 
     std::string name() const { return codes.name() + exact.name(); }
 };

@@ -36,7 +36,7 @@ double gbps(const BenchHeader& header, const CaseResult& result, const Measured&
 }
 
 std::string label(const Measured& m) {
-    return m.isa.empty() ? "ggml " + m.name : "tq " + m.name;
+    return m.isa.empty() ? "ggml " + m.name : "tq " + m.label;
 }
 
 struct Fit {
@@ -84,6 +84,7 @@ Json ggml_json(const BenchHeader& header) {
 Json to_json(const BenchHeader& header, const CaseResult& result, const Measured& m) {
     const Spread us = spread_of(m.us);
     Json json = {{"name", m.name},
+                 {"description", m.isa.empty() ? Json(nullptr) : Json(m.description)},
                  {"system", m.isa.empty() ? "ggml" : "turboquant"},
                  {"isa", m.isa.empty() ? Json(nullptr) : Json(m.isa)},
                  {"bits_per_value", m.bits},
@@ -191,6 +192,16 @@ std::string columns_text(const BenchHeader& header, const CaseResult& result) {
     return text + "\n";
 }
 
+// What labels stand for, where they do not say so themselves; once for each preset, whatever ISAs it ran on.
+std::string legend_text(const CaseResult& result) {
+    std::string text;
+    for (const Measured& m : result.measurement.measured) {
+        const std::string line = fmt::format("  {}: {}\n", m.label, m.description);
+        if (m.label != m.description && text.find(line) == std::string::npos) text += line;
+    }
+    return text;
+}
+
 }  // namespace
 
 std::string header_text(const BenchHeader& header) {
@@ -214,6 +225,7 @@ std::string case_text(const BenchHeader& header, const CaseResult& result) {
     }
     text += "\n" + columns_text(header, result);
     for (const Measured& each : m.measured) text += row_text(header, result, each);
+    text += legend_text(result);
     for (const std::string& note : result.notes) text += "  note: " + note + "\n";
     return text;
 }

@@ -13,7 +13,7 @@ struct CalibrationFile {
     std::string model;  // the model's name, which people read
     std::string text;
     int n_tokens = 0;
-    std::map<std::string, std::vector<float>> tensors;  // by name, channel_scales_name() of codec/channel_scales.h
+    std::map<std::string, std::vector<float>> tensors;  // by name, channel_scales_name() of format/channel_scales.h
 };
 
 // Error: kInvalidArgument if the file can't be written; kOutOfMemory.

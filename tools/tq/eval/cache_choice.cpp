@@ -27,6 +27,14 @@ std::string type_names() {
 
 }  // namespace
 
+std::string CacheChoice::label() const {
+    return presets ? presets->label() + std::string(calibrated ? kCalibrated : "") : name;
+}
+
+std::string CacheChoice::describe() const {
+    return presets ? presets->describe() + (calibrated ? ", calibrated" : "") : name;
+}
+
 Result<CacheChoice> CacheChoice::parse(std::string_view text) {
     CacheChoice choice;
     choice.name = text;

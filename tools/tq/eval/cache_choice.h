@@ -20,6 +20,10 @@ struct CacheChoice {
     std::optional<LayerPresets> presets;  // they replace the types
     bool calibrated = false;
 
+    // For people: "fast", "k4v4+cal", "q8_0"; and in words: "k4v4 centered, sinks=1 window=15".
+    std::string label() const;
+    std::string describe() const;
+
     // Error: kInvalidArgument, listing what is valid.
     static Result<CacheChoice> parse(std::string_view text);
 };

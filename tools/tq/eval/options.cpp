@@ -16,7 +16,7 @@ constexpr const char* kFooter =
     "then\n"
     "is rounding, the floor. Caches are llama.cpp's types (q8_0, or q8_0/q4_0 for K and V) and TurboQuant presets, "
     "with\n"
-    "exact cells (k4cv4+sink1+recent15) and others for some layers (k4cv4+0:k8cv8) if you like.\n"
+    "sinks and a window (k4cv4+sink1+recent15) and others for some layers (k4cv4+0:k8cv8) if you like.\n"
     "Exit status: 0; 1 if a file or the plugin can't be loaded or llama.cpp fails; 2 for wrong usage.";
 
 Status out_of_range(const char* option, int value, int low, int high) {

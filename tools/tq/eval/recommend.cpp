@@ -21,18 +21,17 @@ namespace {
 constexpr const char* kCandidates[] = {"k2cv2", "k3cv2",   "k3cv3", "k3ctv3t", "k4cv3", "k4ctv3t",
                                        "k4cv4", "k4ctv4t", "k5cv4", "k5ctv4t", "k5cv5", "k5ctv5t",
                                        "k6cv5", "k6cv6",   "k7cv6", "k8cv7",   "k8cv8"};
-// The largest of these that fits the budget goes beside the codes, since exact cells gain more than the bits they take
-// (docs/quality.md).
+// The largest of these that fits the budget goes beside the codes, since sinks and a window gain more than the bits
+// they take (docs/quality.md).
 constexpr ExactCells kWindows[] = {{4, 124}, {4, 60}, {2, 30}, {1, 15}, {0, 0}};
 constexpr double kMinBudget = 2.3, kMaxBudget = 16;
 
 constexpr const char* kFooter =
-    "Evaluates the presets of up to --budget bits per value, each with as many exact cells (sinks and a window) as "
-    "the\n"
-    "budget allows at --ctx, as tq eval does, on your model and text. Give --ctx as long as what you read: exact "
-    "cells\n"
-    "are dear in a short context and nearly free in a long one. The least mean\n"
-    "divergence wins; of those within its standard error the one of the fewest bits, of equals the one without "
+    "Evaluates the presets of up to --budget bits per value, each with the most sinks and the largest window that the\n"
+    "budget allows at --ctx, as tq eval does, on your model and text. Give --ctx as long as what you read: sinks and "
+    "a\n"
+    "window are dear in a short context and nearly free in a long one. The least mean divergence wins; of those within "
+    "its standard error the one of the fewest bits, of equals the one without "
     "trellis\n"
     "codes, which decodes faster. Where some layers have keys with large biases, presets are also tried with 8 bits "
     "for\n"
@@ -166,11 +165,13 @@ int run_recommend(const RecommendOptions& options) {
         auto json = nlohmann::ordered_json::parse(report_json(report.value()));
         json["budget"] = options.budget;
         json["recommended"] = chosen.name;
+        json["recommended_description"] = chosen.description;
         fmt::print("{}\n", json.dump(2));
     } else {
+        const LayerPresets presets = CacheChoice::parse(chosen.name)->presets.value();
         fmt::print("{}\nrecommended: {}, {:.3f} bits per value, mean KLD {:.5f}\n  export TURBOQUANT_KV={}{}\n",
-                   report_text(report.value()), chosen.name, chosen.bits_per_value, chosen.divergence.mean_kld.value,
-                   CacheChoice::parse(chosen.name)->presets->name(),
+                   report_text(report.value()), presets.title(), chosen.bits_per_value,
+                   chosen.divergence.mean_kld.value, presets.label(),
                    eval.calibration.empty() ? "" : " TURBOQUANT_CALIBRATION=" + eval.calibration);
     }
     return 0;

@@ -51,6 +51,7 @@ Json to_json(const Estimate& e) {
 Json to_json(const CacheReport& c) {
     const DivergenceSummary& d = c.divergence;
     Json json = {{"cache", c.name},
+                 {"description", c.description},
                  {"system", c.packed ? "turboquant" : "llama.cpp"},
                  {"bits_per_value", c.bits_per_value},
                  {"n_tokens", d.n_tokens},
@@ -65,6 +66,16 @@ Json to_json(const CacheReport& c) {
     return json;
 }
 
+// What labels stand for, where they do not say so themselves.
+std::string legend_text(const EvalReport& r) {
+    std::string text;
+    for (const CacheReport& c : r.caches) {
+        if (c.label != c.description)
+            text += fmt::format("{}{}: {}\n", text.empty() ? "\n" : "", c.label, c.description);
+    }
+    return text;
+}
+
 }  // namespace
 
 EvalReport make_report(const EvalOptions& options, const std::vector<CacheChoice>& caches,
@@ -73,6 +84,8 @@ EvalReport make_report(const EvalOptions& options, const std::vector<CacheChoice
     for (size_t i = 0; i < caches.size(); ++i) {
         CacheReport c;
         c.name = caches[i].name;
+        c.label = caches[i].label();
+        c.description = caches[i].describe();
         c.packed = caches[i].presets.has_value();
         c.bits_per_value = bits[i];
         c.divergence = summarize(all_tokens(records, c.name, n_chunks));
@@ -90,7 +103,7 @@ std::string report_text(const EvalReport& r) {
         text += fmt::format("perplexity with an f16 cache: {:.4f}\n", r.caches.front().divergence.perplexity_f16);
     }
     size_t width = 14;
-    for (const CacheReport& c : r.caches) width = std::max(width, c.name.size());
+    for (const CacheReport& c : r.caches) width = std::max(width, c.label.size());
     text += fmt::format("\n{:{}} {:>6} {:>19} {:>9} {:>8} {:>14} {:>18}", "cache", width, "bits", "mean KLD", "median",
                         "99.9%", "same top, %", "perplexity ratio");
     const bool greedy = r.options.n_greedy > 0, recall = r.options.n_recall > 0;
@@ -100,13 +113,14 @@ std::string report_text(const EvalReport& r) {
     for (const CacheReport& c : r.caches) {
         const DivergenceSummary& d = c.divergence;
         text += fmt::format("{:{}} {:>6.3f} {:>9.5f} ± {:.5f} {:>9.5f} {:>8.4f} {:>7.2f} ± {:.2f} {:>9.4f} ± {:.4f}",
-                            c.name, width, c.bits_per_value, d.mean_kld.value, d.mean_kld.error, d.median_kld,
+                            c.label, width, c.bits_per_value, d.mean_kld.value, d.mean_kld.error, d.median_kld,
                             d.kld_999, 100 * d.same_top.value, 100 * d.same_top.error, d.perplexity_ratio.value,
                             d.perplexity_ratio.error);
         if (greedy && c.greedy) text += fmt::format(" {:>7.1f} ± {:.1f}", c.greedy->value, c.greedy->error);
         if (recall && c.recalled) text += fmt::format(" {:>10.1f} {:>8.3f}", 100 * *c.recalled, *c.recall_log_p);
         text += '\n';
     }
+    text += legend_text(r);
     return text;
 }
 

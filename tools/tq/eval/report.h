@@ -11,7 +11,7 @@
 namespace tq::tool {
 
 struct CacheReport {
-    std::string name;
+    std::string name, label, description;  // as given; CacheChoice's label() and describe()
     bool packed = false;
     double bits_per_value = 0;
     DivergenceSummary divergence;

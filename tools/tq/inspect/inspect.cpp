@@ -164,6 +164,7 @@ Json to_json(Side side, const SideReport& r, const std::vector<Preset>& presets)
     Json codecs = Json::array();
     for (size_t i = 0; i < presets.size(); ++i) {
         codecs.push_back({{"preset", presets[i].name()},
+                          {"description", presets[i].describe()},
                           {"bits_per_value", effective_bits(presets[i], side)},
                           {"relative_error", r.codecs[i].relative},
                           {"snr_db", snr(r.codecs[i])},

@@ -1,4 +1,4 @@
-// Encoding over Ops (simd/ops_*.h): the scale search and the codes. Written once, compiled per ISA.
+// Encoding over Ops (cpu/simd/ops_*.h): the scale search and the codes. Written once, compiled per ISA.
 #pragma once
 
 #include <algorithm>

@@ -27,7 +27,7 @@ struct CodecKernels {
     // unbiased: stores |y|^2 / <y, c> instead, so that inner products with y are unbiased (used for keys at 2 bits).
     void (*encode_groups)(const Codebook& book, const float* y, int n, int width, bool unbiased, uint8_t* codes,
                           uint8_t* scales);
-    // The same to trellis codes: each group is a chain of its own (codec/trellis.h).
+    // The same to trellis codes: each group is a chain of its own (format/trellis.h).
     void (*encode_trellis)(const TrellisBook& book, const float* y, int n, int width, uint8_t* codes, uint8_t* scales);
 };
 

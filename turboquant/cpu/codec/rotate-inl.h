@@ -1,4 +1,4 @@
-// The rotation over Ops (simd/ops_*.h). Written once, compiled per ISA.
+// The rotation over Ops (cpu/simd/ops_*.h). Written once, compiled per ISA.
 #pragma once
 
 #include "turboquant/base/inline.h"
