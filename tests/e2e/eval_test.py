@@ -50,6 +50,8 @@ def check_eval(tq, file, folder):
 def check_exact_rows(tq, file):
     report = evaluate(tq, file, "--chunks", 2, "--cache", "k2v2,k2v2+sink4+recent28")
     plain, exact = report["caches"]
+    words = [cache["description"] for cache in report["caches"]]
+    check(words == ["k2v2", "k2v2, sinks=4 window=28"], "presets are described in words", words)
     # 32 of the 256 cells that llama.cpp makes of 128 are in f16; a reserve begins beyond 512
     check(abs(exact["bits_per_value"] - plain["bits_per_value"] - 16 * 32 / 256) < 1e-9, "exact rows are counted", report)
     kld = plain["mean_kld"]["value"], exact["mean_kld"]["value"]

@@ -30,12 +30,11 @@ constexpr const char* kFooter =
     "Evaluates the presets of up to --budget bits per value, each with the most sinks and the largest window that the\n"
     "budget allows at --ctx, as tq eval does, on your model and text. Give --ctx as long as what you read: sinks and "
     "a\n"
-    "window are dear in a short context and nearly free in a long one. The least mean divergence wins; of those within "
-    "its standard error the one of the fewest bits, of equals the one without "
-    "trellis\n"
-    "codes, which decodes faster. Where some layers have keys with large biases, presets are also tried with 8 bits "
-    "for\n"
-    "those layers.\n"
+    "window are dear in a short context and nearly free in a long one. The least mean divergence wins; of those "
+    "within\n"
+    "its standard error the one of the fewest bits, of equals the one without trellis codes, which decodes faster. "
+    "Where\n"
+    "some layers have keys with large biases, presets are also tried with 8 bits for those layers.\n"
     "Exit status: 0; 1 if something can't be read, loaded or computed; 2 for wrong usage.";
 
 constexpr double kClose = 0.7;  // bits below the budget that are still looked at
