@@ -21,6 +21,11 @@ void BlockTable::grow(int64_t n_records) {
     free_.insert(free_.begin(), fresh.begin(), fresh.end());
 }
 
+int64_t BlockTable::n_owned(int64_t stream) const {
+    const auto first = records_.begin() + stream * blocks_per_stream_;
+    return std::count_if(first, first + blocks_per_stream_, [this](int32_t record) { return is_owned(record); });
+}
+
 Status BlockTable::own(int64_t stream, int64_t first, int64_t n, std::vector<Copy>& copies) {
     int64_t wanted = 0;
     for (int64_t block = first; block < first + n; ++block) wanted += !is_owned(record(stream, block));

@@ -24,6 +24,9 @@ class BlockTable {
     int64_t n_records() const { return static_cast<int64_t>(owners_.size()); }
     int64_t n_free() const { return static_cast<int64_t>(free_.size()); }
 
+    // Blocks of a stream whose records no other stream has.
+    int64_t n_owned(int64_t stream) const;
+
     // A record that begins as a copy of another (of record 0: as zeros), in every tensor of the cache.
     struct Copy {
         int32_t from, to;
