@@ -1,6 +1,6 @@
-// Which record each block of each sequence has. Sequences may share records: a fork takes a prefix as it is, and a block
-// is copied only when one of its owners writes to it. This knows no bytes: what is to be copied is returned as a list,
-// so that any engine can do it.
+// Which record each block of each sequence has. Sequences may share records: a fork takes a prefix as it is, and a
+// block is copied only when one of its owners writes to it. This knows no bytes: what is to be copied is returned as a
+// list, so that any engine can do it.
 #pragma once
 
 #include <cstdint>

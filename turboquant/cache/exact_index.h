@@ -53,9 +53,9 @@ class ExactIndex {
         int64_t stream, row, slot;
     };
 
-    // A ubatch: row i goes to cell cells[i], numbered over all streams; others than there are are left out. Commits what
-    // its streams have staged before; place(i) then says where row i is to be stored. Of rows for the same sink the
-    // last one has a place.
+    // A ubatch: row i goes to cell cells[i], numbered over all streams; others than there are are left out. Commits
+    // what its streams have staged before; place(i) then says where row i is to be stored. Of rows for the same sink
+    // the last one has a place.
     void begin(std::span<const int64_t> cells);
     ExactPlace place(int64_t row) const { return places_[static_cast<size_t>(row)]; }
 

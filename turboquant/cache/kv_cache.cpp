@@ -53,7 +53,8 @@ void KvCache::Deleter::operator()(uint8_t* p) const {
 }
 
 KvCache::Memory KvCache::allocate_copy(const uint8_t* from, size_t n, size_t bytes) {
-    // calloc() gives large memory that takes no pages before it is written to. Its address stands before the aligned one.
+    // calloc() gives large memory that takes no pages before it is written to. Its address stands before the aligned
+    // one.
     void* allocated = std::calloc(1, bytes + kRecordAlignment + sizeof(void*));
     if (!allocated) return nullptr;
     void* aligned = static_cast<uint8_t*>(allocated) + sizeof allocated;
@@ -108,8 +109,9 @@ Result<KvCache::Side> KvCache::make_side(const KvCacheParams& params, tq::Side s
     }
     Side made;
     for (size_t first = 0; first == 0 || first < scales.size(); first += n_embd) {
-        auto codec = engine.make_codec(engine, format.value(), head_dim,
-                                       scales.empty() ? std::span<const float>() : std::span(scales).subspan(first, n_embd));
+        auto codec =
+            engine.make_codec(engine, format.value(), head_dim,
+                              scales.empty() ? std::span<const float>() : std::span(scales).subspan(first, n_embd));
         if (!codec.ok()) return codec.status();
         made.codecs.push_back(std::move(codec.value()));
     }
@@ -145,13 +147,14 @@ Status KvCache::check(int64_t stream, int64_t cell, int64_t n) const {
 
 Status KvCache::check_layer(int64_t layer) const {
     if (layer >= 0 && layer < params_.n_layer) return {};
-    return Status(Error::kOutOfRange, "layer " + std::to_string(layer) + " of a cache with " +
-                                          std::to_string(params_.n_layer) + " layers");
+    return Status(Error::kOutOfRange,
+                  "layer " + std::to_string(layer) + " of a cache with " + std::to_string(params_.n_layer) + " layers");
 }
 
 PackedTensor KvCache::tensor(const Side& side, int64_t layer) const {
-    return {&side.codec(layer), side.layers[layer].records.get(), blocks_.n_records(), params_.n_cells,
-            params_.n_stream,   blocks_.data()};
+    return {&side.codec(layer),  side.layers[layer].records.get(),
+            blocks_.n_records(), params_.n_cells,
+            params_.n_stream,    blocks_.data()};
 }
 
 Blocks KvCache::blocks(Side& side, int64_t layer, int64_t stream) {

@@ -41,13 +41,14 @@ class KvCache {
     // ---- writing
 
     // Cells [cell, cell + n) of a stream are about to be written, in all layers; any cell may be, again and in any
-    // order. Blocks that other streams have too are copied first. Errors: kOutOfRange, kOutOfMemory (no record is left);
-    // nothing changed.
+    // order. Blocks that other streams have too are copied first. Errors: kOutOfRange, kOutOfMemory (no record is
+    // left); nothing changed.
     Status begin(int64_t stream, int64_t cell, int64_t n);
     // begin() at the stream's length, which grows by n.
     Status begin_append(int64_t stream, int64_t n) { return begin(stream, length(stream), n); }
-    // Stores the rows of the last begin() in a layer: items [0, n_store_items()), each once, in any order, by any threads
-    // at once; layers are independent too. k: n rows of n_head_kv*head_dim_k floats, v: of n_head_kv*head_dim_v.
+    // Stores the rows of the last begin() in a layer: items [0, n_store_items()), each once, in any order, by any
+    // threads at once; layers are independent too. k: n rows of n_head_kv*head_dim_k floats, v: of
+    // n_head_kv*head_dim_v.
     int64_t n_store_items() const;
     void store(int64_t item, const float* k, const float* v, int64_t layer = 0);
 

@@ -144,7 +144,8 @@ void KvCache::clear() {
 
 Status KvCache::grow(int64_t n_records) {
     if (n_records >= int64_t{1} << 31)
-        return Status(Error::kInvalidArgument, "n_records is " + std::to_string(n_records) + "; allowed: up to 2^31 - 1");
+        return Status(Error::kInvalidArgument,
+                      "n_records is " + std::to_string(n_records) + "; allowed: up to 2^31 - 1");
     if (n_records <= this->n_records()) return {};
     std::vector<Memory> grown;
     for (const Side* side : {&keys_, &values_}) {
@@ -153,8 +154,7 @@ Status KvCache::grow(int64_t n_records) {
         for (const Layer& layer : side->layers) {
             Memory& memory = grown.emplace_back(allocate_copy(layer.records.get(), before, bytes));
             if (!memory) {
-                return Status(Error::kOutOfMemory,
-                              "no memory for " + std::to_string(bytes) + " bytes of packed cache");
+                return Status(Error::kOutOfMemory, "no memory for " + std::to_string(bytes) + " bytes of packed cache");
             }
         }
     }

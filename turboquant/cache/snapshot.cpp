@@ -40,7 +40,8 @@ SnapshotHeader::OfSide describe(const Codecs& codecs) {
     const BlockCodec& first = *codecs.front();
     Hash hash;
     for (const auto& codec : codecs) hash.add(codec->fingerprint());
-    return {first.format().bits, static_cast<int32_t>(first.format().coding), first.head_dim(), 0,
+    return {first.format().bits,   static_cast<int32_t>(first.format().coding),
+            first.head_dim(),      0,
             first.format().n_embd, hash.value()};
 }
 
@@ -56,7 +57,8 @@ std::string difference(const char* side, const SnapshotHeader::OfSide& saved, co
         if (!text.empty()) return text;
     }
     if (saved.fingerprint == here.fingerprint) return "";
-    return std::string("the fingerprint of ") + side + " differs: another calibration, or another version of the format";
+    return std::string("the fingerprint of ") + side +
+           " differs: another calibration, or another version of the format";
 }
 
 template <class T>
@@ -162,7 +164,8 @@ Status KvCache::load(int64_t stream, std::span<const uint8_t> bytes) {
     return {};
 }
 
-// at: n cells, then their rows. Cells that this cache would not keep, and any that a stream does not have, are left out.
+// at: n cells, then their rows. Cells that this cache would not keep, and any that a stream does not have, are left
+// out.
 void KvCache::load_exact(int64_t stream, const uint8_t* at, int64_t n) {
     std::vector<int64_t> cells(static_cast<size_t>(n));
     if (n > 0) std::memcpy(cells.data(), at, sizeof(int64_t) * cells.size());
