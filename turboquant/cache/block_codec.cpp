@@ -4,12 +4,15 @@
 #include <numeric>
 #include <string>
 
+#include "turboquant/format/fingerprint.h"
+
 namespace tq {
 
 BlockCodec::BlockCodec(const RowFormat& format, std::vector<Rotation> rotations)
     : format_(format),
       rotations_(std::move(rotations)),
       head_dim_(rotations_.front().head_dim),
+      fingerprint_(tq::fingerprint(format, rotations_)),
       slice_dims_(std::lcm(head_dim_, group_dims(format.side))) {
     if (slice_dims_ > format.n_embd) slice_dims_ = static_cast<int>(format.n_embd);
     n_slices_ = static_cast<int>((format.n_embd + slice_dims_ - 1) / slice_dims_);

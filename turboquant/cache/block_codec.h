@@ -18,6 +18,8 @@ class BlockCodec {
 
     TQ_INLINE const RowFormat& format() const { return format_; }
     TQ_INLINE int head_dim() const { return head_dim_; }
+    // Two codecs with the same one read each other's records (format/fingerprint.h).
+    uint64_t fingerprint() const { return fingerprint_; }
     const Rotation& rotation(int head) const;  // not inline: kernels call it (base/inline.h)
     // Channel scales are folded into the rotations; there is one for all heads without any.
     std::span<const Rotation> rotations() const { return rotations_; }
@@ -86,6 +88,7 @@ class BlockCodec {
 
   private:
     int head_dim_;
+    uint64_t fingerprint_;
     int slice_dims_;
     int n_slices_;
 };

@@ -14,10 +14,6 @@ uint16_t to_half(float x) {
     return x == x ? float_to_half(std::clamp(x, -kLargestHalf, kLargestHalf)) : uint16_t{0};
 }
 
-std::vector<ExactRows::Kept>::const_iterator find_cell(const std::vector<ExactRows::Kept>& rows, int64_t cell) {
-    return std::find_if(rows.begin(), rows.end(), [cell](const ExactRows::Kept& row) { return row.cell == cell; });
-}
-
 }  // namespace
 
 size_t ExactRows::bytes(const ExactCells& cells, int64_t n_embd, int64_t n_cells, int64_t n_stream) {
@@ -25,93 +21,46 @@ size_t ExactRows::bytes(const ExactCells& cells, int64_t n_embd, int64_t n_cells
 }
 
 ExactRows::ExactRows(const ExactCells& cells, int64_t n_embd, int64_t n_cells, int64_t n_stream, uint16_t* slots)
-    : cells_(cells.fitted(n_cells)),
+    : own_(std::make_unique<ExactIndex>(cells, n_cells, n_stream)),
+      index_(own_.get()),
       n_embd_(n_embd),
-      n_cells_(n_cells),
       slots_(slots),
-      streams_(n_stream),
-      kept_(n_cells * n_stream, false) {
-    for (int64_t stream = 0; stream < n_stream; ++stream) {
-        Stream& s = streams_[stream];
-        s.sink_cells.assign(cells_.n_sink, -1);
-        s.kept.reserve(cells_.n_kept());
-        for (int64_t i = 0; i < cells_.n_kept(); ++i) s.free_slots.push_back(sink_slot(stream, cells_.n_sink + i));
-    }
-}
+      staging_(n_stream, nullptr) {}
 
-uint16_t* ExactRows::sink_slot(int64_t stream, int64_t cell) const {
-    return slots_ + (stream * cells_.n_slots() + cell) * n_embd_;
-}
+ExactRows::ExactRows(ExactIndex& index, int64_t n_embd, uint16_t* slots)
+    : index_(&index), n_embd_(n_embd), slots_(slots), staging_(index.n_stream(), nullptr) {}
 
 void ExactRows::reserve(int64_t n) {
     rows_.reserve(n);
-    for (Stream& stream : streams_) stream.staged.reserve(n);
+    if (own_) own_->reserve(n);
 }
 
 void ExactRows::begin(std::span<const int64_t> cells, uint16_t* staging) {
-    count_rows(cells);
+    index_->begin(cells);
+    follow(index_->moves());
+    stage(cells, staging);
+}
+
+void ExactRows::stage(std::span<const int64_t> cells, uint16_t* staging) {
     rows_.assign(cells.size(), nullptr);
     for (size_t i = 0; i < cells.size(); ++i) {
-        if (!is_cell(cells[i])) continue;
-        uint16_t* row = place(cells[i], staging + static_cast<int64_t>(i) * n_embd_);
-        if (cells[i] % n_cells_ < cells_.n_sink)
-            std::replace(rows_.begin(), rows_.begin() + static_cast<int64_t>(i), row, static_cast<uint16_t*>(nullptr));
-        rows_[i] = row;
+        const int64_t stream = cells[i] / index_->n_cells(), row = static_cast<int64_t>(i);
+        if (cells[i] < 0 || stream >= index_->n_stream()) continue;
+        staging_[stream] = staging;
+        const ExactPlace place = index_->place(row);
+        if (!place.none()) rows_[i] = place.is_slot() ? slot_at(stream, place.slot()) : staging + row * n_embd_;
     }
 }
 
-// Commits the streams of a ubatch and notes how many rows each gets.
-void ExactRows::count_rows(std::span<const int64_t> cells) {
-    for (const int64_t cell : cells) {
-        if (!is_cell(cell)) continue;
-        commit(cell / n_cells_);
-        streams_[cell / n_cells_].n_in_ubatch = 0;
-    }
-    for (const int64_t cell : cells) {
-        if (is_cell(cell)) ++streams_[cell / n_cells_].n_in_ubatch;
-    }
-}
-
-// Returns the place of the next row, which is written to `cell`.
-uint16_t* ExactRows::place(int64_t cell, uint16_t* staging) {
-    drop(cell);
-    const int64_t stream = cell / n_cells_, cell_in_stream = cell % n_cells_;
-    Stream& s = streams_[stream];
-    const bool is_sink = cell_in_stream < cells_.n_sink;
-    kept_[cell] = is_sink || cells_.n_recent > 0;
-    if (is_sink) s.sink_cells[cell_in_stream] = cell_in_stream;
-    const bool alone = s.n_in_ubatch == 1;  // then it pushes out what its own query does not see
-    if (!alone && cells_.n_recent > 0) s.staged.push_back({is_sink ? -1 : cell_in_stream, staging});
-    if (is_sink) return sink_slot(stream, cell_in_stream);
-    if (cells_.n_recent == 0) return nullptr;
-    return alone ? keep_newest(stream, cell_in_stream) : staging;
-}
-
-// A free slot, if need be that of the oldest row.
-void ExactRows::make_room(int64_t stream) {
-    Stream& s = streams_[stream];
-    if (!s.free_slots.empty()) return;
-    const Kept oldest = s.kept.front();
-    s.kept.erase(s.kept.begin());
-    kept_[stream * n_cells_ + oldest.cell] = false;
-    s.free_slots.push_back(const_cast<uint16_t*>(oldest.row));
-}
-
-uint16_t* ExactRows::keep_newest(int64_t stream, int64_t cell) {
-    make_room(stream);
-    Stream& s = streams_[stream];
-    uint16_t* slot = s.free_slots.back();
-    s.free_slots.pop_back();
-    s.kept.push_back({cell, slot});
-    kept_[stream * n_cells_ + cell] = true;
-    return slot;
+void ExactRows::follow(std::span<const ExactIndex::Move> moves) {
+    for (const auto& [stream, row, slot] : moves)
+        std::memcpy(slot_at(stream, slot), staging_[stream] + row * n_embd_, sizeof(uint16_t) * n_embd_);
 }
 
 uint16_t* ExactRows::adopt(int64_t cell) {
-    if (!is_cell(cell)) return nullptr;
-    commit(cell / n_cells_);
-    streams_[cell / n_cells_].n_in_ubatch = 1;
-    return place(cell, nullptr);
+    const ExactPlace place = index_->adopt(cell);
+    follow(index_->moves());
+    return place.is_slot() ? slot_at(cell / index_->n_cells(), place.slot()) : nullptr;
 }
 
 void ExactRows::store(int64_t i, const float* row) {
@@ -122,84 +71,15 @@ void ExactRows::convert(const float* row, int64_t n, uint16_t* halves) {
     for (int64_t d = 0; d < n; ++d) halves[d] = to_half(row[d]);
 }
 
-void ExactRows::commit() {
-    for (size_t stream = 0; stream < streams_.size(); ++stream) commit(static_cast<int64_t>(stream));
-}
-
-void ExactRows::commit(int64_t stream) {
-    empty_staging(stream, true);
-}
-
-void ExactRows::abandon() {
-    for (size_t stream = 0; stream < streams_.size(); ++stream) empty_staging(static_cast<int64_t>(stream), false);
-}
-
-void ExactRows::empty_staging(int64_t stream, bool keep) {
-    Stream& s = streams_[stream];
-    std::erase_if(s.staged, [](const Kept& row) { return row.cell < 0; });
-    const auto first =
-        keep ? s.staged.end() - std::min<int64_t>(cells_.n_kept(), std::ssize(s.staged)) : s.staged.end();
-    for (auto row = s.staged.begin(); row != s.staged.end(); ++row) {
-        if (row < first)
-            kept_[stream * n_cells_ + row->cell] = false;
-        else
-            std::memcpy(keep_newest(stream, row->cell), row->row, sizeof(uint16_t) * n_embd_);
-    }
-    s.staged.clear();
-}
-
-// The cell is written anew, or has codes alone from now on.
-void ExactRows::drop(int64_t cell) {
-    if (!kept_[cell]) return;
-    kept_[cell] = false;
-    Stream& s = streams_[cell / n_cells_];
-    const int64_t in_stream = cell % n_cells_;
-    if (in_stream < cells_.n_sink) s.sink_cells[in_stream] = -1;
-    if (const auto found = find_cell(s.kept, in_stream); found != s.kept.end()) {
-        s.free_slots.push_back(const_cast<uint16_t*>(found->row));
-        s.kept.erase(found);
-    }
-    for (Kept& row : s.staged) {
-        if (row.cell == in_stream) row.cell = -1;  // its place stays: queries count by it
-    }
-}
-
-void ExactRows::forget(int64_t cell, int64_t n) {
-    for (int64_t i = std::max<int64_t>(cell, 0); i < cell + n && is_cell(i); ++i) drop(i);
-}
-
-void ExactRows::forget_all() {
-    *this = ExactRows(cells_, n_embd_, n_cells_, static_cast<int64_t>(streams_.size()), slots_);
-}
-
 uint16_t* ExactRows::find(int64_t cell) const {
-    if (!is_cell(cell) || !kept_[cell]) return nullptr;
-    const int64_t stream = cell / n_cells_, in_stream = cell % n_cells_;
-    if (in_stream < cells_.n_sink) return sink_slot(stream, in_stream);
-    const auto found = find_cell(streams_[stream].kept, in_stream);
-    return found == streams_[stream].kept.end() ? nullptr : const_cast<uint16_t*>(found->row);
+    const ExactPlace place = index_->find(cell);
+    return place.is_slot() ? slot_at(cell / index_->n_cells(), place.slot()) : nullptr;
 }
 
-ExactRows::Kept ExactRows::sink(int64_t stream, int64_t cell) const {
-    if (streams_[stream].sink_cells[cell] < 0) return {};
-    return {cell, sink_slot(stream, cell)};
-}
-
-// The place of the query's own row in `kept` and then `staged`; below 0 if it was not kept.
-int64_t ExactRows::newest_of_query(int64_t stream, int64_t token, int64_t n_tokens) const {
-    const Stream& s = streams_[stream];
-    const int64_t newest = std::ssize(s.kept) + std::ssize(s.staged) - 1;
-    return s.n_in_ubatch == n_tokens ? newest - (n_tokens - 1 - token) : newest;
-}
-
-int64_t ExactRows::n_ages(int64_t stream, int64_t token, int64_t n_tokens) const {
-    return std::max<int64_t>(newest_of_query(stream, token, n_tokens) + 1, 0);
-}
-
-ExactRows::Kept ExactRows::recent(int64_t stream, int64_t token, int64_t n_tokens, int64_t age) const {
-    const Stream& s = streams_[stream];
-    const int64_t place = newest_of_query(stream, token, n_tokens) - age;
-    return place < std::ssize(s.kept) ? s.kept[place] : s.staged[place - std::ssize(s.kept)];
+ExactRows::Kept ExactRows::kept(int64_t stream, const ExactIndex::Kept& kept) const {
+    if (kept.place.none()) return {kept.cell, nullptr};
+    if (kept.place.is_slot()) return {kept.cell, slot_at(stream, kept.place.slot())};
+    return {kept.cell, staging_[stream] + kept.place.row() * n_embd_};
 }
 
 }  // namespace tq

@@ -1,24 +1,17 @@
 // Rows of K or V that are kept as they came, in f16, beside their codes: those of the first cells of a stream (sinks),
 // and those written last (a window and a reserve behind it). Attention takes them in place of the packed cells;
-// docs/decisions/0009 tells why so.
-//
-// Which rows a query takes is a function of the cells that it sees: the sinks among them, and of the others the
-// n_recent that were written last, up to its token's own row. What was written and taken back (a rejected draft, a
-// removed tail) is no longer seen and costs the window nothing, up to n_reserve rows. So what a query takes depends
-// neither on how tokens were cut into ubatches nor on what was tried in between. Rows of a ubatch wait in staging
-// memory until it has been attended to, as its first queries still need the rows that its last ones push out.
-//
-// Sequences that share a stream share its n_recent + n_reserve rows. What changes cells by other means than begin()
-// must say so (forget): then the codes alone are left of them, which is always right.
+// docs/decisions/0009 tells why so. Which rows these are is an ExactIndex's business, one's own or one that all tensors
+// of a cache share; this moves the data of one tensor.
 #pragma once
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
-#include "turboquant/format/exact_cells.h"
+#include "turboquant/cache/exact_index.h"
 
 namespace tq {
 
@@ -31,80 +24,78 @@ class ExactRows {
     // slots: bytes() bytes, to stay as long as this does.
     ExactRows(const ExactCells& cells, int64_t n_embd, int64_t n_cells, int64_t n_stream, uint16_t* slots);
 
+    // The data of one of the tensors that share an index. Its owner calls begin, commit, adopt and forget on the index,
+    // and then follow() and stage() here.
+    ExactRows(ExactIndex& index, int64_t n_embd, uint16_t* slots);
+
     // begin() with up to n rows then allocates nothing.
     void reserve(int64_t n);
+
+    // ---- an index of one's own
 
     // A ubatch: row i goes to cell cells[i], numbered over all streams; others than there are are left out. staging:
     // room for as many rows of n_embd halves, to stay until commit(). Commits what its streams have staged before.
     void begin(std::span<const int64_t> cells, uint16_t* staging);
 
-    // Row i of the ubatch: n_embd floats. What no half can hold is clamped and NaN becomes 0, as codes have it. Threads
-    // may store different rows at once. Of rows for the same cell the last one is kept.
-    void store(int64_t i, const float* row);
-
-    // n floats as halves, in store()'s way.
-    static void convert(const float* row, int64_t n, uint16_t* halves);
-
     // The ubatch (of a stream) has been attended to: moves its last rows from the staging memory to their slots.
-    void commit();
-    void commit(int64_t stream);
+    void commit() { follow(index_->commit()); }
+    void commit(int64_t stream) { follow(index_->commit(stream)); }
 
     // The ubatch never came to its end, nor will it: what is staged may be anything, and is not kept.
-    void abandon();
+    void abandon() { index_->abandon(); }
 
     // A row that comes in another way than with its query (a state that is loaded): the slot that it goes to, as the
     // newest row of its stream; null if it is not kept.
     uint16_t* adopt(int64_t cell);
 
     // Cells [cell, cell + n), numbered over all streams, have codes alone from now on.
-    void forget(int64_t cell, int64_t n);
-    void forget_all();
+    void forget(int64_t cell, int64_t n) { index_->forget(cell, n); }
+    void forget_all() { index_->forget_all(); }
+
+    // ---- the data
+
+    // Makes the index's moves.
+    void follow(std::span<const ExactIndex::Move> moves);
+    // After the index's begin(cells) and follow(index.moves()): its rows are to be stored.
+    void stage(std::span<const int64_t> cells, uint16_t* staging);
+
+    // Row i of the ubatch: n_embd floats. What no half can hold is clamped and NaN becomes 0, as codes have it. Threads
+    // may store different rows at once. Of rows for the same sink the last one is kept.
+    void store(int64_t i, const float* row);
+
+    // n floats as halves, in store()'s way.
+    static void convert(const float* row, int64_t n, uint16_t* halves);
 
     // The row of a cell, numbered over all streams; null if it has codes alone. Not of rows that are staged.
     uint16_t* find(int64_t cell) const;
 
-    // A row that is kept, and its cell in the stream.
+    // A row that is kept, and its cell in the stream (cache/exact_index.h).
     struct Kept {
         int64_t cell = -1;
         const uint16_t* row = nullptr;  // null: none
     };
-    Kept sink(int64_t stream, int64_t cell) const;
+    Kept sink(int64_t stream, int64_t cell) const { return kept(stream, index_->sink(stream, cell)); }
+    int64_t n_ages(int64_t stream, int64_t token, int64_t n_tokens) const {
+        return index_->n_ages(stream, token, n_tokens);
+    }
+    Kept recent(int64_t stream, int64_t token, int64_t n_tokens, int64_t age) const {
+        return kept(stream, index_->recent(stream, token, n_tokens, age));
+    }
 
-    // Rows of a stream from a query's own backwards, one with each age: 0 is the newest that the query may take. The
-    // query is the token'th of n_tokens in the stream's last ubatch; if that had another size, age 0 is the newest row
-    // of all.
-    int64_t n_ages(int64_t stream, int64_t token, int64_t n_tokens) const;
-    Kept recent(int64_t stream, int64_t token, int64_t n_tokens, int64_t age) const;
-
-    const ExactCells& cells() const { return cells_; }  // fitted
+    const ExactCells& cells() const { return index_->cells(); }  // fitted
 
   private:
-    struct Stream {
-        int64_t n_in_ubatch = 0;          // rows of the last begin()
-        std::vector<int64_t> sink_cells;  // each slot's cell in the stream, or -1
-        std::vector<Kept> kept;           // rows beside sinks: oldest first, n_kept() at most
-        std::vector<Kept>
-            staged;  // rows of the last ubatch, newer than `kept`, a sink's without a cell; not in slots yet
-        std::vector<uint16_t*> free_slots;
-    };
+    Kept kept(int64_t stream, const ExactIndex::Kept& kept) const;
+    uint16_t* slot_at(int64_t stream, int64_t slot) const {
+        return slots_ + (stream * cells().n_slots() + slot) * n_embd_;
+    }
 
-    uint16_t* sink_slot(int64_t stream, int64_t cell) const;
-    void empty_staging(int64_t stream, bool keep);
-    void make_room(int64_t stream);
-    uint16_t* keep_newest(int64_t stream, int64_t cell);
-    void drop(int64_t cell);
-    void count_rows(std::span<const int64_t> cells);
-    uint16_t* place(int64_t cell, uint16_t* staging);
-    bool is_cell(int64_t cell) const { return cell >= 0 && cell < n_cells_ * static_cast<int64_t>(streams_.size()); }
-    int64_t newest_of_query(int64_t stream, int64_t token, int64_t n_tokens) const;
-
-    ExactCells cells_;
+    std::unique_ptr<ExactIndex> own_;
+    ExactIndex* index_;
     int64_t n_embd_;
-    int64_t n_cells_;  // a stream
     uint16_t* slots_;
-    std::vector<Stream> streams_;
-    std::vector<bool> kept_;       // cells that have an exact row, numbered over all streams
-    std::vector<uint16_t*> rows_;  // places where the rows of the ubatch go; null: nowhere
+    std::vector<uint16_t*> staging_;  // of each stream's last ubatch
+    std::vector<uint16_t*> rows_;     // places where the rows of the ubatch go; null: nowhere
 };
 
 // A cell that a query attends to exactly.
