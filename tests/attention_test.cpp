@@ -201,10 +201,10 @@ TEST_P(Attention, OrderOfItemsDoesNotMatter) {
 
 TEST_P(Attention, ARowAloneIsTheRowInTheBatch) {
     const AttentionCase& c = GetParam();
+    AttentionProblem one(c);
     for (int64_t stream = 0; stream < c.n_stream; ++stream)
         for (int64_t token = 0; token < c.n_tokens; token += 1 + c.n_tokens / 4) {
             // Stored alone too, if that matters: a query of the second stream would otherwise not find its row.
-            AttentionProblem one(c);
             if (c.exact.any()) one.write_exact(c.n_kv - c.n_tokens, std::vector<int64_t>(token + 1, 1));
             const std::vector<float> alone = one.run_changed([&](AttentionShape& s, AttentionInputs& in) {
                 const auto skip = [&](auto* p, size_t token_stride, size_t stream_stride) {
@@ -309,8 +309,8 @@ TEST_P(Attention, FullyMaskedRowsAreZero) {
 
 TEST_P(Attention, ANonFiniteQueryGivesNanInItsRowOnly) {
     const AttentionCase& c = GetParam();
+    AttentionProblem broken(c);  // made once: encoding its cells takes most of the time
     for (float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(), 3e38f}) {
-        AttentionProblem broken(c);
         const int64_t token = c.n_tokens - 1;
         const std::span<float> q = broken.query(0, token, 0);
         std::fill(q.begin(), q.begin() + 2, bad);
