@@ -49,11 +49,6 @@ void run_on_threads(const AttentionPlan& plan, const AttentionInputs& in, void* 
     }
 }
 
-template <class T>
-T* offset(T* base, size_t bytes) {
-    return base + bytes / sizeof(T);
-}
-
 class Attention : public testing::TestWithParam<AttentionCase> {
   protected:
     const AttentionProblem problem_{GetParam()};
@@ -208,7 +203,7 @@ TEST_P(Attention, ARowAloneIsTheRowInTheBatch) {
             if (c.exact.any()) one.write_exact(c.n_kv - c.n_tokens, std::vector<int64_t>(token + 1, 1));
             const std::vector<float> alone = one.run_changed([&](AttentionShape& s, AttentionInputs& in) {
                 const auto skip = [&](auto* p, size_t token_stride, size_t stream_stride) {
-                    return offset(p, token * token_stride + stream * stream_stride);
+                    return at_byte(p, token * token_stride + stream * stream_stride);
                 };
                 in.q = skip(in.q, in.q_token_stride, in.q_stream_stride);
                 in.out = skip(in.out, in.out_token_stride, in.out_stream_stride);

@@ -14,4 +14,8 @@ struct AttentionKernels {
     void (*merge)(const AttentionGeometry& g, int64_t item, const AttentionInputs& in, char* workspace);
 };
 
+// What AttentionInputs::lse is, of a running softmax: its maximum in base 2 and its sum relative to that. In double
+// precision, so that it is the same float whatever the instruction set and, but for a rare rounding, the C library.
+float log_sum_exp(float max, float sum);
+
 }  // namespace tq

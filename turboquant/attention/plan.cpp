@@ -1,8 +1,12 @@
 #include "turboquant/attention/plan.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
+#include <limits>
+#include <numbers>
 
+#include "turboquant/attention/cell_range.h"
 #include "turboquant/attention/exact_list.h"
 #include "turboquant/attention/kernels.h"
 #include "turboquant/base/half.h"
@@ -32,16 +36,19 @@ Status check_range(const char* name, const PackedTensor& tensor, int64_t first_s
     return {};
 }
 
-// Blocks that a call reads have to have records. A plain tensor has them all; a block table may say anything.
-Status check_records(const char* name, const PackedTensor& tensor, int64_t first_stream, const AttentionShape& shape) {
+// Blocks that a call reads have to have records. A plain tensor has them all; a block table may say anything of others.
+Status check_records(const char* name, const PackedTensor& tensor, int64_t first_stream, const AttentionShape& shape,
+                     const AttentionInputs& in) {
     const int64_t n_blocks = blocks_of_cells(tensor.n_cells);
     if (!tensor.block_table) {
         if (tensor.n_records >= tensor.n_stream * n_blocks) return {};
         return Status(Error::kInvalidArgument, std::string("the ") + name + " tensor has " + text_of(tensor.n_records) +
                                                    " records; its cells need " + text_of(tensor.n_stream * n_blocks));
     }
-    for (int64_t stream = first_stream; stream < first_stream + shape.n_stream; ++stream) {
-        for (int64_t block = 0; block < blocks_of_cells(shape.n_kv); ++block) {
+    for (int64_t i = 0; i < shape.n_stream; ++i) {
+        const int64_t stream = first_stream + i;
+        const CellRange cells = cells_of_stream(shape, lengths_of_stream(shape, in, i));
+        for (int64_t block = cells.first / kBlockCells; block < blocks_of_cells(cells.end); ++block) {
             const int64_t record = tensor.block_table[stream * n_blocks + block];
             if (record >= 0 && record < tensor.n_records) continue;
             return Status(Error::kInvalidArgument, std::string("the ") + name + " tensor's block table has record " +
@@ -51,6 +58,29 @@ Status check_records(const char* name, const PackedTensor& tensor, int64_t first
         }
     }
     return {};
+}
+
+// lengths: of each stream, or null.
+Status check_lengths(const char* name, const int64_t* lengths, int64_t n_stream, int64_t most) {
+    for (int64_t stream = 0; lengths && stream < n_stream; ++stream) {
+        if (lengths[stream] >= 0 && lengths[stream] <= most) continue;
+        return Status(Error::kInvalidArgument, std::string(name) + " of stream " + text_of(stream) + " is " +
+                                                   text_of(lengths[stream]) + "; allowed: 0 to " + text_of(most));
+    }
+    return {};
+}
+
+Status check_window(const AttentionShape& s) {
+    if (s.window < 0)
+        return Status(Error::kInvalidArgument, "window is " + text_of(s.window) + "; allowed: 0 and more");
+    if (s.window > 0 && !s.causal)
+        return Status(Error::kInvalidArgument, "window is " + text_of(s.window) + "; without causal only 0 is allowed");
+    return {};
+}
+
+// At most so many cells does a token see, or a tile of tokens.
+int64_t most_seen(const AttentionShape& s) {
+    return s.window > 0 && s.window < s.n_kv ? std::min(s.n_kv, s.window + s.n_tokens) : s.n_kv;
 }
 
 Status check_codec(const char* name, const BlockCodec& codec, Side side, int head_dim, const AttentionShape& shape) {
@@ -75,6 +105,11 @@ bool is_too_large(const AttentionShape& s) {
 
 }  // namespace
 
+float log_sum_exp(float max, float sum) {
+    if (sum == 0) return -std::numeric_limits<float>::infinity();
+    return static_cast<float>((max + std::log2(static_cast<double>(sum))) * std::numbers::ln2);
+}
+
 std::string unsupported_reason(const AttentionShape& s) {
     for (int head_dim : {s.head_dim_k, s.head_dim_v}) {
         if (head_dim < kMinHeadDim || head_dim > kMaxHeadDim || head_dim % kStepDims != 0) {
@@ -96,6 +131,7 @@ Result<AttentionPlan> AttentionPlan::create(const AttentionShape& shape, const B
     }
     if (shape.n_exact < 0)
         return Status(Error::kInvalidArgument, "n_exact is " + text_of(shape.n_exact) + "; allowed: 0 and more");
+    if (Status s = check_window(shape); !s.ok()) return s;
     if (Status s = check_codec("key", keys, Side::kKey, shape.head_dim_k, shape); !s.ok()) return s;
     if (Status s = check_codec("value", values, Side::kValue, shape.head_dim_v, shape); !s.ok()) return s;
     if (is_too_large(shape)) {
@@ -117,10 +153,10 @@ Result<AttentionPlan> AttentionPlan::create(const AttentionShape& shape, const B
     g.group_size = shape.n_head / shape.n_head_kv;
     g.rows_per_head_kv = shape.n_tokens * g.group_size;
     g.n_row_tiles = (g.rows_per_head_kv + kMaxTileRows - 1) / kMaxTileRows;
-    g.n_chunks = (shape.n_kv + kChunkCells - 1) / kChunkCells;
+    g.n_super_chunks = n_super_chunks(shape.n_kv);
     const int64_t tiles = shape.n_stream * shape.n_head_kv * g.n_row_tiles;
     const int64_t items = shape.n_threads > 1 ? kItemsPerThread * shape.n_threads : 1;
-    g.n_parts = std::min(g.n_chunks, (items + tiles - 1) / tiles);
+    g.n_parts = std::min(n_super_chunks(most_seen(shape)), (items + tiles - 1) / tiles);
 
     const int64_t n_rows = shape.n_stream * shape.n_tokens * shape.n_head;
     g.query_bytes = align_up(plan.kernels_->query_bytes(shape));
@@ -129,7 +165,7 @@ Result<AttentionPlan> AttentionPlan::create(const AttentionShape& shape, const B
     g.scratch_offset = align_up(n_rows * g.query_bytes);
     g.partial_offset = g.scratch_offset + shape.n_threads * g.scratch_bytes;
     g.exact_offset =
-        align_up(g.partial_offset + (g.split() ? n_rows * g.n_chunks * g.partial_floats * sizeof(float) : 0));
+        align_up(g.partial_offset + (g.split() ? n_rows * g.n_super_chunks * g.partial_floats * sizeof(float) : 0));
     g.exact_bytes = sizeof(ExactList) + std::min(shape.n_exact, shape.n_kv) * sizeof(ExactList::Row);
     const int64_t n_lists = shape.n_exact > 0 ? shape.n_stream * shape.n_tokens : 0;
     g.mask_offset = align_up(g.exact_offset + n_lists * g.exact_bytes);
@@ -138,7 +174,7 @@ Result<AttentionPlan> AttentionPlan::create(const AttentionShape& shape, const B
 }
 
 Status AttentionPlan::check_tensor(const char* name, const Format& format, const PackedTensor& tensor,
-                                   int64_t first_stream, const AttentionShape& shape) {
+                                   int64_t first_stream, const AttentionInputs& in) const {
     if (!tensor.codec || !tensor.records)
         return Status(Error::kInvalidArgument, std::string("the ") + name + " tensor is null");
     if (tensor.codec->format() != format.rows || tensor.codec->head_dim() != format.head_dim) {
@@ -147,15 +183,17 @@ Status AttentionPlan::check_tensor(const char* name, const Format& format, const
                           codes_of(tensor.codec->format()) + "; planned: " + text_of(format.head_dim) + ", " +
                           codes_of(format.rows));
     }
-    if (Status s = check_range(name, tensor, first_stream, shape); !s.ok()) return s;
-    return check_records(name, tensor, first_stream, shape);
+    if (Status s = check_range(name, tensor, first_stream, geometry_.shape); !s.ok()) return s;
+    return check_records(name, tensor, first_stream, geometry_.shape, in);
 }
 
 Status AttentionPlan::bind(const AttentionInputs& in) const {
     const AttentionShape& s = geometry_.shape;
     if (!in.q || !in.out) return Status(Error::kInvalidArgument, "q or out is null");
-    if (Status status = check_tensor("key", keys_, in.k, in.k_first_stream, s); !status.ok()) return status;
-    if (Status status = check_tensor("value", values_, in.v, in.v_first_stream, s); !status.ok()) return status;
+    if (Status e = check_lengths("n_kv", in.n_kv_of_stream, s.n_stream, s.n_kv); !e.ok()) return e;
+    if (Status e = check_lengths("n_tokens", in.n_tokens_of_stream, s.n_stream, s.n_tokens); !e.ok()) return e;
+    if (Status e = check_tensor("key", keys_, in.k, in.k_first_stream, in); !e.ok()) return e;
+    if (Status e = check_tensor("value", values_, in.v, in.v_first_stream, in); !e.ok()) return e;
     return bind_exact(in);
 }
 
@@ -206,24 +244,30 @@ void AttentionPlan::run(AttentionPhase phase, int64_t item, int thread, const At
 }
 
 // Makes the list of the cells that the token attends to exactly, and a mask that hides these from what works on the
-// codes. The first KV head's item does it for all, since heads do not differ here.
+// codes; of the mask only what the token may see is written, and read. The first KV head's item does it for all, since
+// heads do not differ here.
 void AttentionPlan::prepare_exact(int64_t item, const AttentionInputs& in, char* workspace) const {
     const AttentionShape& s = geometry_.shape;
     if (item % s.n_head_kv != 0) return;
     const int64_t row = item / s.n_head_kv, stream = row / s.n_tokens, token = row % s.n_tokens;
+    const StreamLengths lengths = lengths_of_stream(s, in, stream);
+    if (token >= lengths.n_tokens) return;
+    const CellRange cells = cells_of_token(s, lengths, token);
     const uint16_t* mask =
         in.mask ? at_byte(in.mask, stream * in.mask_stream_stride + token * in.mask_token_stride) : nullptr;
     uint16_t* hiding = reinterpret_cast<uint16_t*>(workspace + geometry_.mask_offset) + row * s.n_kv;
     if (mask)
-        std::memcpy(hiding, mask, sizeof(uint16_t) * s.n_kv);
+        std::copy(mask + cells.first, mask + cells.end, hiding + cells.first);
     else
-        std::memset(hiding, 0, sizeof(uint16_t) * s.n_kv);
+        std::fill(hiding + cells.first, hiding + cells.end, uint16_t{0});
 
     ExactList& list = *exact_list(geometry_, workspace, row);
     list.count = 0;
-    const auto visible = [&](int64_t cell) { return cell < s.n_kv && (!mask || mask[cell] != kHalfMinusInfinity); };
-    for_exact_rows(*in.exact_k, *in.exact_v, in.k_first_stream + stream, in.v_first_stream + stream, token, s.n_tokens,
-                   visible, [&](const ExactRow& exact) {
+    const auto visible = [&](int64_t cell) {
+        return cell >= cells.first && cell < cells.end && (!mask || mask[cell] != kHalfMinusInfinity);
+    };
+    for_exact_rows(*in.exact_k, *in.exact_v, in.k_first_stream + stream, in.v_first_stream + stream, token,
+                   lengths.n_tokens, visible, [&](const ExactRow& exact) {
                        list.rows[list.count++] = {exact.k, exact.v, mask ? half_to_float(mask[exact.cell]) : 0.0f};
                        hiding[exact.cell] = kHalfMinusInfinity;
                    });

@@ -3,11 +3,13 @@
 // The work is a list of independent items in phases; the caller's threads run the items of a phase in any order, with a
 // barrier between phases:
 //   kPrepare  rotate and quantize the queries
-//   kAttend   a tile of one KV head's rows against all cells, or (split: partial results) against a run of chunks of
-//   them kMerge    only if split: merge a row's partials in cell order, finish it
-// Batch invariance: chunks start at multiples of kChunkCells from cell 0 whatever the shape, dot products are exact
-// integers, and partials are merged in cell order with the same operations in both forms. So an output row depends only
-// on its query, its mask row and the cells: not on the batch, the threads or the split.
+//   kAttend   a tile of one KV head's rows against all cells that they may see, or (split: partial results) against a
+//             run of super-chunks of them
+//   kMerge    only if split: merge a row's partials in cell order, finish it
+// Batch invariance: chunks start at multiples of kChunkCells from cell 0 whatever the shape, super-chunks
+// (attention/super_chunk.h) are whole chunks whatever the shape, dot products are exact integers, and both are merged
+// in cell order with the same operations in both forms: chunks into their super-chunk, super-chunks into the row. So an
+// output row depends only on its query, its mask row and the cells: not on the batch, the threads or the split.
 //
 // Accuracy, against attention_reference (exact attention on the same decoded cells), for every output row of one head:
 //   |out - reference| <= (weight_error + kQueryError * Q) * max |v|,   Q = scale * max |(R q)_i| * max |k|
@@ -28,12 +30,12 @@
 #include <string>
 
 #include "turboquant/attention/params.h"
+#include "turboquant/attention/super_chunk.h"
 #include "turboquant/base/inline.h"
 #include "turboquant/cache/engine.h"
 
 namespace tq {
 
-inline constexpr int kChunkCells = 512;
 inline constexpr int kSpanBlocks = 4;  // blocks of 64 cells that go through the softmax together; a part of a chunk
 inline constexpr int kSpanCells = kSpanBlocks * kBlockCells;
 inline constexpr int kItemsPerThread = 4;  // the least where tiles and chunks allow it: threads do not run evenly
@@ -55,8 +57,8 @@ struct AttentionGeometry {
     int group_size;            // query heads a KV head
     int64_t rows_per_head_kv;  // n_tokens * group_size: (token, head in group), the head running fastest
     int64_t n_row_tiles;       // tiles of kMaxTileRows rows
-    int64_t n_chunks;
-    int64_t n_parts;  // kAttend items of a tile, each with an even share of the chunks
+    int64_t n_super_chunks;    // partials of a row
+    int64_t n_parts;           // kAttend items of a tile, each with super-chunks of an even share of its cells
     TQ_INLINE bool split() const { return n_parts > 1; }
 
     size_t query_bytes;     // one prepared row, see PreparedQuery in attention-inl.h
@@ -70,13 +72,15 @@ struct AttentionGeometry {
 
 class AttentionPlan {
   public:
-    // Errors: kUnsupported with the reason (the caller takes another path), kInvalidArgument.
+    // Errors: kUnsupported with the reason (the caller takes another path), kInvalidArgument (sizes that are not
+    // positive or too large, a window that is negative or without `causal`, codecs of another shape).
     static Result<AttentionPlan> create(const AttentionShape& shape, const BlockCodec& keys, const BlockCodec& values,
                                         const Engine& engine);
 
     // Says whether run() may be given these inputs; to be asked once for each of them. Error: kInvalidArgument naming
     // what does not fit the plan: a tensor coded otherwise than the one the plan was made for, streams or cells that it
-    // does not have, exact rows that are missing, not expected, or more than n_exact. run() checks nothing.
+    // does not have, blocks without a record in a block table among those that its tokens may see, lengths of streams
+    // beyond the shape's, exact rows that are missing, not expected, or more than n_exact. run() checks nothing.
     Status bind(const AttentionInputs& inputs) const;
 
     // Bytes of 64-byte aligned memory that run() needs.
@@ -99,8 +103,8 @@ class AttentionPlan {
         RowFormat rows;
         int head_dim;
     };
-    static Status check_tensor(const char* name, const Format& format, const PackedTensor& tensor, int64_t first_stream,
-                               const AttentionShape& shape);
+    Status check_tensor(const char* name, const Format& format, const PackedTensor& tensor, int64_t first_stream,
+                        const AttentionInputs& inputs) const;
 
     AttentionGeometry geometry_{};
     Format keys_{}, values_{};

@@ -15,6 +15,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "turboquant/attention/cell_range.h"
 #include "turboquant/attention/kernels.h"
 #include "turboquant/cpu/attention/centers-inl.h"
 #include "turboquant/cpu/attention/dots-inl.h"
@@ -36,11 +37,20 @@ struct Tile {
     int64_t stream;
     int head_kv;
     int64_t first_row;  // index among the rows_per_head_kv rows
-    int n_rows;
-    int64_t first_chunk, end_chunk;
+    int n_rows;         // 0 or less: the stream has no such tokens
+    StreamLengths lengths;
+    CellRange cells;  // that some row of it may see
+    int64_t first_super_chunk, end_super_chunk;
 };
 
-static TQ_INLINE Tile tile_of_item(const AttentionGeometry& g, int64_t item) {
+// Where a part begins: the first super-chunk that begins behind an even share of the cells.
+static TQ_INLINE int64_t first_super_chunk_of_part(const CellRange& cells, int64_t part, int64_t n_parts) {
+    const int64_t first = super_chunk_of(cells.first);
+    if (part == 0) return first;
+    return larger(first, n_super_chunks(cells.first + (cells.end - cells.first) * part / n_parts));
+}
+
+static TQ_INLINE Tile tile_of_item(const AttentionGeometry& g, const AttentionInputs& in, int64_t item) {
     Tile t;
     const int64_t part = item % g.n_parts;
     item /= g.n_parts;
@@ -49,9 +59,17 @@ static TQ_INLINE Tile tile_of_item(const AttentionGeometry& g, int64_t item) {
     item /= g.n_row_tiles;
     t.head_kv = static_cast<int>(item % g.shape.n_head_kv);
     t.stream = item / g.shape.n_head_kv;
-    t.n_rows = static_cast<int>(smaller<int64_t>(kMaxTileRows, g.rows_per_head_kv - t.first_row));
-    t.first_chunk = g.n_chunks * part / g.n_parts;
-    t.end_chunk = g.n_chunks * (part + 1) / g.n_parts;
+    t.lengths = lengths_of_stream(g.shape, in, t.stream);
+    t.n_rows = static_cast<int>(smaller<int64_t>(kMaxTileRows, t.lengths.n_tokens * g.group_size - t.first_row));
+    t.cells = {0, 0};
+    if (t.n_rows > 0) {
+        t.cells = cells_of_tokens(g.shape, t.lengths, t.first_row / g.group_size,
+                                  (t.first_row + t.n_rows - 1) / g.group_size);
+    }
+    t.first_super_chunk = t.end_super_chunk = 0;
+    if (t.cells.empty()) return t;
+    t.first_super_chunk = first_super_chunk_of_part(t.cells, part, g.n_parts);
+    t.end_super_chunk = first_super_chunk_of_part(t.cells, part + 1, g.n_parts);
     return t;
 }
 
@@ -67,13 +85,14 @@ struct Scratch {
     float* logit_scale;    // [row]
     uint8_t* key_tiles;    // [step][unit][64], of one block
     uint8_t* value_tiles;
-    float* logits;      // [row][kSpanCells]; probabilities after the softmax
-    float* masks;       // [row][block of a span][64]
-    uint8_t* weights;   // [row][block of a span][2 digits][64]
-    float* units;       // [block of a span][row]
-    float* centers;     // [row][kSpanCells]: q . centers of a run of blocks, if keys are centered
-    RunningRows chunk;  // state over this chunk
-    RunningRows total;  // state over all chunks
+    float* logits;            // [row][kSpanCells]; probabilities after the softmax
+    float* masks;             // [row][block of a span][64]
+    uint8_t* weights;         // [row][block of a span][2 digits][64]
+    float* units;             // [block of a span][row]
+    float* centers;           // [row][kSpanCells]: q . centers of a run of blocks, if keys are centered
+    RunningRows chunk;        // state over this chunk
+    RunningRows super_chunk;  // state over the chunks of this super-chunk, where it has several
+    RunningRows total;        // state over all super-chunks
     size_t bytes;
 
     TQ_INLINE Scratch(const AttentionGeometry& g, char* base) {
@@ -89,6 +108,7 @@ struct Scratch {
         units = take<float>(base, size_t{kSpanBlocks} * kPaddedRows);
         centers = take<float>(base, g.keys_centered ? size_t{kMaxTileRows} * kSpanCells : 0);
         chunk = take_rows(base, g.shape.head_dim_v);
+        super_chunk = take_rows(base, g.shape.head_dim_v);
         total = take_rows(base, g.shape.head_dim_v);
         bytes = static_cast<size_t>(base - start);
     }
@@ -138,14 +158,23 @@ struct Kernels {
         const AttentionShape& s = g.shape;
         const int head_kv = static_cast<int>(item % s.n_head_kv);
         const int64_t token = item / s.n_head_kv % s.n_tokens, stream = item / s.n_head_kv / s.n_tokens;
-        alignas(64) float rotated[kMaxHeadDim];
+        if (token >= lengths_of_stream(s, in, stream).n_tokens) return;
+        alignas(64) float converted[kMaxHeadDim], rotated[kMaxHeadDim];
         for (int head = head_kv * g.group_size; head < (head_kv + 1) * g.group_size; ++head) {
-            const float* q =
-                at_byte(in.q, stream * in.q_stream_stride + token * in.q_token_stride + head * in.q_head_stride);
-            in.k.codec->rotate_query(head_kv, q, rotated);
+            in.k.codec->rotate_query(head_kv, query_row(g, in, stream, token, head, converted), rotated);
             quantize_query(g, rotated, in.k.codec->format(), head_kv,
                            query_at(g, workspace, row_index(g, stream, token, head)));
         }
+    }
+
+    // The query as it came, or converted.
+    static const float* query_row(const AttentionGeometry& g, const AttentionInputs& in, int64_t stream, int64_t token,
+                                  int head, float* converted) {
+        const void* q =
+            at_byte(in.q, stream * in.q_stream_stride + token * in.q_token_stride + head * in.q_head_stride);
+        if (in.q_type == FloatType::kF32) return static_cast<const float*>(q);
+        to_floats(q, in.q_type, g.shape.head_dim_k, converted);
+        return converted;
     }
 
     static void quantize_query(const AttentionGeometry& g, const float* rotated, const RowFormat& format, int head_kv,
@@ -353,12 +382,18 @@ struct Kernels {
         return out;
     }
 
-    // mask: of the block's first n_cells cells, null for zeros; cells behind them are masked.
-    static TQ_INLINE const float* load_mask(const uint16_t* mask, float slope, int64_t n_cells, float* out) {
-        if (n_cells >= kBlockCells) return mask ? mask_of_block(mask, slope, out) : kUnmasked.logits;
-        alignas(64) uint16_t half[kBlockCells] = {};
-        if (mask) std::memcpy(half, mask, sizeof(uint16_t) * n_cells);
-        for (int64_t i = n_cells; i < kBlockCells; ++i) half[i] = kHalfMinusInfinity;
+    // What a row sees of cells [begin, begin + 64). mask: of cells from 0 on, null for zeros; cells outside of `cells`
+    // are masked, and their masks are not read.
+    static TQ_INLINE const float* load_mask(const uint16_t* mask, float slope, int64_t begin, const CellRange& cells,
+                                            float* out) {
+        if (cells.first <= begin && cells.end >= begin + kBlockCells)
+            return mask ? mask_of_block(mask + begin, slope, out) : kUnmasked.logits;
+        const int64_t first = larger<int64_t>(0, cells.first - begin),
+                      end = smaller<int64_t>(kBlockCells, cells.end - begin);
+        if (first >= end) return kFullyMasked.logits;
+        alignas(64) uint16_t half[kBlockCells];
+        for (uint16_t& cell : half) cell = kHalfMinusInfinity;
+        for (int64_t i = first; i < end; ++i) half[i] = mask ? mask[begin + i] : uint16_t{0};
         return mask_of_block(half, slope, out);
     }
 
@@ -377,12 +412,12 @@ struct Kernels {
         for (int i = 0; i < t.n_rows; ++i) {
             const int64_t token = (t.first_row + i) / g.group_size;
             if (token != last_token || s.max_bias > 0) {
-                const int64_t begin = block * kBlockCells;
                 const uint16_t* half =
-                    in.mask ? at_byte(in.mask, t.stream * in.mask_stream_stride + token * in.mask_token_stride) + begin
+                    in.mask ? at_byte(in.mask, t.stream * in.mask_stream_stride + token * in.mask_token_stride)
                             : nullptr;
                 const float slope = alibi_slope(s.max_bias, s.n_head, head_of_row(g, t, t.first_row + i));
-                mask = load_mask(half, slope, s.n_kv - begin, m.masks + kSpanCells * i + kBlockCells * b);
+                mask = load_mask(half, slope, block * kBlockCells, cells_of_token(s, t.lengths, token),
+                                 m.masks + kSpanCells * i + kBlockCells * b);
                 last_token = token;
             }
             live |= static_cast<uint32_t>(mask != kFullyMasked.logits) << i;
@@ -427,8 +462,8 @@ struct Kernels {
                              int64_t token, int head, ExactSums& exact) {
         const AttentionShape& s = g.shape;
         const int head_kv = head / g.group_size;
-        const float* q =
-            at_byte(in.q, stream * in.q_stream_stride + token * in.q_token_stride + head * in.q_head_stride);
+        alignas(64) float converted[kMaxHeadDim];
+        const float* q = query_row(g, in, stream, token, head, converted);
         ExactAttention<Ops>::attend(
             {q, s.head_dim_k, s.head_dim_v, int64_t{head_kv} * s.head_dim_k, int64_t{head_kv} * s.head_dim_v,
              s.softcap > 0 ? s.scale : s.scale * kLog2e, s.softcap, alibi_slope(s.max_bias, s.n_head, head) * kLog2e},
@@ -439,8 +474,10 @@ struct Kernels {
     static void finish_row(const AttentionGeometry& g, const AttentionInputs& in, char* workspace, int64_t stream,
                            int64_t token, int head, const Partial& total) {
         const int n = g.shape.head_dim_v;
-        float* out =
+        void* target =
             at_byte(in.out, stream * in.out_stream_stride + token * in.out_token_stride + head * in.out_head_stride);
+        alignas(64) float to_convert[kMaxHeadDim];
+        float* out = in.out_type == FloatType::kF32 ? static_cast<float*>(target) : to_convert;
         float max = *total.max, sum = *total.sum, factor = 1, exact_factor = 0;
         ExactSums exact;
         if (g.shape.n_exact > 0) {
@@ -457,27 +494,32 @@ struct Kernels {
             factor *= keep;
             exact_factor *= keep;
             sum = __builtin_fmaf(sum, keep, Soft::exp2(sink - top));
+            max = top;
         }
         factor = sum > 0 ? factor / sum : 0.0f;
         exact_factor = sum > 0 ? exact_factor / sum : 0.0f;
         const float logit_scale = query_at(g, workspace, row_index(g, stream, token, head))->logit_scale;
         if (logit_scale != logit_scale) {  // NaN in, NaN out
-            factor = logit_scale;
+            factor = sum = logit_scale;
             exact_factor = 0;
         }
         alignas(64) float normalized[kMaxHeadDim];
         for (int d = 0; d < n; d += 16)
             Ops::store(normalized + d, Ops::mul(Ops::load(total.out + d), Ops::set1(factor)));
         in.v.codec->rotate_inverse(head / g.group_size, normalized, out);
-        if (exact_factor == 0) return;
-        for (int d = 0; d < n; d += 16) {
+        for (int d = 0; exact_factor != 0 && d < n; d += 16) {
             Ops::store(out + d, Ops::fma(Ops::load(exact.out + d), Ops::set1(exact_factor), Ops::load(out + d)));
+        }
+        if (in.out_type != FloatType::kF32) from_floats(to_convert, n, in.out_type, target);
+        if (in.lse) {
+            *at_byte(in.lse, stream * in.lse_stream_stride + token * in.lse_token_stride + head * in.lse_head_stride) =
+                log_sum_exp(max, sum);
         }
     }
 
-    static float* partial_at(const AttentionGeometry& g, char* workspace, int64_t row, int64_t chunk) {
+    static float* partial_at(const AttentionGeometry& g, char* workspace, int64_t row, int64_t super_chunk) {
         return reinterpret_cast<float*>(workspace + g.partial_offset) +
-               static_cast<size_t>(row * g.n_chunks + chunk) * g.partial_floats;
+               static_cast<size_t>(row * g.n_super_chunks + super_chunk) * g.partial_floats;
     }
 
     // ---- items ----------------------------------------------------------------------------------------------------
@@ -508,52 +550,79 @@ struct Kernels {
         return head;
     }
 
+    static constexpr int64_t kChunkBlocks = kChunkCells / kBlockCells;
+
     static void attend(const AttentionGeometry& g, int64_t item, int thread, const AttentionInputs& in,
                        char* workspace) {
         const AttentionShape& s = g.shape;
-        const Tile t = tile_of_item(g, item);
+        const Tile t = tile_of_item(g, in, item);
+        if (t.n_rows <= 0) return;
         const Scratch m(g, workspace + g.scratch_offset + static_cast<size_t>(thread) * g.scratch_bytes);
-        const int64_t n_blocks = blocks_of_cells(s.n_kv);
-        Keys keys{make_head(in.k, in.k_first_stream + t.stream, n_blocks, s.head_dim_k, t.head_kv, Ops::kKeyBias,
-                            m.key_tiles),
-                  nullptr, t.n_rows};
-        const Centers centers =
-            centers_of_head(in.k.codec->format(), keys.own.blocks, n_blocks, s.head_dim_k, t.head_kv);
-        constexpr int64_t kChunkBlocks = kChunkCells / kBlockCells;
-        if (g.keys_centered) {
-            keys.centers = &centers;
-            prefetch_centers(centers, t.first_chunk * kChunkBlocks / kCenterRun);
-        }
-        const Head values =
-            make_head(in.v, in.v_first_stream + t.stream, n_blocks, s.head_dim_v, t.head_kv, 0, m.value_tiles);
-        gather_queries(g, workspace, t, keys.own.tiles.segments.count, m);
         if (!g.split()) reset(m.total, t.n_rows);
-        for (int64_t chunk = t.first_chunk; chunk < t.end_chunk; ++chunk) {
-            reset(m.chunk, t.n_rows);
-            const int64_t end = smaller(n_blocks, (chunk + 1) * kChunkBlocks);
-            for (int64_t first = chunk * kChunkBlocks; first < end; first += kSpanBlocks) {
-                Span span;
-                span.masks.n_blocks = 0;
-                span.live = 0;
-                for (int64_t block = first; block < smaller(end, first + kSpanBlocks); ++block)
-                    add_block(g, in, t, m, block, span);
-                if (span.live) attend_span(g, keys, values, m, span);
+        if (t.first_super_chunk < t.end_super_chunk) {
+            const int64_t n_blocks = blocks_of_cells(t.cells.end);  // nothing behind them is fetched
+            Keys keys{make_head(in.k, in.k_first_stream + t.stream, n_blocks, s.head_dim_k, t.head_kv, Ops::kKeyBias,
+                                m.key_tiles),
+                      nullptr, t.n_rows};
+            const Centers centers = centers_of_head(in.k.codec->format(), keys.own.blocks, t.cells.first / kBlockCells,
+                                                    n_blocks, s.head_dim_k, t.head_kv);
+            if (g.keys_centered) {
+                keys.centers = &centers;
+                prefetch_centers(centers, super_chunk_begin(t.first_super_chunk) / kBlockCells / kCenterRun);
             }
-            for (int i = 0; i < t.n_rows; ++i) end_chunk(g, workspace, t, m, chunk, i);
+            const Head values =
+                make_head(in.v, in.v_first_stream + t.stream, n_blocks, s.head_dim_v, t.head_kv, 0, m.value_tiles);
+            gather_queries(g, workspace, t, keys.own.tiles.segments.count, m);
+            for (int64_t i = t.first_super_chunk; i < t.end_super_chunk; ++i) {
+                const RunningRows& rows = attend_super_chunk(g, in, t, keys, values, m, i);
+                for (int row = 0; row < t.n_rows; ++row) end_super_chunk(g, workspace, t, m, i, row, row_of(rows, row));
+            }
         }
         if (!g.split()) finish_tile(g, in, workspace, t, m);
     }
 
-    static TQ_INLINE void end_chunk(const AttentionGeometry& g, char* workspace, const Tile& t, const Scratch& m,
-                                    int64_t chunk, int i) {
-        const Partial part = row_of(m.chunk, i);
+    // Returns what holds the super-chunk's result. Chunks that no row may see are left out: they would change nothing.
+    static const RunningRows& attend_super_chunk(const AttentionGeometry& g, const AttentionInputs& in, const Tile& t,
+                                                 Keys& keys, const Head& values, const Scratch& m, int64_t index) {
+        const int64_t begin = super_chunk_begin(index) / kChunkCells, end = super_chunk_begin(index + 1) / kChunkCells;
+        if (end - begin == 1) {
+            attend_chunk(g, in, t, keys, values, m, begin);
+            return m.chunk;
+        }
+        reset(m.super_chunk, t.n_rows);
+        const int64_t last = smaller(end - 1, (t.cells.end - 1) / kChunkCells);
+        for (int64_t chunk = larger(begin, t.cells.first / kChunkCells); chunk <= last; ++chunk) {
+            attend_chunk(g, in, t, keys, values, m, chunk);
+            for (int i = 0; i < t.n_rows; ++i)
+                merge_partial(row_of(m.chunk, i), row_of(m.super_chunk, i), g.shape.head_dim_v);
+        }
+        return m.super_chunk;
+    }
+
+    static void attend_chunk(const AttentionGeometry& g, const AttentionInputs& in, const Tile& t, Keys& keys,
+                             const Head& values, const Scratch& m, int64_t chunk) {
+        reset(m.chunk, t.n_rows);
+        const int64_t end = smaller(blocks_of_cells(t.cells.end), (chunk + 1) * kChunkBlocks);
+        const int64_t first_block = t.cells.first / kBlockCells;
+        for (int64_t first = chunk * kChunkBlocks; first < end; first += kSpanBlocks) {
+            Span span;
+            span.masks.n_blocks = 0;
+            span.live = 0;
+            for (int64_t block = larger(first, first_block); block < smaller(end, first + kSpanBlocks); ++block)
+                add_block(g, in, t, m, block, span);
+            if (span.live) attend_span(g, keys, values, m, span);
+        }
+    }
+
+    static TQ_INLINE void end_super_chunk(const AttentionGeometry& g, char* workspace, const Tile& t, const Scratch& m,
+                                          int64_t super_chunk, int i, const Partial& part) {
         if (!g.split()) {
             merge_partial(part, row_of(m.total, i), g.shape.head_dim_v);
             return;
         }
         const int64_t row = t.first_row + i;
         const Partial target = partial_in(
-            partial_at(g, workspace, row_index(g, t.stream, row / g.group_size, head_of_row(g, t, row)), chunk));
+            partial_at(g, workspace, row_index(g, t.stream, row / g.group_size, head_of_row(g, t, row)), super_chunk));
         *target.max = *part.max;
         *target.sum = *part.sum;
         std::memcpy(target.out, part.out, sizeof(float) * g.shape.head_dim_v);
@@ -570,16 +639,20 @@ struct Kernels {
     // item: a (stream, token, head) row.
     static void merge(const AttentionGeometry& g, int64_t item, const AttentionInputs& in, char* workspace) {
         const AttentionShape& s = g.shape;
+        const int64_t stream = item / s.n_head / s.n_tokens, token = item / s.n_head % s.n_tokens;
+        const StreamLengths lengths = lengths_of_stream(s, in, stream);
+        if (token >= lengths.n_tokens) return;
+        const CellRange cells = cells_of_token(s, lengths, token);
         alignas(64) float memory[16 + kMaxHeadDim];
         const Partial total = partial_in(memory);
         *total.max = -kInfinity;
         *total.sum = 0;
         std::memset(total.out, 0, sizeof(float) * s.head_dim_v);
-        for (int64_t chunk = 0; chunk < g.n_chunks; ++chunk)
-            merge_partial(partial_in(partial_at(g, workspace, item, chunk)), total, s.head_dim_v);
-        const int64_t token_row = item / s.n_head;
-        finish_row(g, in, workspace, token_row / s.n_tokens, token_row % s.n_tokens, static_cast<int>(item % s.n_head),
-                   total);
+        // Of others the row's tile may not have made partials.
+        const int64_t end = cells.empty() ? 0 : n_super_chunks(cells.end);
+        for (int64_t i = super_chunk_of(cells.first); i < end; ++i)
+            merge_partial(partial_in(partial_at(g, workspace, item, i)), total, s.head_dim_v);
+        finish_row(g, in, workspace, stream, token, static_cast<int>(item % s.n_head), total);
     }
 };
 
