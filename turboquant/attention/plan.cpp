@@ -83,6 +83,19 @@ int64_t most_seen(const AttentionShape& s) {
     return s.window > 0 && s.window < s.n_kv ? std::min(s.n_kv, s.window + s.n_tokens) : s.n_kv;
 }
 
+// Cuts the work into items: as many heads to a tile as leave enough items for the threads.
+void share_work(AttentionGeometry& g) {
+    const AttentionShape& s = g.shape;
+    const int64_t wanted = s.n_threads > 1 ? int64_t{kItemsPerThread} * s.n_threads : 1;
+    const int64_t most_parts = n_super_chunks(most_seen(s));
+    const auto n_tiles = [&](int heads) { return s.n_stream * ((s.n_head_kv + heads - 1) / heads) * g.n_row_tiles; };
+    g.heads_per_tile = static_cast<int>(std::clamp<int64_t>(kMaxTileRows / g.rows_per_head_kv, 1, s.n_head_kv));
+    while (g.heads_per_tile > 1 && n_tiles(g.heads_per_tile) * most_parts < wanted) --g.heads_per_tile;
+    const int64_t tiles = n_tiles(g.heads_per_tile);
+    g.n_head_tiles = (s.n_head_kv + g.heads_per_tile - 1) / g.heads_per_tile;
+    g.n_parts = std::min(most_parts, (wanted + tiles - 1) / tiles);
+}
+
 Status check_codec(const char* name, const BlockCodec& codec, Side side, int head_dim, const AttentionShape& shape) {
     const RowFormat& format = codec.format();
     if (format.side != side || codec.head_dim() != head_dim || format.n_embd != int64_t{head_dim} * shape.n_head_kv) {
@@ -154,9 +167,7 @@ Result<AttentionPlan> AttentionPlan::create(const AttentionShape& shape, const B
     g.rows_per_head_kv = shape.n_tokens * g.group_size;
     g.n_row_tiles = (g.rows_per_head_kv + kMaxTileRows - 1) / kMaxTileRows;
     g.n_super_chunks = n_super_chunks(shape.n_kv);
-    const int64_t tiles = shape.n_stream * shape.n_head_kv * g.n_row_tiles;
-    const int64_t items = shape.n_threads > 1 ? kItemsPerThread * shape.n_threads : 1;
-    g.n_parts = std::min(n_super_chunks(most_seen(shape)), (items + tiles - 1) / tiles);
+    share_work(g);
 
     const int64_t n_rows = shape.n_stream * shape.n_tokens * shape.n_head;
     g.query_bytes = align_up(plan.kernels_->query_bytes(shape));
@@ -220,7 +231,7 @@ int64_t AttentionPlan::n_items(AttentionPhase phase) const {
         case AttentionPhase::kPrepare:
             return s.n_stream * s.n_tokens * s.n_head_kv;
         case AttentionPhase::kAttend:
-            return s.n_stream * s.n_head_kv * geometry_.n_row_tiles * geometry_.n_parts;
+            return s.n_stream * geometry_.n_head_tiles * geometry_.n_row_tiles * geometry_.n_parts;
         case AttentionPhase::kMerge:
             return geometry_.split() ? s.n_stream * s.n_tokens * s.n_head : 0;
     }

@@ -56,9 +56,11 @@ struct AttentionGeometry {
     bool keys_centered;
     int group_size;            // query heads a KV head
     int64_t rows_per_head_kv;  // n_tokens * group_size: (token, head in group), the head running fastest
-    int64_t n_row_tiles;       // tiles of kMaxTileRows rows
-    int64_t n_super_chunks;    // partials of a row
-    int64_t n_parts;           // kAttend items of a tile, each with super-chunks of an even share of its cells
+    int heads_per_tile;        // KV heads whose rows share a tile; 1 where one head's fill more than half of it
+    int64_t n_head_tiles;
+    int64_t n_row_tiles;     // tiles of kMaxTileRows rows
+    int64_t n_super_chunks;  // partials of a row
+    int64_t n_parts;         // kAttend items of a tile, each with super-chunks of an even share of its cells
     TQ_INLINE bool split() const { return n_parts > 1; }
 
     size_t query_bytes;     // one prepared row, see PreparedQuery in attention-inl.h

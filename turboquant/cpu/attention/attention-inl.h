@@ -33,14 +33,21 @@ struct PreparedQuery {
     int8_t q[];                  // head_dim
 };
 
+// Query rows that one item attends with: those of one KV head, or the same few rows of several, which then share the
+// way through the cells, so that records are read from one end to the other.
 struct Tile {
     int64_t stream;
-    int head_kv;
-    int64_t first_row;  // index among the rows_per_head_kv rows
-    int n_rows;         // 0 or less: the stream has no such tokens
+    int head_kv, n_heads;  // KV heads [head_kv, head_kv + n_heads)
+    int64_t first_row;     // index among the rows_per_head_kv rows
+    int rows_per_head;     // 0 or less: the stream has no such tokens
+    int n_rows;            // of all heads, one head's behind the other's
     StreamLengths lengths;
     CellRange cells;  // that some row of it may see
     int64_t first_super_chunk, end_super_chunk;
+
+    TQ_INLINE uint32_t rows_of_head(int head) const {
+        return (~0u >> (kMaxTileRows - rows_per_head)) << (head * rows_per_head);
+    }
 };
 
 // Where a part begins: the first super-chunk that begins behind an even share of the cells.
@@ -57,14 +64,16 @@ static TQ_INLINE Tile tile_of_item(const AttentionGeometry& g, const AttentionIn
     // Late rows see the most cells under a causal mask: start with them, so that the threads end together.
     t.first_row = (g.n_row_tiles - 1 - item % g.n_row_tiles) * kMaxTileRows;
     item /= g.n_row_tiles;
-    t.head_kv = static_cast<int>(item % g.shape.n_head_kv);
-    t.stream = item / g.shape.n_head_kv;
+    t.head_kv = static_cast<int>(item % g.n_head_tiles) * g.heads_per_tile;
+    t.n_heads = smaller(g.heads_per_tile, g.shape.n_head_kv - t.head_kv);
+    t.stream = item / g.n_head_tiles;
     t.lengths = lengths_of_stream(g.shape, in, t.stream);
-    t.n_rows = static_cast<int>(smaller<int64_t>(kMaxTileRows, t.lengths.n_tokens * g.group_size - t.first_row));
+    t.rows_per_head = static_cast<int>(smaller<int64_t>(kMaxTileRows, t.lengths.n_tokens * g.group_size - t.first_row));
+    t.n_rows = t.n_heads * t.rows_per_head;
     t.cells = {0, 0};
     if (t.n_rows > 0) {
         t.cells = cells_of_tokens(g.shape, t.lengths, t.first_row / g.group_size,
-                                  (t.first_row + t.n_rows - 1) / g.group_size);
+                                  (t.first_row + t.rows_per_head - 1) / g.group_size);
     }
     t.first_super_chunk = t.end_super_chunk = 0;
     if (t.cells.empty()) return t;
@@ -77,6 +86,32 @@ static TQ_INLINE Tile tile_of_item(const AttentionGeometry& g, const AttentionIn
 static TQ_INLINE int64_t row_index(const AttentionGeometry& g, int64_t stream, int64_t token, int head) {
     return (stream * g.shape.n_tokens + token) * g.shape.n_head + head;
 }
+
+// One head's keys or values of one stream.
+struct Head {
+    HeadTiles tiles;
+    ConstBlocks blocks;
+    int64_t n_blocks;
+    const uint8_t* decoded;             // centroids of the block that scratch holds
+    uint32_t decoded_tiles[kMaxSteps];  // bytes from there to each step's tile
+    // What is read next lies so many bytes further in the same record (the next head's), or, if 0, `back` bytes before
+    // the same place in the record `blocks_ahead` blocks later.
+    ptrdiff_t next, back;
+    int64_t blocks_ahead;
+
+    TQ_INLINE BlockRecord record(int64_t block) const {
+        const uint8_t* bytes = blocks.at(block);
+        if (next != 0) return {bytes, next};
+        return {bytes, blocks.at(smaller(block + blocks_ahead, n_blocks - 1)) - back - bytes};
+    }
+};
+
+// A KV head of a tile.
+struct HeadOfTile {
+    Head keys, values;
+    Centers centers;
+    int64_t loaded_centers;  // the run of centers whose products are in scratch; -1: none
+};
 
 // One thread's memory, cut from its part of the workspace. Arrays over rows have a vector's width of padding.
 struct Scratch {
@@ -93,6 +128,7 @@ struct Scratch {
     RunningRows chunk;        // state over this chunk
     RunningRows super_chunk;  // state over the chunks of this super-chunk, where it has several
     RunningRows total;        // state over all super-chunks
+    HeadOfTile* heads;        // [head of the tile]
     size_t bytes;
 
     TQ_INLINE Scratch(const AttentionGeometry& g, char* base) {
@@ -110,6 +146,7 @@ struct Scratch {
         chunk = take_rows(base, g.shape.head_dim_v);
         super_chunk = take_rows(base, g.shape.head_dim_v);
         total = take_rows(base, g.shape.head_dim_v);
+        heads = take<HeadOfTile>(base, static_cast<size_t>(g.heads_per_tile));
         bytes = static_cast<size_t>(base - start);
     }
 
@@ -141,6 +178,7 @@ struct Kernels {
     using F = typename Ops::F;
     using Dots = DotKernels<Ops>;
     using Soft = Softmax<Ops>;
+    static constexpr int64_t kChunkBlocks = kChunkCells / kBlockCells;
 
     // ---- queries --------------------------------------------------------------------------------------------------
 
@@ -215,23 +253,6 @@ struct Kernels {
         uint32_t live;
     };
 
-    // One head's keys or values of one stream.
-    struct Head {
-        HeadTiles tiles;
-        ConstBlocks blocks;
-        int64_t n_blocks;
-        const uint8_t* decoded;             // centroids of the block that scratch holds
-        uint32_t decoded_tiles[kMaxSteps];  // bytes from there to each step's tile
-    };
-
-    // Keys of a head, and their centers if they have any.
-    struct Keys {
-        Head own;
-        const Centers* centers;  // null: none
-        int n_rows;              // rows that the tile has
-        int64_t loaded = -1;     // the run of centers whose products are in scratch
-    };
-
     // fn(constant number of rows, first row) for runs of at most kMaxBatchRows rows that cover all live ones.
     template <class Fn>
     static TQ_INLINE void for_batches(uint32_t live, Fn fn) {
@@ -258,53 +279,61 @@ struct Kernels {
         return !Ops::kDecodesInRegisters || rows > (kDecodeBatches - 1) * Dots::kMaxBatchRows;
     }
 
-    static void attend_span(const AttentionGeometry& g, Keys& keys, const Head& values, const Scratch& m,
+    // One head's rows of the tile.
+    static void attend_span(const AttentionGeometry& g, const Tile& t, int head_of_tile, const Scratch& m,
                             const Span& span) {
-        for (int b = 0; b < span.masks.n_blocks; ++b) add_logits(keys, m, span, b);
-        for_batches(span.live, [&](auto n, int first) {
+        const uint32_t rows = t.rows_of_head(head_of_tile);
+        HeadOfTile& head = m.heads[head_of_tile];
+        for (int b = 0; b < span.masks.n_blocks; ++b) {
+            if (span.live_in_block[b] & rows) add_logits(g, head, m, span, b, rows);
+        }
+        for_batches(span.live & rows, [&](auto n, int first) {
             Soft::template probabilities<n>(g.shape.softcap, m.logits + kSpanCells * first, m.logit_scale + first,
                                             span.masks, m.chunk, first, g.shape.head_dim_v);
         });
-        for (int s = 0; s < values.tiles.segments.count; ++s) {
+        for (int s = 0; s < head.values.tiles.segments.count; ++s) {
             if (weight_digits(g.value_bits) == 2)
-                add_values<2>(values, s, m, span);
+                add_values<2>(head.values, s, m, span, rows);
             else
-                add_values<1>(values, s, m, span);
+                add_values<1>(head.values, s, m, span, rows);
         }
     }
 
-    static void add_logits(Keys& keys, const Scratch& m, const Span& span, int b) {
+    static void add_logits(const AttentionGeometry& g, HeadOfTile& head, const Scratch& m, const Span& span, int b,
+                           uint32_t rows) {
         static constexpr float kNoCenter = 0;
         const int64_t block = span.block[b];
-        if (!keys.centers) {
-            multiply(keys.own, m, {m.query_words, m.query_bias, &kNoCenter, 0}, block, span.live_in_block[b],
+        const uint32_t live = span.live_in_block[b] & rows;
+        if (!g.keys_centered) {
+            multiply(head.keys, m, {m.query_words, m.query_bias, &kNoCenter, 0}, block, live,
                      m.logits + kBlockCells * b);
             return;
         }
-        if (const int64_t wanted = block / kCenterRun; wanted != keys.loaded) {
-            multiply_centers(keys, m, wanted);
-            keys.loaded = wanted;
+        if (const int64_t wanted = block / kCenterRun; wanted != head.loaded_centers) {
+            multiply_centers(head, m, wanted, rows);
+            head.loaded_centers = wanted;
         }
-        multiply(keys.own, m, {m.query_words, m.query_bias, m.centers + block % kCenterRun, kSpanCells}, block,
-                 span.live_in_block[b], m.logits + kBlockCells * b);
-        if (block == 0) take_centers_back(m, keys.n_rows);
+        multiply(head.keys, m, {m.query_words, m.query_bias, m.centers + block % kCenterRun, kSpanCells}, block, live,
+                 m.logits + kBlockCells * b);
+        if (block == 0) take_centers_back(m, rows);
     }
 
     // The first cells have no center. Block 0 is the first of its span.
-    static void take_centers_back(const Scratch& m, int n_rows) {
-        for (int i = 0; i < n_rows; ++i) {
+    static void take_centers_back(const Scratch& m, uint32_t rows) {
+        for (; rows != 0; rows &= rows - 1) {
+            const int i = __builtin_ctz(rows);
             for (int cell = 0; cell < kUncenteredCells; ++cell)
                 m.logits[kSpanCells * i + cell] -= m.centers[kSpanCells * i];
         }
     }
 
-    // All queries of the tile times the centers of a run of blocks.
-    static void multiply_centers(const Keys& keys, const Scratch& m, int64_t run) {
+    // All queries of the head times the centers of a run of blocks.
+    static void multiply_centers(const HeadOfTile& head, const Scratch& m, int64_t run, uint32_t rows) {
         static constexpr float kNoCenter = 0;
-        const HeadTiles tiles = gather_centers<Ops>(*keys.centers, keys.own.tiles, run, m.key_tiles);
+        const HeadTiles tiles = gather_centers<Ops>(head.centers, head.keys.tiles, run, m.key_tiles);
         const BlockRecord record{m.key_tiles, 0};
         const typename Dots::Queries queries{m.query_words, m.query_bias, &kNoCenter, 0};
-        for_batches(~0u >> (kMaxTileRows - keys.n_rows), [&](auto n, int first) {
+        for_batches(rows, [&](auto n, int first) {
             Dots::template dots_of_cells<kCenterBits, n, 1, 0>({&tiles, record, record, tiles.tiles}, queries, first, 0,
                                                                m.centers + kSpanCells * first);
         });
@@ -314,7 +343,7 @@ struct Kernels {
     static void multiply(const Head& keys, const Scratch& m, const typename Dots::Queries& queries, int64_t block,
                          uint32_t live, float* out) {
         const bool decode = decodes_first(live);
-        const BlockRecord record = record_at(keys.blocks, block, keys.n_blocks);
+        const BlockRecord record = keys.record(block);
         for (int s = 0; decode && s < keys.tiles.segments.count; ++s) {
             const Segment& segment = keys.tiles.segments.at[s];
             TileDecoder<Ops>::template decode_segment<Side::kKey, Ops::kKeyBias>(
@@ -329,26 +358,28 @@ struct Kernels {
 
     // Dims of one value segment.
     template <int digits>
-    static void add_values(const Head& values, int s, const Scratch& m, const Span& span) {
+    static void add_values(const Head& values, int s, const Scratch& m, const Span& span, uint32_t rows) {
         const Segment& segment = values.tiles.segments.at[s];
         BlockRecord records[kSpanBlocks];
         const uint8_t* scales[kSpanBlocks];
         for (int b = 0; b < span.masks.n_blocks; ++b) {
-            records[b] = record_at(values.blocks, span.block[b], values.n_blocks);
+            records[b] = values.record(span.block[b]);
             scales[b] = records[b].bytes + values.tiles.scales[s];
         }
-        for_batches(span.live, [&](auto n, int first) {
+        for_batches(span.live & rows, [&](auto n, int first) {
             Soft::template quantize_weights<n, digits>(m.logits + kSpanCells * first, scales, span.masks.n_blocks,
                                                        m.weights + kRowWeights * first, m.units + first);
         });
         for (int b = 0; b < span.masks.n_blocks; ++b) {
-            const bool decode = decodes_first(span.live_in_block[b]);
+            const uint32_t live = span.live_in_block[b] & rows;
+            if (!live) continue;
+            const bool decode = decodes_first(live);
             if (decode) {
                 TileDecoder<Ops>::template decode_segment<Side::kValue, 0>(
                     values.tiles, segment, records[b], m.value_tiles + kTileValues * segment.first_step);
             }
             prefetch(scales[b] + records[b].ahead);
-            for_batches(span.live_in_block[b], [&](auto n, int first) {
+            for_batches(live, [&](auto n, int first) {
                 const auto sums = Dots::template weighted_sums_for<n>(decode, values.tiles.source);
                 sums(block_of(values, records[b], decode), segment, m.weights + kRowWeights * first + kBlockWeights * b,
                      m.units + kPaddedRows * b + first, m.chunk.out + m.chunk.stride * first, m.chunk.stride);
@@ -397,8 +428,15 @@ struct Kernels {
         return mask_of_block(half, slope, out);
     }
 
-    static int head_of_row(const AttentionGeometry& g, const Tile& t, int64_t row) {
-        return t.head_kv * g.group_size + static_cast<int>(row % g.group_size);
+    // Row i of a tile: its token and its query head.
+    struct RowOfTile {
+        int64_t token;
+        int head;
+    };
+    static TQ_INLINE RowOfTile row_of_tile(const AttentionGeometry& g, const Tile& t, int i) {
+        const int64_t row = t.first_row + i % t.rows_per_head;
+        return {row / g.group_size,
+                (t.head_kv + i / t.rows_per_head) * g.group_size + static_cast<int>(row % g.group_size)};
     }
 
     // Adds the block to the span if some row sees something of it.
@@ -410,12 +448,12 @@ struct Kernels {
         int64_t last_token = -1;
         uint32_t live = 0;
         for (int i = 0; i < t.n_rows; ++i) {
-            const int64_t token = (t.first_row + i) / g.group_size;
+            const auto [token, head] = row_of_tile(g, t, i);
             if (token != last_token || s.max_bias > 0) {
                 const uint16_t* half =
                     in.mask ? at_byte(in.mask, t.stream * in.mask_stream_stride + token * in.mask_token_stride)
                             : nullptr;
-                const float slope = alibi_slope(s.max_bias, s.n_head, head_of_row(g, t, t.first_row + i));
+                const float slope = alibi_slope(s.max_bias, s.n_head, head);
                 mask = load_mask(half, slope, block * kBlockCells, cells_of_token(s, t.lengths, token),
                                  m.masks + kSpanCells * i + kBlockCells * b);
                 last_token = token;
@@ -525,56 +563,73 @@ struct Kernels {
     // ---- items ----------------------------------------------------------------------------------------------------
 
     // The tile's queries, word by word for all rows.
-    static void gather_queries(const AttentionGeometry& g, char* workspace, const Tile& t, int n_segments,
-                               const Scratch& m) {
+    static void gather_queries(const AttentionGeometry& g, char* workspace, const Tile& t, const Scratch& m) {
         const int words = g.shape.head_dim_k / 4;
         for (int i = 0; i < t.n_rows; ++i) {
-            const int64_t row = t.first_row + i;
-            const PreparedQuery* query =
-                query_at(g, workspace, row_index(g, t.stream, row / g.group_size, head_of_row(g, t, row)));
+            const auto [token, head] = row_of_tile(g, t, i);
+            const PreparedQuery* query = query_at(g, workspace, row_index(g, t.stream, token, head));
+            const int n_segments = m.heads[i / t.rows_per_head].keys.tiles.segments.count;
             m.logit_scale[i] = query->logit_scale;
             for (int s = 0; s < n_segments; ++s) m.query_bias[kMaxTileRows * s + i] = query->bias[s];
             for (int w = 0; w < words; ++w) std::memcpy(m.query_words + kMaxTileRows * w + i, query->q + 4 * w, 4);
         }
     }
 
-    static Head make_head(const PackedTensor& tensor, int64_t stream, int64_t n_blocks, int head_dim, int head_kv,
-                          int bias, const uint8_t* decoded) {
-        Head head;
+    static void make_head(const PackedTensor& tensor, int64_t stream, int64_t n_blocks, int head_dim, int head_kv,
+                          int bias, const uint8_t* decoded, Head& head) {
         head.tiles = head_tiles<Ops>(tensor.codec->format(), head_dim, head_kv, bias);
         head.blocks = tensor.blocks(stream);
         head.n_blocks = n_blocks;
         head.decoded = decoded;
         for (int step = 0; step < head.tiles.n_steps; ++step)
             head.decoded_tiles[step] = static_cast<uint32_t>(kTileValues * step);
-        return head;
+        head.next = head.back = 0;
+        head.blocks_ahead = kPrefetchBlocks;
     }
 
-    static constexpr int64_t kChunkBlocks = kChunkCells / kBlockCells;
+    // Heads of a tile are read one after another, span by span.
+    static void link_heads(const Tile& t, Head HeadOfTile::*side, HeadOfTile* heads) {
+        if (t.n_heads == 1) return;
+        const auto offset = [&](int i) { return static_cast<ptrdiff_t>((heads[i].*side).tiles.tiles[0]); };
+        for (int i = 0; i < t.n_heads; ++i) {
+            Head& head = heads[i].*side;
+            const bool last = i + 1 == t.n_heads;
+            head.next = last ? 0 : offset(i + 1) - offset(i);
+            head.back = last ? offset(i) - offset(0) : 0;
+            head.blocks_ahead = kSpanBlocks;
+        }
+    }
+
+    static void make_heads(const AttentionGeometry& g, const AttentionInputs& in, const Tile& t, const Scratch& m) {
+        const AttentionShape& s = g.shape;
+        const int64_t n_blocks = blocks_of_cells(t.cells.end);  // nothing behind them is fetched
+        for (int i = 0; i < t.n_heads; ++i) {
+            HeadOfTile& head = m.heads[i];
+            make_head(in.k, in.k_first_stream + t.stream, n_blocks, s.head_dim_k, t.head_kv + i, Ops::kKeyBias,
+                      m.key_tiles, head.keys);
+            make_head(in.v, in.v_first_stream + t.stream, n_blocks, s.head_dim_v, t.head_kv + i, 0, m.value_tiles,
+                      head.values);
+            head.loaded_centers = -1;
+            if (!g.keys_centered) continue;
+            head.centers = centers_of_head(in.k.codec->format(), head.keys.blocks, t.cells.first / kBlockCells,
+                                           n_blocks, s.head_dim_k, t.head_kv + i);
+            prefetch_centers(head.centers, super_chunk_begin(t.first_super_chunk) / kBlockCells / kCenterRun);
+        }
+        link_heads(t, &HeadOfTile::keys, m.heads);
+        link_heads(t, &HeadOfTile::values, m.heads);
+    }
 
     static void attend(const AttentionGeometry& g, int64_t item, int thread, const AttentionInputs& in,
                        char* workspace) {
-        const AttentionShape& s = g.shape;
         const Tile t = tile_of_item(g, in, item);
-        if (t.n_rows <= 0) return;
+        if (t.rows_per_head <= 0) return;
         const Scratch m(g, workspace + g.scratch_offset + static_cast<size_t>(thread) * g.scratch_bytes);
         if (!g.split()) reset(m.total, t.n_rows);
         if (t.first_super_chunk < t.end_super_chunk) {
-            const int64_t n_blocks = blocks_of_cells(t.cells.end);  // nothing behind them is fetched
-            Keys keys{make_head(in.k, in.k_first_stream + t.stream, n_blocks, s.head_dim_k, t.head_kv, Ops::kKeyBias,
-                                m.key_tiles),
-                      nullptr, t.n_rows};
-            const Centers centers = centers_of_head(in.k.codec->format(), keys.own.blocks, t.cells.first / kBlockCells,
-                                                    n_blocks, s.head_dim_k, t.head_kv);
-            if (g.keys_centered) {
-                keys.centers = &centers;
-                prefetch_centers(centers, super_chunk_begin(t.first_super_chunk) / kBlockCells / kCenterRun);
-            }
-            const Head values =
-                make_head(in.v, in.v_first_stream + t.stream, n_blocks, s.head_dim_v, t.head_kv, 0, m.value_tiles);
-            gather_queries(g, workspace, t, keys.own.tiles.segments.count, m);
+            make_heads(g, in, t, m);
+            gather_queries(g, workspace, t, m);
             for (int64_t i = t.first_super_chunk; i < t.end_super_chunk; ++i) {
-                const RunningRows& rows = attend_super_chunk(g, in, t, keys, values, m, i);
+                const RunningRows& rows = attend_super_chunk(g, in, t, m, i);
                 for (int row = 0; row < t.n_rows; ++row) end_super_chunk(g, workspace, t, m, i, row, row_of(rows, row));
             }
         }
@@ -583,24 +638,24 @@ struct Kernels {
 
     // Returns what holds the super-chunk's result. Chunks that no row may see are left out: they would change nothing.
     static const RunningRows& attend_super_chunk(const AttentionGeometry& g, const AttentionInputs& in, const Tile& t,
-                                                 Keys& keys, const Head& values, const Scratch& m, int64_t index) {
+                                                 const Scratch& m, int64_t index) {
         const int64_t begin = super_chunk_begin(index) / kChunkCells, end = super_chunk_begin(index + 1) / kChunkCells;
         if (end - begin == 1) {
-            attend_chunk(g, in, t, keys, values, m, begin);
+            attend_chunk(g, in, t, m, begin);
             return m.chunk;
         }
         reset(m.super_chunk, t.n_rows);
         const int64_t last = smaller(end - 1, (t.cells.end - 1) / kChunkCells);
         for (int64_t chunk = larger(begin, t.cells.first / kChunkCells); chunk <= last; ++chunk) {
-            attend_chunk(g, in, t, keys, values, m, chunk);
+            attend_chunk(g, in, t, m, chunk);
             for (int i = 0; i < t.n_rows; ++i)
                 merge_partial(row_of(m.chunk, i), row_of(m.super_chunk, i), g.shape.head_dim_v);
         }
         return m.super_chunk;
     }
 
-    static void attend_chunk(const AttentionGeometry& g, const AttentionInputs& in, const Tile& t, Keys& keys,
-                             const Head& values, const Scratch& m, int64_t chunk) {
+    static void attend_chunk(const AttentionGeometry& g, const AttentionInputs& in, const Tile& t, const Scratch& m,
+                             int64_t chunk) {
         reset(m.chunk, t.n_rows);
         const int64_t end = smaller(blocks_of_cells(t.cells.end), (chunk + 1) * kChunkBlocks);
         const int64_t first_block = t.cells.first / kBlockCells;
@@ -610,7 +665,9 @@ struct Kernels {
             span.live = 0;
             for (int64_t block = larger(first, first_block); block < smaller(end, first + kSpanBlocks); ++block)
                 add_block(g, in, t, m, block, span);
-            if (span.live) attend_span(g, keys, values, m, span);
+            for (int head = 0; head < t.n_heads; ++head) {
+                if (span.live & t.rows_of_head(head)) attend_span(g, t, head, m, span);
+            }
         }
     }
 
@@ -620,9 +677,8 @@ struct Kernels {
             merge_partial(part, row_of(m.total, i), g.shape.head_dim_v);
             return;
         }
-        const int64_t row = t.first_row + i;
-        const Partial target = partial_in(
-            partial_at(g, workspace, row_index(g, t.stream, row / g.group_size, head_of_row(g, t, row)), super_chunk));
+        const auto [token, head] = row_of_tile(g, t, i);
+        const Partial target = partial_in(partial_at(g, workspace, row_index(g, t.stream, token, head), super_chunk));
         *target.max = *part.max;
         *target.sum = *part.sum;
         std::memcpy(target.out, part.out, sizeof(float) * g.shape.head_dim_v);
@@ -631,8 +687,8 @@ struct Kernels {
     static void finish_tile(const AttentionGeometry& g, const AttentionInputs& in, char* workspace, const Tile& t,
                             const Scratch& m) {
         for (int i = 0; i < t.n_rows; ++i) {
-            const int64_t row = t.first_row + i;
-            finish_row(g, in, workspace, t.stream, row / g.group_size, head_of_row(g, t, row), row_of(m.total, i));
+            const auto [token, head] = row_of_tile(g, t, i);
+            finish_row(g, in, workspace, t.stream, token, head, row_of(m.total, i));
         }
     }
 

@@ -44,18 +44,12 @@ static TQ_INLINE Segments segments_of_head(const RowFormat& format, int head_dim
     return segments;
 }
 
-// A block that a kernel works on: its record, and how far from there the record lies that is read kPrefetchBlocks
-// blocks later.
+// A block that a kernel works on: its record, and how many bytes from a line of it to the line that is prefetched when
+// it is read.
 struct BlockRecord {
     const uint8_t* bytes;
     ptrdiff_t ahead;
 };
-
-static TQ_INLINE BlockRecord record_at(const ConstBlocks& blocks, int64_t block, int64_t n_blocks) {
-    const uint8_t* bytes = blocks.at(block);
-    const uint8_t* later = blocks.at(smaller(block + kPrefetchBlocks, n_blocks - 1));
-    return {bytes, later - bytes};
-}
 
 // Prefetches into L2: fetching into L1 would hold one of its few miss buffers until memory answers. Past the last block
 // this reads nothing.
