@@ -2,6 +2,7 @@
 
 int main(int argc, char** argv) {
     tq::bench::register_attention();
+    tq::bench::register_cache();
     tq::bench::register_codec();
     benchmark::Initialize(&argc, argv);
     if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;

@@ -14,6 +14,7 @@
 namespace tq::bench {
 
 void register_attention();
+void register_cache();
 void register_codec();
 
 inline std::vector<float> gaussian(int64_t n, uint32_t seed) {

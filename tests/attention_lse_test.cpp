@@ -36,7 +36,7 @@ class AttentionLse : public testing::TestWithParam<AttentionCase> {
         return states;
     }
 };
-INSTANTIATE_TEST_SUITE_P(Cases, AttentionLse, testing::ValuesIn(attention_cases()));
+INSTANTIATE_TEST_SUITE_P(Cases, AttentionLse, testing::ValuesIn(some_attention_cases()));
 
 // plan.h: rounding of the query moves a logit by no more than kQueryError * Q; that of floats is added.
 double allowed_lse_error(const AttentionProblem& problem, const AccuracyBound& bound, int64_t stream, int64_t token,
@@ -118,10 +118,11 @@ PackedRows part_of(const PackedRows& rows, Side side, Codes codes, int head_dim,
 
 // All cases but those with exact rows, which belong to a stream's cells, with centers, of which a copy is another
 // approximation, and with scales, which the copies would have to share.
-std::vector<AttentionCase> cases_to_merge() {
+std::vector<AttentionCase> cases_to_merge(int64_t least_cells) {
     std::vector<AttentionCase> cases = attention_cases();
-    std::erase_if(cases,
-                  [](const AttentionCase& c) { return c.exact.any() || c.keys.centered || c.scaled || c.n_kv < 2; });
+    std::erase_if(cases, [=](const AttentionCase& c) {
+        return c.exact.any() || c.keys.centered || c.scaled || c.n_kv < least_cells;
+    });
     return cases;
 }
 
@@ -148,7 +149,9 @@ class AttentionMerging : public AttentionLse {
         s.n_kv -= first;
     }
 };
-INSTANTIATE_TEST_SUITE_P(Cases, AttentionMerging, testing::ValuesIn(cases_to_merge()));
+INSTANTIATE_TEST_SUITE_P(Cases, AttentionMerging, testing::ValuesIn(cases_to_merge(2)));
+class AttentionMergingChunks : public AttentionMerging {};
+INSTANTIATE_TEST_SUITE_P(Cases, AttentionMergingChunks, testing::ValuesIn(cases_to_merge(kChunkCells + 1)));
 
 TEST_P(AttentionMerging, HalvesOfACacheMergeToTheWhole) {
     const States expected = reference(problem_);
@@ -186,8 +189,7 @@ TEST_P(AttentionMerging, HalvesOfACacheMergeToTheWhole) {
 }
 
 // Between chunks the codes are met by the same integers either way, so that only float rounding is left.
-TEST_P(AttentionMerging, BetweenChunksTheyMergeToTheSameFloats) {
-    if (case_.n_kv <= kChunkCells) GTEST_SKIP() << "one chunk";
+TEST_P(AttentionMergingChunks, MergeToTheSameFloats) {
     const States expected = fused(problem_, 1);
     const Halves halves = upper(kChunkCells);
     const States a =

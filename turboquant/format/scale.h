@@ -4,36 +4,32 @@
 // cpu/codec/encode-inl.h).
 #pragma once
 
-#include <bit>
-#include <cstdint>
-
-#include "turboquant/base/inline.h"
+#include "turboquant/format/portable.h"
 
 namespace tq {
 
-inline constexpr int kMaxScaleCode = 255;
+TQ_FORMAT_TABLE int kMaxScaleCode = 255;
 
 // Without denormal floats on the way, which a thread may flush to zero.
-TQ_INLINE constexpr float scale_from_code(uint8_t code) {
-    constexpr uint32_t exponent_bias = (127u - 21u) << 23;
+TQ_FORMAT_FN float scale_from_code(uint8_t code) {
     if (code < 8) return static_cast<float>(code) * 0x1p-23f;
-    return __builtin_bit_cast(float, (static_cast<uint32_t>(code) << 20) + exponent_bias);
+    return float_of_bits((static_cast<uint32_t>(code) << 20) + ((127u - 21u) << 23));
 }
 
 // Largest code whose scale is <= `scale` (scale >= 0; saturates at the largest code).
-TQ_INLINE int scale_code_floor(float scale) {
+TQ_FORMAT_FN int scale_code_floor(float scale) {
     if (!(scale < 1920.0f)) return kMaxScaleCode;
     if (scale < 0x1p-20f) return static_cast<int>(scale * 0x1p23f);
-    return static_cast<int>(__builtin_bit_cast(uint32_t, scale) >> 20) - ((127 - 21) << 3);
+    return static_cast<int>(bits_of_float(scale) >> 20) - ((127 - 21) << 3);
 }
 
 // Smallest code whose scale is >= `scale` (saturates).
-TQ_INLINE int scale_code_ceil(float scale) {
+TQ_FORMAT_FN int scale_code_ceil(float scale) {
     const int code = scale_code_floor(scale);
     return code < kMaxScaleCode && scale_from_code(static_cast<uint8_t>(code)) < scale ? code + 1 : code;
 }
 
-TQ_INLINE int scale_code_nearest(float scale) {
+TQ_FORMAT_FN int scale_code_nearest(float scale) {
     const int low = scale_code_floor(scale);
     if (low == kMaxScaleCode) return low;
     const float below = scale_from_code(static_cast<uint8_t>(low));

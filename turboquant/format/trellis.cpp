@@ -1,36 +1,14 @@
 #include "turboquant/format/trellis.h"
 
 #include <cstdlib>
-#include <span>
+
+#include "turboquant/format/levels.h"
 
 namespace tq {
 namespace {
 
-// Positive halves, times 127 / outermost level, rounded: trained on Gaussian chains of 48, each level the mean of what
-// was quantized to it, until they stayed. tests/trellis_test.cpp holds their distortion against theory.
-constexpr uint8_t kLevels3[] = {5, 16, 28, 40, 54, 70, 93, 127};
-constexpr uint8_t kLevels4[] = {2, 7, 12, 16, 21, 26, 32, 37, 43, 50, 57, 65, 75, 87, 103, 127};
-constexpr uint8_t kLevels5[] = {1,  2,  4,  6,  8,  9,  11, 12, 15, 16, 18, 20, 22, 24, 26,  29,
-                                31, 34, 37, 40, 43, 47, 51, 55, 60, 65, 71, 77, 85, 95, 107, 127};
-
 // The outermost level in standard deviations.
 constexpr float kOutermostSigma[] = {2.494759f, 3.142176f, 3.407154f};
-
-std::span<const uint8_t> positive_levels(int bits) {
-    switch (bits) {
-        case 3:
-            return kLevels3;
-        case 4:
-            return kLevels4;
-        default:
-            return kLevels5;
-    }
-}
-
-int sorted_level(std::span<const uint8_t> positive, int i) {
-    const int half = static_cast<int>(positive.size());
-    return i < half ? -positive[static_cast<size_t>(half - 1 - i)] : positive[static_cast<size_t>(i - half)];
-}
 
 // What is nearest to a negative value in a subset mirrors what is nearest to its magnitude in the opposite one.
 void fill_nearest(TrellisBook& book, int magnitude, int subset) {
@@ -52,11 +30,10 @@ TrellisBook make_book(int bits) {
     TrellisBook book;
     book.bits = bits;
     book.sigma_units = 127.0f / kOutermostSigma[bits - kMinTrellisBits];
-    const std::span<const uint8_t> positive = positive_levels(bits);
     for (int i = 0; i < 2 << bits; ++i) {
         const int subset = i % kTrellisSubsets, inner = i / kTrellisSubsets;
         const int index = inner | (subset >> 1) << (bits - 1) | (subset & 1) << bits;
-        book.level[static_cast<size_t>(index)] = static_cast<int8_t>(sorted_level(positive, i));
+        book.level[static_cast<size_t>(index)] = static_cast<int8_t>(sorted_trellis_level(bits, i));
     }
     for (int magnitude = 0; magnitude < 128; ++magnitude) {
         for (int subset = 0; subset < kTrellisSubsets; ++subset) fill_nearest(book, magnitude, subset);

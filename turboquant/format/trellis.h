@@ -18,19 +18,9 @@
 
 #include "turboquant/base/inline.h"
 #include "turboquant/format/coding.h"
+#include "turboquant/format/trellis_path.h"
 
 namespace tq {
-
-inline constexpr int kTrellisStates = 8;   // u1 | u2 << 1 | u3 << 2
-inline constexpr int kTrellisSubsets = 4;  // 2 * w + s
-
-TQ_INLINE constexpr int trellis_subset(int state, int path_bit) {
-    const int u1 = state & 1, u2 = state >> 1 & 1, u3 = state >> 2 & 1;
-    return 2 * (path_bit ^ u1 ^ u3) + u2;
-}
-TQ_INLINE constexpr int next_trellis_state(int state, int path_bit) {
-    return (state << 1 | path_bit) & (kTrellisStates - 1);
-}
 
 struct TrellisBook {
     int bits = 0;
