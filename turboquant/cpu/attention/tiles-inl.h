@@ -1,4 +1,4 @@
-// Packed tiles -> int8 centroids, over Ops (simd/ops_*.h): in registers, or into L1 where many rows share them.
+// Packed tiles -> int8 centroids, over Ops (cpu/simd/ops_*.h): in registers, or into L1 where many rows share them.
 #pragma once
 
 #include <type_traits>
@@ -103,7 +103,7 @@ struct TileDecoder {
         return Ops::load_bytes(line);
     }
 
-    // ---- paths of trellis codes (codec/trellis.h): w and s of 8 units at once
+    // ---- paths of trellis codes (format/trellis.h): w and s of 8 units at once
 
     struct NoPath {};
     struct TrellisPath {
