@@ -63,7 +63,7 @@ std::string difference(const char* side, const SnapshotHeader::OfSide& saved, co
 
 template <class T>
 uint8_t* put(uint8_t* at, const T* values, size_t n) {
-    std::memcpy(at, values, sizeof(T) * n);
+    if (n > 0) std::memcpy(at, values, sizeof(T) * n);  // nothing may be null
     return at + sizeof(T) * n;
 }
 
