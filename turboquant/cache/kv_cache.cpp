@@ -210,16 +210,17 @@ Status KvCache::own(int64_t stream, int64_t first_block, int64_t n_blocks) {
 
 // Announces the rows of the ubatch to the index, and makes room for them.
 void KvCache::begin_exact() {
-    const auto& [stream, cell, n] = ubatch_;
-    exact_->commit(stream);
+    const Ubatch ubatch = ubatch_;
+    exact_->commit(ubatch.stream);
     follow_exact();  // before the staging memory is written to
-    cells_.resize(n);
-    std::iota(cells_.begin(), cells_.end(), stream * params_.n_cells + cell);
+    cells_.resize(ubatch.n);
+    std::iota(cells_.begin(), cells_.end(), ubatch.stream * params_.n_cells + ubatch.cell);
     exact_->begin(cells_);
     for_layers([&](Side& side, int64_t i) {
         Layer& layer = side.layers[i];
-        layer.staging[stream].resize(n * side.format().n_embd);
-        layer.exact->stage(cells_, layer.staging[stream].data());
+        std::vector<uint16_t>& staging = layer.staging[ubatch.stream];
+        staging.resize(ubatch.n * side.format().n_embd);
+        layer.exact->stage(cells_, staging.data());
     });
 }
 
