@@ -1,9 +1,14 @@
 // A cache of 32 layers that holds a prompt of 8192 tokens: growing it, forking it, saving and loading it, beside
 // copying as many bytes with memcpy.
+#include <algorithm>
 #include <cstring>
+#include <memory>
 #include <new>
+#include <numeric>
+#include <random>
 
 #include "micro.h"
+#include "turboquant/attention/plan.h"
 #include "turboquant/cache/kv_cache.h"
 #include "turboquant/cpu/engine.h"
 
@@ -29,6 +34,12 @@ KvCache filled_cache(const char* preset, int64_t n_records) {
         for (int64_t item = 0; item < cache.n_store_items(); ++item) cache.store(item, rows.data(), rows.data(), 0);
     }
     return cache;
+}
+
+uint8_t* aligned(std::vector<uint8_t>& memory) {
+    void* at = memory.data();
+    size_t space = memory.size();
+    return static_cast<uint8_t*>(std::align(kRecordAlignment, 1, at, space));
 }
 
 size_t bytes_of_prompt(const KvCache& cache) {
@@ -98,6 +109,50 @@ void load(benchmark::State& state, const char* preset) {
     state.SetBytesProcessed(static_cast<int64_t>(bytes_of_prompt(cache)) * state.iterations());
 }
 
+// One token's attention, 32 query heads, over one layer after another: their records one behind another, or in random
+// order under a block table. On one thread, from memory.
+void attend(benchmark::State& state, const char* preset, bool shuffled) {
+    const KvCache cache = filled_cache(preset, kBlocks);
+    const Engine engine = cpu_engine(available_isas().back());
+    std::mt19937 random(1);
+    std::vector<int32_t> table(kBlocks);
+    std::iota(table.begin(), table.end(), 0);
+    if (shuffled) std::shuffle(table.begin(), table.end(), random);
+    const auto records_of = [&](const PackedTensor& tensor) {
+        const size_t stride = tensor.codec->format().block_bytes();
+        std::vector<std::vector<uint8_t>> layers(kLayers, std::vector<uint8_t>((kBlocks + 1) * stride));
+        for (std::vector<uint8_t>& layer : layers)
+            for (int64_t block = 0; block < kBlocks; ++block)
+                std::memcpy(aligned(layer) + table[block] * stride, tensor.blocks(0).at(block), stride);
+        return layers;
+    };
+    std::vector<std::vector<uint8_t>> k = records_of(cache.keys()), v = records_of(cache.values());
+    AttentionShape shape;
+    shape.head_dim_k = shape.head_dim_v = 128;
+    shape.n_head = 32;
+    shape.n_head_kv = 8;
+    shape.n_tokens = 1;
+    shape.n_kv = kCells;
+    shape.scale = 0.1f;
+    const std::vector<float> q = gaussian(32 * 128, 2);
+    std::vector<float> out(q.size());
+    AttentionInputs in;
+    in.q = q.data();
+    in.out = out.data();
+    in.q_head_stride = in.out_head_stride = 128 * sizeof(float);
+    const AttentionPlan plan = must(AttentionPlan::create(shape, *cache.keys().codec, *cache.values().codec, engine));
+    std::vector<uint8_t> workspace(plan.workspace_bytes() + kRecordAlignment);
+    for (auto _ : state) {
+        for (int64_t layer = 0; layer < kLayers; ++layer) {
+            const int32_t* blocks = shuffled ? table.data() : nullptr;
+            in.k = {cache.keys().codec, aligned(k[layer]), kBlocks, kCells, 1, blocks};
+            in.v = {cache.values().codec, aligned(v[layer]), kBlocks, kCells, 1, blocks};
+            if (!plan.bind(in).ok()) std::abort();
+            plan.run_all(in, aligned(workspace));
+        }
+    }
+}
+
 }  // namespace
 
 void register_cache() {
@@ -113,6 +168,8 @@ void register_cache() {
         add("fork-and-copy", [=](benchmark::State& s) { fork_and_copy(s, preset); });
         add("save", [=](benchmark::State& s) { save(s, preset); });
         add("load", [=](benchmark::State& s) { load(s, preset); });
+        add("attend", [=](benchmark::State& s) { attend(s, preset, false); });
+        add("attend-paged", [=](benchmark::State& s) { attend(s, preset, true); });
     }
 }
 
