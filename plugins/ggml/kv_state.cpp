@@ -87,23 +87,32 @@ void KvTensor::store_block(float* rows, int64_t block, uint64_t cells) {
 
 // ---- states
 
+template <class Rows, class Part>
+void KvTensor::for_rows_and_parts(size_t offset, size_t size, Rows rows, Part part) const {
+    for (size_t done = 0; done < size;) {
+        const int64_t index = static_cast<int64_t>((offset + done) / row_bytes_);
+        const size_t begin = (offset + done) % row_bytes_, left = size - done, whole = left / row_bytes_ * row_bytes_;
+        if (begin == 0 && whole > 0) {
+            rows(index, static_cast<int64_t>(whole / row_bytes_), done);
+            done += whole;
+        } else {
+            const size_t n = std::min(left, row_bytes_ - begin);
+            part(index, begin, n, done);
+            done += n;
+        }
+    }
+}
+
 void KvTensor::read(void* bytes, size_t offset, size_t size) {
     codec();  // made here, before threads share it
     uint8_t* out = static_cast<uint8_t*>(bytes);
-    while (size > 0) {
-        const int64_t index = static_cast<int64_t>(offset / row_bytes_);
-        const size_t begin = offset % row_bytes_;
-        size_t n = size / row_bytes_ * row_bytes_;
-        if (begin == 0 && n > 0) {
-            read_rows(out, index, static_cast<int64_t>(n / row_bytes_));
-        } else {
+    for_rows_and_parts(
+        offset, size, [&](int64_t first, int64_t n, size_t done) { read_rows(out + done, first, n); },
+        [&](int64_t index, size_t begin, size_t n, size_t done) {
             std::vector<uint8_t> row(row_bytes_);
             read_rows(row.data(), index, 1);
-            n = std::min(size, row_bytes_ - begin);
-            std::memcpy(out, row.data() + begin, n);
-        }
-        out += n, offset += n, size -= n;
-    }
+            std::memcpy(out + done, row.data() + begin, n);
+        });
 }
 
 void KvTensor::read_rows(uint8_t* bytes, int64_t first, int64_t n) {
@@ -120,18 +129,9 @@ void KvTensor::read_rows(uint8_t* bytes, int64_t first, int64_t n) {
 
 void KvTensor::write(const void* bytes, size_t offset, size_t size) {
     const uint8_t* in = static_cast<const uint8_t*>(bytes);
-    while (size > 0) {
-        const int64_t index = static_cast<int64_t>(offset / row_bytes_);
-        const size_t begin = offset % row_bytes_;
-        size_t n = size / row_bytes_ * row_bytes_;
-        if (begin == 0 && n > 0) {
-            write_rows(in, index, static_cast<int64_t>(n / row_bytes_));
-        } else {
-            n = std::min(size, row_bytes_ - begin);
-            update_part(index, begin, n, in);
-        }
-        in += n, offset += n, size -= n;
-    }
+    for_rows_and_parts(
+        offset, size, [&](int64_t first, int64_t n, size_t done) { write_rows(in + done, first, n); },
+        [&](int64_t index, size_t begin, size_t n, size_t done) { update_part(index, begin, n, in + done); });
 }
 
 void KvTensor::fill(uint8_t value, size_t offset, size_t size) {

@@ -107,6 +107,10 @@ class KvTensor {
     };
     // Those of rows [begin, end) that lie in a block.
     RowRange rows_in_block(int64_t block, int64_t begin, int64_t end) const;
+    // Bytes [offset, offset + size) of the nominal tensor, cut into runs of whole rows and parts of single rows:
+    // rows(first row, number, bytes done) and part(row, begin in the row, size, bytes done).
+    template <class Rows, class Part>
+    void for_rows_and_parts(size_t offset, size_t size, Rows rows, Part part) const;
     void load_rows(int64_t first, int64_t n, float* rows);
     void read_rows(uint8_t* bytes, int64_t first, int64_t n);
     void write_rows(const uint8_t* bytes, int64_t first, int64_t n);

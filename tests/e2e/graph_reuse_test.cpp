@@ -21,12 +21,6 @@ ggml_backend_ptr new_backend() {
     return ggml_backend_ptr(ggml_backend_dev_init(load_plugin(), nullptr));
 }
 
-// Tests use this backend for what they do beside the graphs in question.
-ggml_backend_t plugin_backend() {
-    static ggml_backend_ptr backend = new_backend();
-    return backend.get();
-}
-
 struct Outcome {
     ggml_status status = GGML_STATUS_FAILED;
     Floats out;

@@ -4,34 +4,18 @@
 #include <cstdio>
 #include <cstdlib>
 
-#include "support/generation.h"
-#include "support/host.h"
+#include "support/model_test.h"
 
 namespace tq::e2e {
 namespace {
 
-class History : public testing::Test {
+class History : public ModelTest {
   protected:
     static void SetUpTestSuite() { setenv("TURBOQUANT_KV", "fast", 1); }
-    void SetUp() override {
-        TQ_NEEDS_FILE(TQ_E2E_MODEL);
-        capture_log();
-        model_ = load_model(TQ_E2E_MODEL, Cache::kTurboQuant);
-        ASSERT_NE(model_, nullptr) << "the model or the plugin did not load";
-    }
-
-    llama_model* model() { return model_.get(); }
-    llama_model* f16() {
-        if (!f16_) f16_ = load_model(TQ_E2E_MODEL, Cache::kF16);
-        return f16_.get();
-    }
     Tokens text(size_t n, size_t from = 0) { return prompt(model(), n, from); }
     static void take_back(Session& session, size_t from) {
         llama_memory_seq_rm(session.memory(), 0, static_cast<llama_pos>(from), -1);
     }
-
-  private:
-    llama_model_ptr model_, f16_;
 };
 
 TEST_F(History, UsedCellsGiveWhatFreshOnesGive) {

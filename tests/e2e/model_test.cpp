@@ -1,9 +1,8 @@
 // A real model in libllama on the packed cache: greedy decoding must not depend on how the work is cut.
+#include "support/model_test.h"
+
 #include <cmath>
 #include <cstdio>
-
-#include "support/generation.h"
-#include "support/host.h"
 
 namespace tq::e2e {
 namespace {
@@ -11,21 +10,8 @@ namespace {
 constexpr size_t kGenerated = 96;
 constexpr size_t kPrompt = 400;
 
-class Model : public testing::Test {
+class Model : public ModelTest {
   protected:
-    void SetUp() override {
-        TQ_NEEDS_FILE(TQ_E2E_MODEL);
-        capture_log();
-        model_ = load_model(TQ_E2E_MODEL, Cache::kTurboQuant);
-        ASSERT_NE(model_, nullptr) << "the model or the plugin did not load";
-    }
-
-    llama_model* model() { return model_.get(); }
-    llama_model* f16() {
-        if (!f16_) f16_ = load_model(TQ_E2E_MODEL, Cache::kF16);
-        return f16_.get();
-    }
-
     // Tokens after a prompt of this length, alone in a context.
     static Tokens alone(llama_model* model, const ContextOptions& options, size_t n_prompt = kPrompt, size_t from = 0) {
         Session session(model, options);
@@ -80,9 +66,6 @@ class Model : public testing::Test {
         return all;
     }
     static size_t length(llama_seq_id seq) { return 120 + 37 * static_cast<size_t>(seq); }
-
-  private:
-    llama_model_ptr model_, f16_;
 };
 
 TEST_F(Model, ThreadsDoNotChangeTheText) {

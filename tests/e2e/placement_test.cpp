@@ -12,16 +12,6 @@
 namespace tq::e2e {
 namespace {
 
-ggml_backend_t plugin_backend() {
-    static ggml_backend_ptr backend(ggml_backend_dev_init(load_plugin(), nullptr));
-    return backend.get();
-}
-
-ggml_backend_t cpu_backend() {
-    static ggml_backend_ptr backend(ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr));
-    return backend.get();
-}
-
 ggml_backend_buffer_type_t cpu_memory() {
     return ggml_backend_get_default_buffer_type(cpu_backend());
 }

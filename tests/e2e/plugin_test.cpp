@@ -12,16 +12,6 @@ namespace {
 // Against dense attention on the same decoded rows only the 8-bit queries and probabilities are left to differ.
 constexpr double kAttentionBound = 0.02;
 
-ggml_backend_t plugin_backend() {
-    static ggml_backend_ptr backend(ggml_backend_dev_init(load_plugin(), nullptr));
-    return backend.get();
-}
-
-ggml_backend_t cpu_backend() {
-    static ggml_backend_ptr backend(ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr));
-    return backend.get();
-}
-
 // Says how far attention on the packed cache is from ggml's attention on the same cache decoded.
 double error_against_cpu(const Shape& shape) {
     Layer packed(plugin_backend(), shape), dense(cpu_backend(), shape);

@@ -10,10 +10,10 @@ namespace {
 constexpr double kExact = 2e-3;  // ggml's attention and ours, both in float, on f16 rows
 constexpr double kCodes = 0.1;   // attention on 2-bit codes errs by at least this
 
-ggml_backend_ptr plugin_backend() {
+ggml_backend_ptr new_plugin_backend() {
     return ggml_backend_ptr(ggml_backend_dev_init(load_plugin(), nullptr));
 }
-ggml_backend_ptr cpu_backend() {
+ggml_backend_ptr new_cpu_backend() {
     return ggml_backend_ptr(ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr));
 }
 
@@ -26,7 +26,7 @@ struct Sides {
     }
     double error() { return relative_error(packed.attend(7), dense.attend(7)); }
 
-    ggml_backend_ptr plugin = plugin_backend(), cpu = cpu_backend();
+    ggml_backend_ptr plugin = new_plugin_backend(), cpu = new_cpu_backend();
     Layer packed, dense;
 };
 
@@ -96,7 +96,7 @@ TEST(Window, AClearedBufferForgetsThem) {
 // A token's query sees the same of rows stored in the same graph, whether it came alone or with those before it.
 bool a_batch_is_its_tokens() {
     constexpr int64_t kTokens = 30, kFirst = 40;
-    ggml_backend_ptr backend = plugin_backend();
+    ggml_backend_ptr backend = new_plugin_backend();
     const auto run = [&](int64_t n_tokens) {
         const Shape shape{.n_tokens = n_tokens};
         Layer layer(backend.get(), {});
@@ -135,7 +135,7 @@ TEST(Window, ABatchGivesWhatItsTokensGive) {
 
 TEST(Window, AreSaidAndCounted) {
     const ChildResult child = in_child({"TURBOQUANT_KV=k4v4+sink4+recent60"}, [] {
-        ggml_backend_ptr backend = plugin_backend();
+        ggml_backend_ptr backend = new_plugin_backend();
         Layer layer(backend.get(), {});
         const size_t packed = 256 * 192 * (34 + 33) / 64, exact = 2 * 64 * 192 * sizeof(uint16_t);
         return ggml_backend_buffer_get_size(layer.buffer()) == packed + exact;

@@ -21,8 +21,6 @@ class BlockCodec {
     // Two codecs with the same one read each other's records (format/fingerprint.h).
     uint64_t fingerprint() const { return fingerprint_; }
     const Rotation& rotation(int head) const;  // not inline: kernels call it (base/inline.h)
-    // Channel scales are folded into the rotations; there is one for all heads without any.
-    std::span<const Rotation> rotations() const { return rotations_; }
 
     // A row is encoded in independent slices: the least runs of dims that hold whole heads and whole groups.
     // Two threads may encode different (slice, block) pairs at once; cells of one block and slice share bytes.

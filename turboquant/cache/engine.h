@@ -3,7 +3,6 @@
 
 #include <memory>
 #include <span>
-#include <string>
 
 #include "turboquant/base/isa.h"
 #include "turboquant/base/status.h"
@@ -23,8 +22,6 @@ struct Engine {
     Result<std::unique_ptr<BlockCodec>> (*make_codec)(const Engine& engine, const RowFormat& format, int head_dim,
                                                       std::span<const float> channel_scales) = nullptr;
     const AttentionKernels* attention = nullptr;
-
-    std::string name() const { return std::string("CPU, ") + isa_name(isa); }
 };
 
 }  // namespace tq

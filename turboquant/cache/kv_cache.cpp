@@ -177,8 +177,13 @@ size_t KvCache::bytes() const {
 
 uint64_t KvCache::fingerprint() const {
     Hash hash;
-    for (const Side* side : {&keys_, &values_})
-        for (const auto& codec : side->codecs) hash.add(codec->fingerprint());
+    for (const Side* side : {&keys_, &values_}) hash.add(side->fingerprint());
+    return hash.value();
+}
+
+uint64_t KvCache::Side::fingerprint() const {
+    Hash hash;
+    for (const auto& codec : codecs) hash.add(codec->fingerprint());
     return hash.value();
 }
 
@@ -211,8 +216,7 @@ Status KvCache::own(int64_t stream, int64_t first_block, int64_t n_blocks) {
 // Announces the rows of the ubatch to the index, and makes room for them.
 void KvCache::begin_exact() {
     const Ubatch ubatch = ubatch_;
-    exact_->commit(ubatch.stream);
-    follow_exact();  // before the staging memory is written to
+    commit_exact(ubatch.stream);  // before the staging memory is written to
     cells_.resize(ubatch.n);
     std::iota(cells_.begin(), cells_.end(), ubatch.stream * params_.n_cells + ubatch.cell);
     exact_->begin(cells_);
@@ -222,6 +226,12 @@ void KvCache::begin_exact() {
         staging.resize(ubatch.n * side.format().n_embd);
         layer.exact->stage(cells_, staging.data());
     });
+}
+
+// The stream's last write has been attended to.
+void KvCache::commit_exact(int64_t stream) {
+    exact_->commit(stream);
+    follow_exact();
 }
 
 // Makes the index's moves in all layers.

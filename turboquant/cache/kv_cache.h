@@ -110,7 +110,7 @@ class KvCache {
     size_t bytes() const;
     int64_t n_records() const { return blocks_.n_records() - 1; }
     int64_t n_free_records() const { return blocks_.n_free(); }
-    uint64_t fingerprint() const;  // of all its codecs
+    uint64_t fingerprint() const;  // of all codecs
 
   private:
     struct Deleter {
@@ -135,6 +135,7 @@ class KvCache {
         const BlockCodec& codec(int64_t layer) const { return *codecs[codecs.size() > 1 ? layer : 0]; }
         const RowFormat& format() const { return codecs.front()->format(); }
         size_t block_bytes() const { return format().block_bytes(); }
+        uint64_t fingerprint() const;  // of all codecs
     };
     // The rows of the last begin().
     struct Ubatch {
@@ -164,15 +165,18 @@ class KvCache {
     void encode_item(Side& side, int64_t layer, int64_t item, const float* rows);
     Status own(int64_t stream, int64_t first_block, int64_t n_blocks);
     void begin_exact();
+    void commit_exact(int64_t stream);
     void follow_exact();
     void clear_stream(int64_t stream);
     void clear_cells(int64_t stream, int64_t begin, int64_t end);
     void copy_cells(Side& side, int64_t layer, int64_t from_stream, int64_t from_cell, int64_t to_stream,
                     int64_t to_cell, int64_t n);
     void copy_exact(int64_t from, int64_t to, int64_t n);
+    std::vector<int64_t> exact_cells(int64_t first, int64_t n) const;
+    std::vector<uint16_t> exact_rows(const std::vector<int64_t>& cells);
+    void adopt_exact(const std::vector<int64_t>& cells, const uint8_t* rows);
     Status check_snapshot(const struct SnapshotHeader& header, size_t size) const;
     size_t snapshot_bytes(int64_t n_cells, int64_t n_exact) const;
-    std::vector<int64_t> exact_cells(int64_t stream) const;
     void load_exact(int64_t stream, const uint8_t* at, int64_t n);
 
     KvCacheParams params_;

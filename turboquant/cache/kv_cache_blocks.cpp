@@ -12,14 +12,11 @@ Status KvCache::copy(int64_t from_stream, int64_t from_cell, int64_t to_stream, 
     if (n == 0) return {};
     const int64_t first = to_cell / kBlockCells;
     if (Status s = own(to_stream, first, blocks_of_cells(to_cell + n) - first); !s.ok()) return s;
-    for (Side* side : {&keys_, &values_}) {
-        for (int64_t layer = 0; layer < params_.n_layer; ++layer)
-            copy_cells(*side, layer, from_stream, from_cell, to_stream, to_cell, n);
-    }
+    for_layers(
+        [&](Side& side, int64_t layer) { copy_cells(side, layer, from_stream, from_cell, to_stream, to_cell, n); });
     lengths_[to_stream] = std::max(lengths_[to_stream], to_cell + n);
     if (!exact_) return {};
-    exact_->commit(from_stream);
-    follow_exact();
+    commit_exact(from_stream);
     copy_exact(from_stream * params_.n_cells + from_cell, to_stream * params_.n_cells + to_cell, n);
     return {};
 }
@@ -42,37 +39,55 @@ void KvCache::copy_cells(Side& side, int64_t layer, int64_t from_stream, int64_t
     }
 }
 
-// Cells are numbered over all streams. Through a copy, since a slot may be given to another row while rows are adopted.
-void KvCache::copy_exact(int64_t from, int64_t to, int64_t n) {
-    std::vector<int64_t> cells;  // in the range
-    for (int64_t i = 0; i < n; ++i)
-        if (!exact_->find(from + i).none()) cells.push_back(i);
-    std::vector<std::vector<uint16_t>> rows;  // of keys and values of each layer
-    for (const Side* side : {&keys_, &values_}) {
-        for (const Layer& layer : side->layers) {
-            const int64_t n_embd = side->format().n_embd;
-            std::vector<uint16_t>& copy = rows.emplace_back();
-            for (int64_t i : cells) {
-                const uint16_t* row = layer.exact->find(from + i);
-                copy.insert(copy.end(), row, row + n_embd);
-            }
+// ---- exact rows; cells are numbered over all streams
+
+// Those of cells [first, first + n) that have exact rows in slots.
+std::vector<int64_t> KvCache::exact_cells(int64_t first, int64_t n) const {
+    std::vector<int64_t> cells;
+    for (int64_t cell = first; cell < first + n; ++cell)
+        if (!exact_->find(cell).none()) cells.push_back(cell);
+    return cells;
+}
+
+// Rows of cells that exact_cells() gave: [side][layer][cell].
+std::vector<uint16_t> KvCache::exact_rows(const std::vector<int64_t>& cells) {
+    std::vector<uint16_t> rows;
+    for_layers([&](Side& side, int64_t layer) {
+        for (const int64_t cell : cells) {
+            const uint16_t* row = side.layers[layer].exact->find(cell);
+            rows.insert(rows.end(), row, row + side.format().n_embd);
         }
-    }
-    exact_->forget(to, n);
+    });
+    return rows;
+}
+
+// Makes these the newest rows of their streams. rows: as exact_rows() gives them, of any alignment. Cells below 0 are
+// left out.
+void KvCache::adopt_exact(const std::vector<int64_t>& cells, const uint8_t* rows) {
     for (size_t c = 0; c < cells.size(); ++c) {
-        exact_->adopt(to + cells[c]);
+        if (cells[c] < 0) continue;
+        exact_->adopt(cells[c]);
         follow_exact();
-        size_t copy = 0;
-        for (Side* side : {&keys_, &values_}) {
-            for (Layer& layer : side->layers) {
-                const int64_t n_embd = side->format().n_embd;
-                uint16_t* slot = layer.exact->find(to + cells[c]);
-                if (slot) std::copy_n(rows[copy].data() + static_cast<int64_t>(c) * n_embd, n_embd, slot);
-                ++copy;
-            }
-        }
+        const uint8_t* of_layer = rows;
+        for_layers([&](Side& side, int64_t layer) {
+            const size_t row_bytes = sizeof(uint16_t) * static_cast<size_t>(side.format().n_embd);
+            uint16_t* slot = side.layers[layer].exact->find(cells[c]);
+            if (slot) std::memcpy(slot, of_layer + c * row_bytes, row_bytes);
+            of_layer += cells.size() * row_bytes;
+        });
     }
 }
+
+// Through a copy, since a slot may be given to another row while rows are adopted.
+void KvCache::copy_exact(int64_t from, int64_t to, int64_t n) {
+    std::vector<int64_t> cells = exact_cells(from, n);
+    const std::vector<uint16_t> rows = exact_rows(cells);
+    exact_->forget(to, n);
+    for (int64_t& cell : cells) cell += to - from;
+    adopt_exact(cells, reinterpret_cast<const uint8_t*>(rows.data()));
+}
+
+// ---- blocks
 
 Status KvCache::fork(int64_t from_stream, int64_t to_stream, int64_t n) {
     if (Status s = check(from_stream, 0, n); !s.ok()) return s;
@@ -92,8 +107,7 @@ Status KvCache::fork(int64_t from_stream, int64_t to_stream, int64_t n) {
         clear_cells(to_stream, n, blocks_of_cells(n) * kBlockCells);
     }
     if (!exact_) return {};
-    exact_->commit(from_stream);
-    follow_exact();
+    commit_exact(from_stream);
     exact_->forget(to_stream * params_.n_cells, params_.n_cells);
     copy_exact(from_stream * params_.n_cells, to_stream * params_.n_cells, n);
     return {};
@@ -101,14 +115,11 @@ Status KvCache::fork(int64_t from_stream, int64_t to_stream, int64_t n) {
 
 // Cells of blocks that are the stream's own hold nothing from now on.
 void KvCache::clear_cells(int64_t stream, int64_t begin, int64_t end) {
-    for (Side* side : {&keys_, &values_}) {
-        for (int64_t layer = 0; layer < params_.n_layer; ++layer) {
-            const Blocks target = blocks(*side, layer, stream);
-            for (int64_t cell = begin; cell < std::min(end, params_.n_cells); ++cell)
-                side->codec(layer).clear(target, cell);
-            if (begin <= kUncenteredCells && begin < end) side->codec(layer).reset_center(target.at(0));
-        }
-    }
+    for_layers([&](Side& side, int64_t layer) {
+        const Blocks target = blocks(side, layer, stream);
+        for (int64_t cell = begin; cell < std::min(end, params_.n_cells); ++cell) side.codec(layer).clear(target, cell);
+        if (begin <= kUncenteredCells && begin < end) side.codec(layer).reset_center(target.at(0));
+    });
 }
 
 Status KvCache::truncate(int64_t stream, int64_t length) {
@@ -159,8 +170,7 @@ Status KvCache::grow(int64_t n_records) {
         }
     }
     size_t i = 0;
-    for (Side* side : {&keys_, &values_})
-        for (Layer& layer : side->layers) layer.records = std::move(grown[i++]);
+    for_layers([&](Side& side, int64_t layer) { side.layers[layer].records = std::move(grown[i++]); });
     blocks_.grow(n_records + 1);
     return {};
 }

@@ -35,14 +35,11 @@ Status refuse(const std::string& reason) {
     return Status(Error::kInvalidArgument, "not a snapshot of this cache: " + reason);
 }
 
-template <class Codecs>
-SnapshotHeader::OfSide describe(const Codecs& codecs) {
-    const BlockCodec& first = *codecs.front();
-    Hash hash;
-    for (const auto& codec : codecs) hash.add(codec->fingerprint());
-    return {first.format().bits,   static_cast<int32_t>(first.format().coding),
-            first.head_dim(),      0,
-            first.format().n_embd, hash.value()};
+template <class Side>
+SnapshotHeader::OfSide describe(const Side& side) {
+    const RowFormat& format = side.format();
+    return {format.bits,       static_cast<int32_t>(format.coding), side.codecs.front()->head_dim(), 0, format.n_embd,
+            side.fingerprint()};
 }
 
 // What differs, by name; "" if nothing does.
@@ -69,23 +66,22 @@ uint8_t* put(uint8_t* at, const T* values, size_t n) {
 
 }  // namespace
 
-std::vector<int64_t> KvCache::exact_cells(int64_t stream) const {
-    std::vector<int64_t> cells;
-    for (int64_t cell = 0; exact_ && cell < lengths_[stream]; ++cell)
-        if (!exact_->find(stream * params_.n_cells + cell).none()) cells.push_back(cell);
-    return cells;
-}
-
 std::vector<uint8_t> KvCache::save(int64_t stream) {
     if (!has_stream(stream)) return {};
-    if (exact_) exact_->commit(stream), follow_exact();
-    const std::vector<int64_t> exact = exact_cells(stream);
+    std::vector<int64_t> exact;  // cells
+    std::vector<uint16_t> rows;
+    if (exact_) {
+        commit_exact(stream);
+        exact = exact_cells(stream * params_.n_cells, lengths_[stream]);
+        rows = exact_rows(exact);
+        for (int64_t& cell : exact) cell -= stream * params_.n_cells;
+    }
     SnapshotHeader header{};
     std::copy_n(kMagic, sizeof kMagic, header.magic);
     header.version = kFormatVersion;
     header.n_layer = static_cast<uint32_t>(params_.n_layer);
-    header.keys = describe(keys_.codecs);
-    header.values = describe(values_.codecs);
+    header.keys = describe(keys_);
+    header.values = describe(values_);
     header.n_cells = lengths_[stream];
     header.n_exact = std::ssize(exact);
     std::vector<uint8_t> bytes(snapshot_bytes(header.n_cells, header.n_exact));
@@ -95,13 +91,7 @@ std::vector<uint8_t> KvCache::save(int64_t stream) {
         for (int64_t block = 0; block < blocks_of_cells(header.n_cells); ++block)
             at = put(at, from.at(block), from.stride);
     });
-    at = put(at, exact.data(), exact.size());
-    for_layers([&](Side& side, int64_t layer) {
-        for (int64_t cell : exact) {
-            const uint16_t* row = side.layers[layer].exact->find(stream * params_.n_cells + cell);
-            at = put(at, row, static_cast<size_t>(side.format().n_embd));
-        }
-    });
+    put(put(at, exact.data(), exact.size()), rows.data(), rows.size());
     return bytes;
 }
 
@@ -125,8 +115,8 @@ Status KvCache::check_snapshot(const SnapshotHeader& header, size_t size) const 
         return refuse("it has " + std::to_string(header.n_layer) + " layers, here are " +
                       std::to_string(params_.n_layer));
     }
-    for (const std::string& text : {difference("keys", header.keys, describe(keys_.codecs)),
-                                    difference("values", header.values, describe(values_.codecs))}) {
+    for (const std::string& text :
+         {difference("keys", header.keys, describe(keys_)), difference("values", header.values, describe(values_))}) {
         if (!text.empty()) return refuse(text);
     }
     if (header.n_cells < 0 || header.n_cells > params_.n_cells) {
@@ -169,19 +159,8 @@ Status KvCache::load(int64_t stream, std::span<const uint8_t> bytes) {
 void KvCache::load_exact(int64_t stream, const uint8_t* at, int64_t n) {
     std::vector<int64_t> cells(static_cast<size_t>(n));
     if (n > 0) std::memcpy(cells.data(), at, sizeof(int64_t) * cells.size());
-    const uint8_t* rows = at + sizeof(int64_t) * cells.size();
-    for (size_t c = 0; c < cells.size(); ++c) {
-        if (cells[c] < 0 || cells[c] >= lengths_[stream]) continue;
-        exact_->adopt(stream * params_.n_cells + cells[c]);
-        follow_exact();
-        const uint8_t* row = rows;
-        for_layers([&](Side& side, int64_t layer) {
-            const size_t row_bytes = sizeof(uint16_t) * static_cast<size_t>(side.format().n_embd);
-            uint16_t* slot = side.layers[layer].exact->find(stream * params_.n_cells + cells[c]);
-            if (slot) std::memcpy(slot, row + c * row_bytes, row_bytes);
-            row += cells.size() * row_bytes;
-        });
-    }
+    for (int64_t& cell : cells) cell = cell >= 0 && cell < lengths_[stream] ? stream * params_.n_cells + cell : -1;
+    adopt_exact(cells, at + sizeof(int64_t) * cells.size());
 }
 
 }  // namespace tq

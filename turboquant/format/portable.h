@@ -17,25 +17,6 @@ using uint64_t = ulong;
 using int64_t = long;
 #endif
 
-namespace tq {
-
-constexpr float float_of_bits(uint32_t bits) {
-#if defined(__METAL_VERSION__)
-    return as_type<float>(bits);
-#else
-    return __builtin_bit_cast(float, bits);
-#endif
-}
-constexpr uint32_t bits_of_float(float x) {
-#if defined(__METAL_VERSION__)
-    return as_type<uint32_t>(x);
-#else
-    return __builtin_bit_cast(uint32_t, x);
-#endif
-}
-
-}  // namespace tq
-
 #else
 
 #include <cstdint>
@@ -45,15 +26,23 @@ constexpr uint32_t bits_of_float(float x) {
 #define TQ_FORMAT_FN TQ_INLINE constexpr
 #define TQ_FORMAT_TABLE inline constexpr
 
+#endif
+
 namespace tq {
 
 TQ_FORMAT_FN float float_of_bits(uint32_t bits) {
+#if defined(__METAL_VERSION__)
+    return as_type<float>(bits);
+#else
     return __builtin_bit_cast(float, bits);
+#endif
 }
 TQ_FORMAT_FN uint32_t bits_of_float(float x) {
+#if defined(__METAL_VERSION__)
+    return as_type<uint32_t>(x);
+#else
     return __builtin_bit_cast(uint32_t, x);
+#endif
 }
 
 }  // namespace tq
-
-#endif

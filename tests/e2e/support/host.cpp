@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <mutex>
 
+#include <ggml-cpp.h>
 #include <ggml.h>
 #include <llama.h>
 
@@ -100,6 +101,16 @@ ChildResult in_child(const std::vector<std::string>& environment, bool (*fn)()) 
     int status = 0;
     if (child > 0 && waitpid(child, &status, 0) == child && WIFEXITED(status)) result.status = WEXITSTATUS(status);
     return result;
+}
+
+ggml_backend_t plugin_backend() {
+    static ggml_backend_ptr backend(ggml_backend_dev_init(load_plugin(), nullptr));
+    return backend.get();
+}
+
+ggml_backend_t cpu_backend() {
+    static ggml_backend_ptr backend(ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr));
+    return backend.get();
 }
 
 }  // namespace tq::e2e

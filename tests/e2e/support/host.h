@@ -28,6 +28,10 @@ int count_logged(const std::string& part);
 // Loads the plugin as GGML_BACKEND_PATH does. Null: it refused to register.
 ggml_backend_dev_t load_plugin();
 
+// A backend of the plugin's device, and ggml's CPU backend; each made once.
+ggml_backend_t plugin_backend();
+ggml_backend_t cpu_backend();
+
 // MiB of each "KV buffer size" line that llama.cpp has logged.
 std::vector<double> kv_buffer_mib();
 

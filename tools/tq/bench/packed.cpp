@@ -10,18 +10,12 @@
 #include "turboquant/cache/exact_rows.h"
 #include "turboquant/cpu/codec/row_codec.h"
 #include "turboquant/cpu/engine.h"
+#include "turboquant/format/fingerprint.h"
 
 namespace tq::tool {
 namespace {
 
 constexpr AttentionPhase kPhases[] = {AttentionPhase::kPrepare, AttentionPhase::kAttend, AttentionPhase::kMerge};
-
-// FNV-1a.
-constexpr uint64_t kDigestOfNothing = 0xcbf29ce484222325;
-uint64_t add_to_digest(uint64_t hash, const uint8_t* bytes, size_t n) {
-    for (size_t i = 0; i < n; ++i) hash = (hash ^ bytes[i]) * 0x100000001b3;
-    return hash;
-}
 
 // The exact rows of one layer's keys or values: slots for those that are kept, staging memory for a batch.
 struct ExactLayer {
@@ -164,7 +158,9 @@ class PackedAttention : public Contestant {
 
     std::vector<float> output() const override { return {out_.floats(), out_.floats() + out_floats_}; }
     std::optional<uint64_t> digest() override {
-        return add_to_digest(kDigestOfNothing, out_.data(), sizeof(float) * out_floats_);
+        Hash hash;
+        hash.add(out_.data(), sizeof(float) * out_floats_);
+        return hash.value();
     }
 
   private:
@@ -219,11 +215,11 @@ class PackedEncode : public Contestant {
             std::iota(cells_.begin(), cells_.end(), first_);
             team_.run([this](int thread) { encode_layer(0, thread); });
         }
-        uint64_t hash = kDigestOfNothing;
+        Hash hash;
         for (const Plane* plane : {&keys_, &values_}) {
-            hash = add_to_digest(hash, plane->layers.front().data(), plane->bytes());
+            hash.add(plane->layers.front().data(), plane->bytes());
         }
-        return hash;
+        return hash.value();
     }
 
   private:
