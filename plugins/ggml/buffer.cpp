@@ -5,6 +5,7 @@
 #include <span>
 
 #include "guard.h"
+#include "turboquant/base/huge_pages.h"
 
 namespace tq::plugin {
 namespace {
@@ -63,6 +64,7 @@ KvTensor* kv_tensor_of(const ggml_tensor* tensor) {
 std::unique_ptr<KvBuffer> KvBuffer::create(size_t size, const Config& config) {
     auto* base = static_cast<uint8_t*>(::operator new[](size, std::align_val_t{kAlignment}, std::nothrow));
     if (!base) return nullptr;
+    prefer_huge_pages(base, size);
     return std::unique_ptr<KvBuffer>(new KvBuffer(base, size, config));
 }
 

@@ -56,13 +56,23 @@ last_line() {
         tail -n 1 || true
 }
 
+# cpu_seconds VARIABLE: the processor time of all commands that have ended so far. Not in a subshell, which has its own.
+cpu_seconds() {
+    local lines user system
+    times >"$TQ_LOGS/times"
+    mapfile -t lines <"$TQ_LOGS/times"
+    read -r user system <<<"${lines[1]}"
+    printf -v "$1" '%d' "$(awk -F '[ms]' '{ total += 60 * $1 + $2 } END { print int(total) }' <<<"$user"$'\n'"$system")"
+}
+
 # run_step "what is done" LOG COMMAND...: runs the command with its output in build/log/LOG, shows progress (a status
 # line on a terminal, a line every 20 s elsewhere) and one closing line with the time it took. A command that fails
 # ends the script with the end of its log.
 run_step() {
-    local what=$1 log=$TQ_LOGS/$2 start=$SECONDS status=0 columns
+    local what=$1 log=$TQ_LOGS/$2 start=$SECONDS status=0 columns cpu_before cpu_after
     shift 2
     mkdir -p "$TQ_LOGS"
+    cpu_seconds cpu_before
     : >"$log"
     [[ -t 2 ]] || say "$what ..."
     "$@" >"$log" 2>&1 </dev/null &
@@ -86,7 +96,8 @@ run_step() {
         tail -n 25 "$log" | sed 's/^/    /' >&2
         die "$what failed" "the whole log: $log" "${TQ_STEP_HINT:-fix what it names and start this script again; finished steps are kept}"
     fi
-    say "$what: done in $((SECONDS - start)) s"
+    cpu_seconds cpu_after
+    say "$what: done in $((SECONDS - start)) s ($((cpu_after - cpu_before)) s of processor time)"
 }
 
 kill_tree() {

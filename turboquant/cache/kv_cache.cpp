@@ -8,6 +8,7 @@
 #include <numeric>
 #include <string>
 
+#include "turboquant/base/huge_pages.h"
 #include "turboquant/format/fingerprint.h"
 
 namespace tq {
@@ -61,6 +62,7 @@ KvCache::Memory KvCache::allocate_copy(const uint8_t* from, size_t n, size_t byt
     size_t space = bytes + kRecordAlignment;
     Memory memory(static_cast<uint8_t*>(std::align(kRecordAlignment, bytes, aligned, space)));
     std::memcpy(memory.get() - sizeof allocated, &allocated, sizeof allocated);
+    prefer_huge_pages(memory.get(), bytes);
     if (n > 0) std::memcpy(memory.get(), from, n);
     return memory;
 }

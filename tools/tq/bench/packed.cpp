@@ -35,17 +35,19 @@ struct ExactLayer {
 struct Plane {
     RowCodec codec;
     int64_t n_embd, n_cells;
-    std::vector<Memory> layers;
+    int64_t n_layer;
+    Memory records;                 // the layers' one after another, as in a buffer of the plugin
     std::vector<ExactLayer> exact;  // exact rows of each layer; empty: the preset keeps none
 
     const float* row(const std::vector<float>& pool, int64_t cell) const {
         return pool.data() + cell % kPoolRows * n_embd;
     }
     size_t bytes() const { return static_cast<size_t>(blocks_of_cells(n_cells)) * codec.format().block_bytes(); }
-    PackedTensor tensor(size_t layer) const {
-        return {&codec, layers[layer].data(), blocks_of_cells(n_cells), n_cells, 1};
+    PackedTensor tensor(int64_t layer) const {
+        return {&codec, layer_data(layer), blocks_of_cells(n_cells), n_cells, 1};
     }
-    ExactRows* exact_rows(size_t layer) { return exact.empty() ? nullptr : &exact[layer].rows; }
+    uint8_t* layer_data(int64_t layer) const { return records.data() + static_cast<size_t>(layer) * bytes(); }
+    ExactRows* exact_rows(int64_t layer) { return exact.empty() ? nullptr : &exact[layer].rows; }
 };
 
 int64_t n_embd_of(const Task& task, Side side) {
@@ -59,10 +61,10 @@ Result<Plane> make_plane(const Task& task, Side side, const BenchPreset& preset,
     const int head_dim = side == Side::kKey ? task.shape.head_dim_k : task.shape.head_dim_v;
     Result<RowCodec> codec = RowCodec::create(format.value(), head_dim, isa);
     if (!codec.ok()) return codec.status();
-    Plane plane{std::move(codec.value()), n_embd, task.depth, {}, {}};
+    Plane plane{std::move(codec.value()), n_embd, task.depth, task.n_layer, {}, {}};
+    plane.records = Memory(plane.bytes() * static_cast<size_t>(task.n_layer));
     const int64_t staged = std::max(task.batch, preset.exact.fitted(task.depth).n_slots());
     for (int64_t i = 0; i < task.n_layer; ++i) {
-        plane.layers.emplace_back(plane.bytes());
         if (preset.exact.any()) plane.exact.emplace_back(preset.exact, n_embd, task.depth, staged);
     }
     return plane;
@@ -95,7 +97,7 @@ void keep_exact(Plane& plane, const std::vector<float>& pool, size_t layer, int6
 
 // Exact rows as they are when the batch is attended to: sinks and the rows before the batch in their slots, those of
 // the batch still staged.
-void fill_exact(Plane& plane, const std::vector<float>& pool, size_t layer, const Task& task) {
+void fill_exact(Plane& plane, const std::vector<float>& pool, int64_t layer, const Task& task) {
     const ExactCells& cells = plane.exact[layer].rows.cells();
     const int64_t before = task.depth - task.batch, n_kept = std::min(cells.n_kept(), before);
     keep_exact(plane, pool, layer, 0, std::min<int64_t>(cells.n_sink, before));
@@ -104,11 +106,9 @@ void fill_exact(Plane& plane, const std::vector<float>& pool, size_t layer, cons
 }
 
 void fill(Plane& plane, const std::vector<float>& pool, const Task& task, ThreadTeam& team) {
-    uint8_t* first = plane.layers.front().data();
+    uint8_t* first = plane.layer_data(0);
     team.run([&](int thread) { encode_share(plane, pool, 0, task.depth, first, thread, team.size()); });
-    for (Memory& layer : plane.layers) {
-        if (layer.data() != first) std::memcpy(layer.data(), first, plane.bytes());
-    }
+    for (int64_t layer = 1; layer < plane.n_layer; ++layer) std::memcpy(plane.layer_data(layer), first, plane.bytes());
     for (size_t layer = 0; layer < plane.exact.size(); ++layer) fill_exact(plane, pool, layer, task);
 }
 
@@ -136,10 +136,10 @@ class PackedAttention : public Contestant {
           out_floats_(task.batch * task.shape.n_head * task.shape.head_dim_v),
           out_(sizeof(float) * out_floats_),
           workspace_(plan.workspace_bytes()),
-          counters_(keys_.layers.size() * std::size(kPhases)) {
+          counters_(keys_.n_layer * std::size(kPhases)) {
         fill(keys_, task.k, task, team);
         fill(values_, task.v, task, team);
-        for (size_t i = 0; i < keys_.layers.size(); ++i) {
+        for (int64_t i = 0; i < keys_.n_layer; ++i) {
             AttentionInputs in = inputs_of(task, out_);
             in.k = keys_.tensor(i);
             in.v = values_.tensor(i);
@@ -165,7 +165,7 @@ class PackedAttention : public Contestant {
 
   private:
     // Does it as the plugin does: a phase is a node, its items go to whichever thread is free, a barrier closes it.
-    void run_layer(size_t layer, int thread) {
+    void run_layer(int64_t layer, int thread) {
         for (size_t phase = 0; phase < std::size(kPhases); ++phase) {
             const int64_t n = plan_.n_items(kPhases[phase]);
             if (n == 0) continue;
@@ -200,7 +200,7 @@ class PackedEncode : public Contestant {
         first_ = first_ + task_.batch > task_.depth ? 0 : first_;
         std::iota(cells_.begin(), cells_.end(), first_);
         const double seconds = team_.time([this](int thread) {
-            for (size_t layer = 0; layer < keys_.layers.size(); ++layer) encode_layer(layer, thread);
+            for (int64_t layer = 0; layer < keys_.n_layer; ++layer) encode_layer(layer, thread);
         });
         first_ += task_.batch;
         return seconds;
@@ -209,7 +209,7 @@ class PackedEncode : public Contestant {
     // It digests the first layer, written from the beginning.
     std::optional<uint64_t> digest() override {
         for (Plane* plane : {&keys_, &values_}) {
-            std::memset(plane->layers.front().data(), 0, plane->bytes());
+            std::memset(plane->layer_data(0), 0, plane->bytes());
         }
         for (first_ = 0; first_ + task_.batch <= task_.depth; first_ += task_.batch) {
             std::iota(cells_.begin(), cells_.end(), first_);
@@ -217,13 +217,13 @@ class PackedEncode : public Contestant {
         }
         Hash hash;
         for (const Plane* plane : {&keys_, &values_}) {
-            hash.add(plane->layers.front().data(), plane->bytes());
+            hash.add(plane->layer_data(0), plane->bytes());
         }
         return hash.value();
     }
 
   private:
-    void encode_layer(size_t layer, int thread) {
+    void encode_layer(int64_t layer, int thread) {
         if (!keys_.exact.empty()) announce_exact(layer, thread);
         // Keys and values are one node of the plugin; threads change places between them.
         encode(keys_, task_.k, layer, thread);
@@ -232,7 +232,7 @@ class PackedEncode : public Contestant {
     }
 
     // A node of its own in the plugin, before that of the codes.
-    void announce_exact(size_t layer, int thread) {
+    void announce_exact(int64_t layer, int thread) {
         if (thread == 0) {
             keys_.exact[layer].begin(cells_);
             values_.exact[layer].begin(cells_);
@@ -240,8 +240,8 @@ class PackedEncode : public Contestant {
         team_.barrier();
     }
 
-    void encode(Plane& plane, const std::vector<float>& pool, size_t layer, int thread) {
-        encode_share(plane, pool, first_, task_.batch, plane.layers[layer].data(), thread, team_.size());
+    void encode(Plane& plane, const std::vector<float>& pool, int64_t layer, int thread) {
+        encode_share(plane, pool, first_, task_.batch, plane.layer_data(layer), thread, team_.size());
         if (plane.exact.empty()) return;
         for (int64_t i = thread; i < task_.batch; i += team_.size()) {
             plane.exact[layer].rows.store(i, plane.row(pool, first_ + i));
