@@ -184,8 +184,11 @@ def translate(text: str, library_name: str) -> str:
     library = Library(library_name)
     text = CONSTANT.sub(library.constant, text)
     text = re.sub(r"\bis_function_constant_defined\s*\(\s*(\w+)\s*\)", lambda m: library.constant_symbols(m[1])[1], text)
+    text = re.sub(r"\[\[\s*kernel\s*,", "[[kernel]] [[", text)
     text = library.kernels(text)
     text = INSTANCE.sub(library.instance, text)
+    if rest := re.search(r"\bkernel\b.*", re.sub(r'"[^"]*"', '""', text)):
+        raise Problem(f"neither a kernel's definition nor an instance `template [[host_name(..)]] [[kernel]] decltype(f<..>) f<..>;`: {rest[0]!r}")
     if not library.instances:
         raise Problem("there is no kernel")
     return text + '\n#line 1 "tables"\n' + library.tables()
