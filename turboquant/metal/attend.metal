@@ -58,7 +58,7 @@ inline float2 mask_of_cells(constant AttentionParams& p, device const uchar* mas
 // the block's center.
 template <int head_dim, int bits, int rows>
 inline void dots_of_block(device const uchar* record, thread const HeadView& keys,
-                          threadgroup const half* queries, uint lane, thread float2 (&sums)[rows]) {
+                          threadgroup const half* queries, uint lane, thread float2* sums) {
     constexpr int steps = head_dim / kStepDims;
     float2 products[rows];
 #pragma unroll
@@ -133,7 +133,7 @@ inline float quantize_weights(float2 p, float2 scale, float2 dither, threadgroup
     constexpr float largest = digits == 1 ? 127.0f : 127.0f * 128.0f;
     const float2 w = p * scale;
     const float top = metal::simd_max(greater_of(w.x, w.y));
-    const float inverse = less_of(largest / top, 0x1p126f);  // a tiny `top` would overflow it
+    const float inverse = less_of(largest / top, kLargestInverse);  // a tiny `top` would overflow it
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
         const float n = rounded(metal::fma(w[i], inverse, dither[i]));
@@ -154,7 +154,7 @@ inline float dither_of(int cell) {
 }
 
 // Grid (row tiles of all KV heads, chunks, streams), attend_simd_groups() SIMD groups each.
-template <int head_dim_k, int head_dim_v, int key_bits, int value_bits, int rows, bool centered>
+template <int head_dim_k, int head_dim_v, int key_bits, int value_bits, int rows, int centered>
 [[kernel]] void attend(constant AttentionParams& p [[buffer(kBufferParams)]],
                        device const int* lengths [[buffer(kBufferLengths)]],
                        device const uchar* keys [[buffer(kBufferKeys)]],
@@ -180,7 +180,7 @@ template <int head_dim_k, int head_dim_v, int key_bits, int value_bits, int rows
     threadgroup float maxima[kSpan * rows];
     threadgroup float sums_of_lanes[kSpan * rows * 16];
     threadgroup int live[kSpan];
-    threadgroup float centers[centered ? kChunkOfBlocks * rows : 1];
+    threadgroup float centers[centered != 0 ? kChunkOfBlocks * rows : 1];
 
     const int stream = int(group.z), group_size = p.n_head / p.n_head_kv;
     const Lengths stream_lengths = lengths_of(lengths, stream);
@@ -214,7 +214,7 @@ template <int head_dim_k, int head_dim_v, int key_bits, int value_bits, int rows
                          : half(0);
     }
     threadgroup_barrier(metal::mem_flags::mem_threadgroup);
-    if (centered) {
+    if (centered != 0) {
         for (int i = thread_index; i < kChunkOfBlocks * rows; i += threads) {
             const int64_t block = chunk * kChunkOfBlocks + i / rows;
             centers[i] = block >= first_block && block < end_block
@@ -259,9 +259,9 @@ template <int head_dim_k, int head_dim_v, int key_bits, int value_bits, int rows
             float2 dots[rows];
 #pragma unroll
             for (int r = 0; r < rows; ++r)
-                dots[r] = float2(centered ? centers[(block - chunk * kChunkOfBlocks) * rows + r] : 0.0f);
+                dots[r] = float2(centered != 0 ? centers[(block - chunk * kChunkOfBlocks) * rows + r] : 0.0f);
             if (any) dots_of_block<head_dim_k, key_bits, rows>(key_records.at(block), key_head, queries, lane, dots);
-            if (centered && block == 0 && lane_cell < kUncenteredCells) {
+            if (centered != 0 && block == 0 && lane_cell < kUncenteredCells) {
 #pragma unroll
                 for (int r = 0; r < rows; ++r) dots[r].x -= centers[r];
             }

@@ -7,29 +7,6 @@
 
 namespace tq {
 
-// A running softmax: maximum (base 2), sum, and the lane's outputs relative to the maximum.
-template <int head_dim>
-struct Running {
-    float max, sum;
-    float out[registers_of(head_dim)];
-
-    void reset() {
-        max = -INFINITY;
-        sum = 0;
-#pragma unroll
-        for (int k = 0; k < registers_of(head_dim); ++k) out[k] = 0;
-    }
-    void add(float part_max, float part_sum, thread const float (&part)[registers_of(head_dim)]) {
-        if (part_sum == 0) return;
-        const float top = greater_of(part_max, max);
-        const float keep = exp2_of(max - top), take = exp2_of(part_max - top);
-        sum = metal::fma(sum, keep, part_sum * take);
-        max = top;
-#pragma unroll
-        for (int k = 0; k < registers_of(head_dim); ++k) out[k] = metal::fma(out[k], keep, part[k] * take);
-    }
-};
-
 template <int head_dim>
 inline void load_partial(device const float* stats, device const float* outs, int64_t partial, uint lane,
                          thread Running<head_dim>& part) {
@@ -89,7 +66,19 @@ template <int head_dim_k, int head_dim_v>
     Running<head_dim_v> exact;
     const int head_kv = head / (p.n_head / p.n_head_kv);
     if (p.n_exact > 0) {
-        attend_exact<head_dim_k>(p, query, mask, exact_list, exact_keys, exact_values, stream, token, head, lane, exact);
+        ExactInputs in;
+        in.query = query;
+        in.mask = mask;
+        in.list = exact_list + (int64_t(stream) * p.n_tokens + token) * p.n_exact;
+        in.keys = exact_keys;
+        in.values = exact_values;
+        in.query_first = stream * p.q.stream + token * p.q.token + head * p.q.head;
+        in.mask_first = stream * p.mask.stream + token * p.mask.token + head * p.mask.head;
+        in.key_width = int64_t(p.n_head_kv) * head_dim_k;
+        in.value_width = int64_t(p.n_head_kv) * head_dim_v;
+        in.key_first = head_kv * head_dim_k;
+        in.value_first = head_kv * head_dim_v;
+        attend_exact<head_dim_k, head_dim_v>(p, in, lane, exact);
         const float top = max > exact.max ? max : exact.max;
         factor = exp2_of(max - top);
         exact_factor = exp2_of(exact.max - top);

@@ -14,7 +14,9 @@
 namespace tq {
 
 constant constexpr float kLog2e = 1.44269504088896340736f;
-constant constexpr float kRoundToInt = 0x1.8p23f;  // adding it rounds a float below 2^22 to an integer, ties to even
+// 1.5 * 2^23: adding it rounds a float below 2^22 to an integer, ties to even.
+constant constexpr float kRoundToInt = 12582912.0f;
+constant constexpr float kLargestInverse = 85070591730234615865843651857942052864.0f;  // 2^126
 
 // b where the comparison is false or unordered.
 inline float greater_of(float a, float b) {
