@@ -179,7 +179,7 @@ template <int head_dim_k, int head_dim_v, int key_bits, int value_bits, int rows
     threadgroup float units[kSpan * segments * rows];
     threadgroup float maxima[kSpan * rows];
     threadgroup float sums_of_lanes[kSpan * rows * 16];
-    threadgroup int live[kSpan];
+    threadgroup int live_of_spans[2 * kSpan];  // of this span and, for SIMD groups that are ahead, of the next
     threadgroup float centers[centered != 0 ? kChunkOfBlocks * rows : 1];
 
     const int stream = int(group.z), group_size = p.n_head / p.n_head_kv;
@@ -241,6 +241,7 @@ template <int head_dim_k, int head_dim_v, int key_bits, int value_bits, int rows
 
     for (int64_t span = chunk * kChunkOfBlocks; span < end_block; span += kSpan) {
         if (span + kSpan <= first_block) continue;
+        threadgroup int* live = live_of_spans + span / kSpan % 2 * kSpan;
         float2 x[own_blocks][rows];  // logits of the lane's cells, then their probabilities
 #pragma unroll
         for (int i = 0; i < own_blocks; ++i) {

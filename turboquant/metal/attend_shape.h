@@ -28,7 +28,7 @@ TQ_FORMAT_FN int attend_bytes(int head_dim_k, int head_dim_v, int value_bits, in
     const int segments = attend_value_segments(head_dim_v);
     return 2 * rows * head_dim_k + 4 * kSpan * rows + 4 * kSpan * rows * 16 +
            2 * kSpan * segments * attend_digits(value_bits) * rows * kBlockCells + 4 * kSpan * segments * rows +
-           4 * kSpan + (centered ? 4 * kChunkOfBlocks * rows : 4);
+           8 * kSpan + (centered ? 4 * kChunkOfBlocks * rows : 4);
 }
 
 }  // namespace tq
