@@ -1,8 +1,8 @@
 // The sample kernel through the lanes: right results and no reports, and each planted fault of a launch by its name.
-#include <gtest/gtest.h>
-
 #include <algorithm>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include "lanes/dispatch.h"
 

@@ -92,6 +92,6 @@ void* msl_threadgroup_variable(const char* name, const void* id, size_t bytes);
 
 // Every load and store of a shader's code comes by here first (-fsanitize=kernel-address with outlined checks).
 void msl_access(const void* address, size_t bytes, bool write);
-void msl_atomic_access(const void* address, size_t bytes);
+void msl_atomic_access(const void* address, size_t bytes, bool reads, bool writes);
 
 }  // extern "C"

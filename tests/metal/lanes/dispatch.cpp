@@ -1,10 +1,10 @@
 #include "dispatch.h"
 
-#include <link.h>
-
 #include <algorithm>
 #include <cstring>
 #include <numeric>
+
+#include <link.h>
 
 #include "lanes.h"
 
@@ -67,10 +67,12 @@ class Dispatch {
     void check_sizes() {
         const Size3& size = launch_.threadgroup;
         const uint64_t threads = uint64_t{size.x} * size.y * size.z;
-        const uint64_t limit = kernel_->max_threads != 0 ? static_cast<uint64_t>(kernel_->max_threads) : kMaxThreadsPerThreadgroup;
+        const uint64_t limit =
+            kernel_->max_threads != 0 ? static_cast<uint64_t>(kernel_->max_threads) : kMaxThreadsPerThreadgroup;
         if (threads == 0 || threads > limit)
             refuse("a threadgroup of " + size_text(size) + " threads; 1 to " + std::to_string(limit) + " are allowed");
-        if (uint64_t{launch_.grid.x} * launch_.grid.y * launch_.grid.z == 0) refuse("a grid of " + size_text(launch_.grid) + " threads");
+        if (uint64_t{launch_.grid.x} * launch_.grid.y * launch_.grid.z == 0)
+            refuse("a grid of " + size_text(launch_.grid) + " threads");
     }
 
     void set_constants() {
@@ -82,8 +84,8 @@ class Dispatch {
                 if (constant.index != given.index) continue;
                 used = true;
                 if (constant.bytes != given.bytes) {
-                    refuse(std::string("function constant ") + constant.name + " has " + std::to_string(constant.bytes) +
-                           " bytes, not " + std::to_string(given.bytes));
+                    refuse(std::string("function constant ") + constant.name + " has " +
+                           std::to_string(constant.bytes) + " bytes, not " + std::to_string(given.bytes));
                     continue;
                 }
                 std::memcpy(constant.value, given.value, given.bytes);
@@ -106,8 +108,9 @@ class Dispatch {
     bool wants(const msl_slot& slot) const { return slot.only_where == nullptr || *slot.only_where; }
 
     bool has_slot(msl_slot_kind kind, int index) const {
-        return std::any_of(kernel_->slots, kernel_->slots + kernel_->slot_count,
-                           [&](const msl_slot& slot) { return slot.kind == kind && slot.index == index && wants(slot); });
+        return std::any_of(kernel_->slots, kernel_->slots + kernel_->slot_count, [&](const msl_slot& slot) {
+            return slot.kind == kind && slot.index == index && wants(slot);
+        });
     }
 
     void check_bindings() {
@@ -117,12 +120,14 @@ class Dispatch {
             if (slot.kind == MSL_BUFFER && buffer(slot.index) == nullptr)
                 refuse(std::string("nothing is bound to ") + slot.name + ", buffer " + std::to_string(slot.index));
             if (slot.kind == MSL_THREADGROUP && threadgroup_memory(slot.index) == nullptr)
-                refuse(std::string("no length was given for ") + slot.name + ", threadgroup memory " + std::to_string(slot.index));
+                refuse(std::string("no length was given for ") + slot.name + ", threadgroup memory " +
+                       std::to_string(slot.index));
         }
         for (const Buffer& one : launch_.buffers)
             if (!has_slot(MSL_BUFFER, one.index)) refuse("the kernel has no buffer " + std::to_string(one.index));
         for (const ThreadgroupMemory& one : launch_.threadgroup_memory)
-            if (!has_slot(MSL_THREADGROUP, one.index)) refuse("the kernel has no threadgroup memory " + std::to_string(one.index));
+            if (!has_slot(MSL_THREADGROUP, one.index))
+                refuse("the kernel has no threadgroup memory " + std::to_string(one.index));
     }
 
     void add_regions() {
@@ -169,7 +174,8 @@ class Dispatch {
         std::shuffle(order.begin(), order.end(), random);
         Threadgroup threadgroup(memory_, reports_, launch_.max_reports, random());
         for (const uint32_t number : order) {
-            if (static_cast<int>(reports_.size()) >= launch_.max_reports || !run_threadgroup(threadgroup, number)) break;
+            if (static_cast<int>(reports_.size()) >= launch_.max_reports || !run_threadgroup(threadgroup, number))
+                break;
         }
     }
 
@@ -193,7 +199,8 @@ class Dispatch {
                 lane.inputs[input][2] = value.z;
             };
             const auto set1 = [&](msl_input input, uint32_t value) { set(input, {value, 1, 1}); };
-            set(MSL_THREAD_POSITION_IN_GRID, {at.x * size.x + local.x, at.y * size.y + local.y, at.z * size.z + local.z});
+            set(MSL_THREAD_POSITION_IN_GRID,
+                {at.x * size.x + local.x, at.y * size.y + local.y, at.z * size.z + local.z});
             set(MSL_THREAD_POSITION_IN_THREADGROUP, local);
             set(MSL_THREADGROUP_POSITION_IN_GRID, at);
             set(MSL_THREADS_PER_GRID, grid);
@@ -233,19 +240,30 @@ class Dispatch {
 
 const char* name(Fault fault) {
     switch (fault) {
-        case Fault::kLaunch: return "launch";
-        case Fault::kOutOfBoundsRead: return "out-of-bounds read";
-        case Fault::kOutOfBoundsWrite: return "out-of-bounds write";
-        case Fault::kReadOnlyWrite: return "write to read-only memory";
-        case Fault::kThreadgroupRace: return "race in threadgroup memory";
-        case Fault::kDeviceRace: return "race in device memory";
-        case Fault::kUninitializedRead: return "read of uninitialized memory";
-        case Fault::kDivergentBarrier: return "divergent barrier";
-        case Fault::kDivergentSimdOperation: return "divergent SIMD operation";
+        case Fault::kLaunch:
+            return "launch";
+        case Fault::kOutOfBoundsRead:
+            return "out-of-bounds read";
+        case Fault::kOutOfBoundsWrite:
+            return "out-of-bounds write";
+        case Fault::kReadOnlyWrite:
+            return "write to read-only memory";
+        case Fault::kThreadgroupRace:
+            return "race in threadgroup memory";
+        case Fault::kDeviceRace:
+            return "race in device memory";
+        case Fault::kUninitializedRead:
+            return "read of uninitialized memory";
+        case Fault::kDivergentBarrier:
+            return "divergent barrier";
+        case Fault::kDivergentSimdOperation:
+            return "divergent SIMD operation";
     }
     return "unknown";
 }
 
-std::vector<Report> run(const msl_library& library, const Launch& launch) { return Dispatch(library, launch).run(); }
+std::vector<Report> run(const msl_library& library, const Launch& launch) {
+    return Dispatch(library, launch).run();
+}
 
 }  // namespace tq::lanes

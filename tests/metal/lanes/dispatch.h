@@ -37,8 +37,8 @@ struct Buffer {
     void* data = nullptr;
     size_t bytes = 0;  // exactly what may be touched
     bool writable = false;
-    // One byte for each byte of the buffer, or null: 0 where nothing was written yet, which must not be read. Writes set
-    // it to 1, so that it can go through several dispatches.
+    // One byte for each byte of the buffer, or null: 0 where nothing was written yet, which must not be read. Writes
+    // set it to 1, so that it can go through several dispatches.
     uint8_t* defined = nullptr;
 };
 

@@ -3,10 +3,11 @@
 #include <sys/mman.h>
 
 #include <algorithm>
-#include <boost/context/detail/fcontext.hpp>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+
+#include <boost/context/detail/fcontext.hpp>
 
 namespace tq::lanes {
 namespace {
@@ -28,6 +29,11 @@ void lane_entry(transfer_t from) {
     running->lane_body();
 }
 
+// Compilers make one call of two where they can, and several of one function that is inlined: both must agree.
+bool same_place(const msl_place& a, const msl_place& b) {
+    return a.address == b.address && a.line == b.line;
+}
+
 std::string text_of(const msl_place& place) {
     const char* slash = std::strrchr(place.file, '/');
     return std::string(place.operation) + " (" + (slash != nullptr ? slash + 1 : place.file) + ":" +
@@ -45,10 +51,16 @@ Stacks::Stacks() {
     }
     begin_ = reinterpret_cast<uintptr_t>(memory);
 }
-Stacks::~Stacks() { munmap(reinterpret_cast<void*>(begin_), kBytes * kMaxThreadsPerThreadgroup); }
+Stacks::~Stacks() {
+    munmap(reinterpret_cast<void*>(begin_), kBytes * kMaxThreadsPerThreadgroup);
+}
 
 Threadgroup::Threadgroup(Memory& memory, std::vector<Report>& reports, int max_reports, uint64_t seed)
-    : memory_(memory), reports_(reports), max_reports_(max_reports), random_(seed), arena_(kThreadgroupMemoryBytes + 64) {}
+    : memory_(memory),
+      reports_(reports),
+      max_reports_(max_reports),
+      random_(seed),
+      arena_(kThreadgroupMemoryBytes + 64) {}
 
 void Threadgroup::report(Fault fault, const std::string& text) {
     if (static_cast<int>(reports_.size()) < max_reports_) reports_.push_back({fault, text});
@@ -106,7 +118,9 @@ void Threadgroup::run_next(Context& from) {
     if (&from != &scheduler_) go(from, scheduler_);
 }
 
-void Threadgroup::suspend() { run_next(lanes_[static_cast<size_t>(current_)].context); }
+void Threadgroup::suspend() {
+    run_next(lanes_[static_cast<size_t>(current_)].context);
+}
 
 void Threadgroup::lane_body() {
     Lane& lane = lanes_[static_cast<size_t>(current_)];
@@ -128,12 +142,15 @@ bool Threadgroup::meet(const std::vector<int>& lanes, Fault* fault, std::string*
             continue;
         }
         const Lane& other = lanes_[static_cast<size_t>(first)];
-        if (lane.waits == other.waits && lane.place.address == other.place.address) continue;
+        if (lane.waits == other.waits && same_place(lane.place, other.place)) continue;
         const bool simd = lane.waits != MSL_THREADGROUP_BARRIER && other.waits != MSL_THREADGROUP_BARRIER &&
                           (lane.waits == MSL_SIMD_OPERATION || other.waits == MSL_SIMD_OPERATION);
         *fault = simd ? Fault::kDivergentSimdOperation : Fault::kDivergentBarrier;
-        const auto doing = [](const Lane& one) { return one.finished ? "has returned" : "is at " + text_of(one.place); };
-        *text = std::string("divergence: ") + where(first) + ", " + doing(other) + ", and " + where(i) + " " + doing(lane);
+        const auto doing = [](const Lane& one) {
+            return one.finished ? "has returned" : "is at " + text_of(one.place);
+        };
+        *text =
+            std::string("divergence: ") + where(first) + ", " + doing(other) + ", and " + where(i) + " " + doing(lane);
         return false;
     }
     return true;
@@ -266,30 +283,42 @@ extern "C" {
 msl_exchange_slots* msl_exchange(const void* value, size_t bytes, const msl_place* place) {
     return running->exchange(value, bytes, *place);
 }
-void msl_barrier(msl_sync scope, unsigned memory, const msl_place* place) { running->barrier(scope, memory, *place); }
-int msl_lane() { return running->lane_in_simd_group(); }
+void msl_barrier(msl_sync scope, unsigned memory, const msl_place* place) {
+    running->barrier(scope, memory, *place);
+}
+int msl_lane() {
+    return running->lane_in_simd_group();
+}
 void* msl_threadgroup_variable(const char* name, const void* id, size_t bytes) {
     return running->threadgroup_memory(name, id, bytes);
 }
 void msl_access(const void* address, size_t bytes, bool write) {
-    running->access(reinterpret_cast<uintptr_t>(address), bytes, write ? Access::kWrite : Access::kRead);
+    running->access(reinterpret_cast<uintptr_t>(address), bytes, Access{!write, write, false});
 }
-void msl_atomic_access(const void* address, size_t bytes) {
-    running->access(reinterpret_cast<uintptr_t>(address), bytes, Access::kAtomic);
+void msl_atomic_access(const void* address, size_t bytes, bool reads, bool writes) {
+    running->access(reinterpret_cast<uintptr_t>(address), bytes, Access{reads, writes, true});
 }
 
 // What Clang calls before a load or store of n bytes (N: of any number).
-#define TQ_HOOK(n)                                                                    \
-    void msl_load##n##_noabort(const void* address) { msl_access(address, n, false); } \
-    void msl_store##n##_noabort(const void* address) { msl_access(address, n, true); }
+#define TQ_HOOK(n)                                     \
+    void msl_load##n##_noabort(const void* address) {  \
+        msl_access(address, n, false);                 \
+    }                                                  \
+    void msl_store##n##_noabort(const void* address) { \
+        msl_access(address, n, true);                  \
+    }
 TQ_HOOK(1)
 TQ_HOOK(2)
 TQ_HOOK(4)
 TQ_HOOK(8)
 TQ_HOOK(16)
 #undef TQ_HOOK
-void msl_loadN_noabort(const void* address, size_t bytes) { msl_access(address, bytes, false); }
-void msl_storeN_noabort(const void* address, size_t bytes) { msl_access(address, bytes, true); }
+void msl_loadN_noabort(const void* address, size_t bytes) {
+    msl_access(address, bytes, false);
+}
+void msl_storeN_noabort(const void* address, size_t bytes) {
+    msl_access(address, bytes, true);
+}
 void* msl_memcpy(void* to, const void* from, size_t bytes) {
     msl_access(from, bytes, false);
     msl_access(to, bytes, true);

@@ -41,11 +41,11 @@ struct Lane {
 };
 
 struct SimdGroup {
-    int first = 0, count = 0;     // lanes of the threadgroup
-    std::vector<int> order;       // in which they run
+    int first = 0, count = 0;  // lanes of the threadgroup
+    std::vector<int> order;    // in which they run
     uint16_t barriers[kOrderedSpaces] = {};
-    int next = 0;                 // in `order`, to run
-    int turn = 0;                 // which of the two slots is the next operation's: the other may still be read
+    int next = 0;  // in `order`, to run
+    int turn = 0;  // which of the two slots is the next operation's: the other may still be read
     msl_exchange_slots slots[2];
 };
 
@@ -81,7 +81,7 @@ class Threadgroup {
     bool run_lanes();
     bool run_simd_group(SimdGroup& group);  // to the next threadgroup barrier or the end; false where its lanes diverge
     bool meet(const std::vector<int>& lanes, Fault* fault, std::string* text) const;
-    void suspend();    // the current lane; returns when it goes on
+    void suspend();  // the current lane; returns when it goes on
     void run_next(Context& from);
     void report(Fault fault, const std::string& text);
     std::string where(int lane) const;

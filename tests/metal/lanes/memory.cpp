@@ -32,8 +32,8 @@ std::string place(const Moment& moment) {
 }
 
 std::string race(const char* what, const Region& region, size_t offset, const Moment& before) {
-    return std::string("race, ") + what + ": " + region.name + " at +" + std::to_string(offset) + ", touched before by " +
-           place(before) + (before.several_lanes ? " and others" : "");
+    return std::string("race, ") + what + ": " + region.name + " at +" + std::to_string(offset) +
+           ", touched before by " + place(before) + (before.several_lanes ? " and others" : "");
 }
 
 }  // namespace
@@ -71,7 +71,9 @@ std::string Memory::nearest(uintptr_t address) const {
     uintptr_t best_distance = UINTPTR_MAX;
     for (const auto& region : regions_) {
         const uintptr_t end = region->begin + region->bytes;
-        const uintptr_t distance = address < region->begin ? region->begin - address : address >= end ? address - end : 0;
+        const uintptr_t distance = address < region->begin ? region->begin - address
+                                   : address >= end        ? address - end
+                                                           : 0;
         if (distance < best_distance) {
             best_distance = distance;
             best = region.get();
@@ -79,21 +81,22 @@ std::string Memory::nearest(uintptr_t address) const {
     }
     if (best == nullptr || best_distance > (1u << 20)) return "an address that is in no memory of the kernel";
     const auto offset = static_cast<intptr_t>(address - best->begin);
-    return best->name + " (" + std::to_string(best->bytes) + " bytes) at " + (offset < 0 ? "" : "+") + std::to_string(offset);
+    return best->name + " (" + std::to_string(best->bytes) + " bytes) at " + (offset < 0 ? "" : "+") +
+           std::to_string(offset);
 }
 
 bool Memory::access(uintptr_t address, size_t size, Access access, const Moment& by, Finding* finding) {
-    const bool writes = access != Access::kRead;
     Region* region = find(address, size);
     if (region == nullptr) {
-        *finding = {writes ? Fault::kOutOfBoundsWrite : Fault::kOutOfBoundsRead,
-                    std::string("out-of-bounds ") + (writes ? "write of " : "read of ") + std::to_string(size) +
+        *finding = {access.writes ? Fault::kOutOfBoundsWrite : Fault::kOutOfBoundsRead,
+                    std::string("out-of-bounds ") + (access.writes ? "write of " : "read of ") + std::to_string(size) +
                         " bytes: " + nearest(address)};
         return false;
     }
     const size_t offset = address - region->begin;
-    if (writes && !region->writable) {
-        *finding = {Fault::kReadOnlyWrite, "write to read-only memory: " + region->name + " at +" + std::to_string(offset)};
+    if (access.writes && !region->writable) {
+        *finding = {Fault::kReadOnlyWrite,
+                    "write to read-only memory: " + region->name + " at +" + std::to_string(offset)};
         return false;
     }
     if (!region->writable) return true;
@@ -108,7 +111,7 @@ bool Memory::access(uintptr_t address, size_t size, Access access, const Moment&
         const auto against = [&](const Moment& before, const char* what) {
             if (good && !ordered(before, by, region->space)) find_fault(race_fault, race(what, *region, i, before));
         };
-        if (access != Access::kWrite) {
+        if (access.reads) {
             const bool written = region->space == Space::kThreadgroup
                                      ? byte.writer.group == by.group || byte.atomic.group == by.group
                                      : region->defined == nullptr || region->defined[i] != 0;
@@ -116,12 +119,12 @@ bool Memory::access(uintptr_t address, size_t size, Access access, const Moment&
                 find_fault(Fault::kUninitializedRead,
                            "read of uninitialized memory: " + region->name + " at +" + std::to_string(i));
         }
-        against(byte.writer, writes ? "write after write" : "read after write");
-        if (access != Access::kAtomic) against(byte.atomic, "plain access after an atomic one");
-        if (writes) against(byte.reader, "write after read");
-        Moment& record = access == Access::kRead ? byte.reader : access == Access::kWrite ? byte.writer : byte.atomic;
-        record = access == Access::kWrite || ordered(record, by, region->space) ? by : merged(record, by);
-        if (writes && region->defined != nullptr) region->defined[i] = 1;
+        against(byte.writer, access.writes ? "write after write" : "read after write");
+        if (!access.atomic) against(byte.atomic, "plain access after an atomic one");
+        if (access.writes) against(byte.reader, "write after read");
+        Moment& record = access.atomic ? byte.atomic : access.writes ? byte.writer : byte.reader;
+        record = ordered(record, by, region->space) ? by : merged(record, by);
+        if (access.writes && region->defined != nullptr) region->defined[i] = 1;
     }
     return good;
 }

@@ -43,7 +43,9 @@ struct Region {
     Byte& byte(size_t offset);
 };
 
-enum class Access { kRead, kWrite, kAtomic };
+struct Access {
+    bool reads, writes, atomic;
+};
 
 struct Finding {
     Fault fault;

@@ -21,7 +21,8 @@ struct argument {  // an input, of one, two or three numbers
             return static_cast<T>(input[0]);
         } else {
             T result;
-            for (int i = 0; i < vector_traits<T>::size; ++i) result[i] = static_cast<typename vector_traits<T>::element>(input[i]);
+            for (int i = 0; i < vector_traits<T>::size; ++i)
+                result[i] = static_cast<typename vector_traits<T>::element>(input[i]);
             return result;
         }
     }
@@ -37,7 +38,8 @@ struct indices_to<0, i...> {
 };
 
 template <class... P, int... i>
-__attribute__((no_sanitize("kernel-address"))) void call(void (*function)(P...), const void* const* arguments, indices<i...>) {
+__attribute__((no_sanitize("kernel-address"))) void call(void (*function)(P...), const void* const* arguments,
+                                                         indices<i...>) {
     function(argument<P>::get(arguments[i])...);
 }
 template <class... P>

@@ -116,14 +116,20 @@ template <class T>
 constexpr T sign(T x) {
     return x > 0 ? T(1) : x < 0 ? T(-1) : T(x == 0 ? x : T(0));
 }
-inline float ldexp(float x, int k) { return __builtin_ldexpf(x, k); }
+inline float ldexp(float x, int k) {
+    return __builtin_ldexpf(x, k);
+}
 
 template <class T>
 constexpr bool isnan(T x) {
     return x != x;
 }
-inline bool isinf(float x) { return __builtin_isinf(x); }
-inline bool isfinite(float x) { return __builtin_isfinite(x); }
+inline bool isinf(float x) {
+    return __builtin_isinf(x);
+}
+inline bool isfinite(float x) {
+    return __builtin_isfinite(x);
+}
 template <class T>
 constexpr bool signbit(T x) {
     return __builtin_signbit(static_cast<float>(x));
@@ -190,10 +196,18 @@ constexpr uint insert_bits(uint base, uint insert, uint offset, uint bits) {
     const uint mask = bits == 0 ? 0 : (0xffffffffu >> (32 - bits)) << offset;
     return (base & ~mask) | ((insert << offset) & mask);
 }
-constexpr uint reverse_bits(uint x) { return __builtin_bitreverse32(x); }
-constexpr uint rotate(uint x, uint by) { return __builtin_rotateleft32(x, by); }
-constexpr uint mulhi(uint a, uint b) { return static_cast<uint>((static_cast<ulong>(a) * b) >> 32); }
-constexpr int mulhi(int a, int b) { return static_cast<int>((static_cast<long>(a) * b) >> 32); }
+constexpr uint reverse_bits(uint x) {
+    return __builtin_bitreverse32(x);
+}
+constexpr uint rotate(uint x, uint by) {
+    return __builtin_rotateleft32(x, by);
+}
+constexpr uint mulhi(uint a, uint b) {
+    return static_cast<uint>((static_cast<ulong>(a) * b) >> 32);
+}
+constexpr int mulhi(int a, int b) {
+    return static_cast<int>((static_cast<long>(a) * b) >> 32);
+}
 
 namespace precise {
 using metal::cos;

@@ -47,8 +47,9 @@ simdgroup_matrix<T, rows, columns> make_filled_simdgroup_matrix(T value) {
 }
 
 template <class T, class P>
-__attribute__((always_inline)) inline void simdgroup_load(simdgroup_matrix<T, 8, 8>& d, const P* source, ulong elements_per_row = 8,
-                                                          ulong2 origin = ulong2(0ul), bool transpose = false) {
+__attribute__((always_inline)) inline void simdgroup_load(simdgroup_matrix<T, 8, 8>& d, const P* source,
+                                                          ulong elements_per_row = 8, ulong2 origin = ulong2(0ul),
+                                                          bool transpose = false) {
     const msl::matrix_place at = msl::place_of(msl_lane());
     for (int i = 0; i < 2; ++i) {
         const ulong row = static_cast<ulong>(transpose ? at.column + i : at.row);
@@ -57,8 +58,9 @@ __attribute__((always_inline)) inline void simdgroup_load(simdgroup_matrix<T, 8,
     }
 }
 template <class T, class P>
-__attribute__((always_inline)) inline void simdgroup_store(simdgroup_matrix<T, 8, 8> a, P* destination, ulong elements_per_row = 8,
-                                                           ulong2 origin = ulong2(0ul), bool transpose = false) {
+__attribute__((always_inline)) inline void simdgroup_store(simdgroup_matrix<T, 8, 8> a, P* destination,
+                                                           ulong elements_per_row = 8, ulong2 origin = ulong2(0ul),
+                                                           bool transpose = false) {
     const msl::matrix_place at = msl::place_of(msl_lane());
     for (int i = 0; i < 2; ++i) {
         const ulong row = static_cast<ulong>(transpose ? at.column + i : at.row);
@@ -69,8 +71,8 @@ __attribute__((always_inline)) inline void simdgroup_store(simdgroup_matrix<T, 8
 
 // D = A B + C. Products of halves are exact in float; the order of the sum is not specified, and depends on the seed.
 template <class D, class A, class B, class C>
-MSL_LANES void simdgroup_multiply_accumulate(simdgroup_matrix<D, 8, 8>& d, simdgroup_matrix<A, 8, 8> a, simdgroup_matrix<B, 8, 8> b,
-                                             simdgroup_matrix<C, 8, 8> c, MSL_WHERE) {
+MSL_LANES void simdgroup_multiply_accumulate(simdgroup_matrix<D, 8, 8>& d, simdgroup_matrix<A, 8, 8> a,
+                                             simdgroup_matrix<B, 8, 8> b, simdgroup_matrix<C, 8, 8> c, MSL_WHERE) {
     MSL_PLACE("simdgroup_multiply_accumulate");
     struct Pairs {
         vec<A, 2> a;

@@ -19,9 +19,15 @@ using int8_t = signed char;
 using half = _Float16;
 using ptrdiff_t = long;
 
-constexpr half operator""h(long double value) { return static_cast<half>(value); }
-constexpr half operator""h(unsigned long long value) { return static_cast<half>(value); }
-constexpr half operator""H(long double value) { return static_cast<half>(value); }
+constexpr half operator""h(long double value) {
+    return static_cast<half>(value);
+}
+constexpr half operator""h(unsigned long long value) {
+    return static_cast<half>(value);
+}
+constexpr half operator"" H(long double value) {
+    return static_cast<half>(value);
+}
 
 // A type to store: arithmetic happens in float.
 struct bfloat {
@@ -45,13 +51,28 @@ using vec = T __attribute__((ext_vector_type(n)));
 
 }  // namespace metal
 
-#define MSL_VECTORS(type)             \
+#define MSL_VECTORS(type)                \
     using type##2 = metal::vec<type, 2>; \
     using type##3 = metal::vec<type, 3>; \
     using type##4 = metal::vec<type, 4>; \
-    struct packed_##type##2 { type x, y; operator type##2() const { return type##2{x, y}; } };       \
-    struct packed_##type##3 { type x, y, z; operator type##3() const { return type##3{x, y, z}; } }; \
-    struct packed_##type##4 { type x, y, z, w; operator type##4() const { return type##4{x, y, z, w}; } };
+    struct packed_##type##2 {            \
+        type x, y;                       \
+        operator type##2() const {       \
+            return type##2 {x, y};       \
+        }                                \
+    };                                   \
+    struct packed_##type##3 {            \
+        type x, y, z;                    \
+        operator type##3() const {       \
+            return type##3 {x, y, z};    \
+        }                                \
+    };                                   \
+    struct packed_##type##4 {            \
+        type x, y, z, w;                 \
+        operator type##4() const {       \
+            return type##4 {x, y, z, w}; \
+        }                                \
+    };
 MSL_VECTORS(char)
 MSL_VECTORS(uchar)
 MSL_VECTORS(short)
@@ -104,7 +125,8 @@ constexpr V make(A a) {
 template <class V, class A, class B, class... More>
 constexpr V make(A a, B b, More... more) {
     static_assert(vector_traits<A>::size + vector_traits<B>::size + (0 + ... + vector_traits<More>::size) ==
-                      vector_traits<V>::size, "as many elements as the vector has");
+                      vector_traits<V>::size,
+                  "as many elements as the vector has");
     V v(0);
     int at = 0;
     append(v, at, a);
