@@ -9,6 +9,7 @@
 
 #include "lanes/dispatch.h"
 #include "tests/support/attention_problem.h"
+#include "turboquant/attention/cell_range.h"
 #include "turboquant/metal/launch.h"
 
 namespace tq::test {
@@ -77,6 +78,45 @@ class MetalRun {
     std::vector<std::vector<uint8_t>> memory_, defined_;
 };
 
+// Exact rows as the shaders take them: the rows of all lists side by side, and a bit for each cell that they hide.
+struct MetalExact {
+    std::vector<ExactEntry> list;
+    std::vector<uint32_t> hidden;
+    std::vector<uint16_t> keys, values;
+
+    MetalExact(const AttentionShape& s, const AttentionInputs& in, const AttentionParams& p) {
+        hidden.assign(static_cast<size_t>(s.n_stream * s.n_tokens * p.hidden_words), 0);
+        for (int64_t row = 0; row < s.n_stream * s.n_tokens; ++row) add_token(s, in, p, row / s.n_tokens, row % s.n_tokens);
+    }
+
+  private:
+    void add_token(const AttentionShape& s, const AttentionInputs& in, const AttentionParams& p, int64_t stream,
+                   int64_t token) {
+        const size_t begin = list.size();
+        const StreamLengths lengths = lengths_of_stream(s, in, stream);
+        const CellRange cells = cells_of_token(s, lengths, token);
+        const uint16_t* mask =
+            in.mask ? at_byte(in.mask, stream * in.mask_stream_stride + token * in.mask_token_stride) : nullptr;
+        const auto visible = [&](int64_t cell) {
+            return cell >= cells.first && cell < cells.end && (!mask || mask[cell] != kHalfMinusInfinity);
+        };
+        const auto append = [](std::vector<uint16_t>& rows, const uint16_t* row, int64_t width) {
+            rows.insert(rows.end(), row, row + width);
+            return static_cast<int32_t>(static_cast<int64_t>(rows.size()) / width - 1);
+        };
+        if (token < lengths.n_tokens) {
+            for_exact_rows(*in.exact_k, *in.exact_v, in.k_first_stream + stream, in.v_first_stream + stream, token,
+                           lengths.n_tokens, visible, [&](const ExactRow& row) {
+                               const int32_t k = append(keys, row.k, in.k.codec->format().n_embd);
+                               const int32_t v = append(values, row.v, in.v.codec->format().n_embd);
+                               list.push_back({k, v, static_cast<int32_t>(row.cell)});
+                               hidden[(stream * s.n_tokens + token) * p.hidden_words + row.cell / 32] |= 1u << row.cell % 32;
+                           });
+        }
+        list.resize(begin + static_cast<size_t>(p.n_exact), {-1, -1, -1});
+    }
+};
+
 // The problem's output by the shaders. change: as for AttentionProblem::run.
 inline std::vector<float> run_on_metal(const msl_library& library, const AttentionProblem& problem,
                                        const AttentionProblem::Change& change = {}, bool check = true) {
@@ -138,6 +178,14 @@ inline std::vector<float> run_on_metal(const msl_library& library, const Attenti
     run.make(kBufferPartialStats, plan.partial_stats_bytes);
     run.make(kBufferPartialOut, plan.partial_out_bytes);
     run.give(kBufferOut, out.data(), out.size() * sizeof(float));
+    std::optional<MetalExact> exact;
+    if (s.n_exact > 0) {
+        exact.emplace(s, in, plan.params);
+        run.give(kBufferExactHidden, exact->hidden.data(), exact->hidden.size() * sizeof(uint32_t));
+        run.give(kBufferExactList, exact->list.data(), exact->list.size() * sizeof(ExactEntry));
+        run.give(kBufferExactKeys, exact->keys.data(), exact->keys.size() * sizeof(uint16_t));
+        run.give(kBufferExactValues, exact->values.data(), exact->values.size() * sizeof(uint16_t));
+    }
     for (const MetalLaunch& launch : plan.launches) run.launch(launch);
     return out;
 }

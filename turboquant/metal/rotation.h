@@ -1,4 +1,5 @@
-// The rotation (format/rotation.h) of a vector that a SIMD group holds: element 32 * k + lane in register k of the lane.
+// The rotation (format/rotation.h) of a vector that a SIMD group holds: element 32 * k + lane in register k of the lane, 0
+// behind the last.
 #pragma once
 
 #include "turboquant/metal/numerics.h"
@@ -53,7 +54,7 @@ struct Rotation {
                 if (2 * k + 1 < m) sum += high;
             }
 #pragma unroll
-            for (int k = 0; k < n(); ++k) x[k] = metal::fma(factor, sum, x[k]);
+            for (int k = 0; k < n(); ++k) x[k] = has(k, lane) ? metal::fma(factor, sum, x[k]) : 0.0f;
             return;
         }
         constexpr int width = run() / 32 > 0 ? run() / 32 : 1;  // registers of a run
