@@ -9,7 +9,11 @@
 int main() {
     using namespace tq::test;
     std::set<std::string> instances;
-    for (const AttentionCase& c : metal_attention_cases()) {
+    std::vector<AttentionCase> cases = metal_attention_cases();
+    for (const AttentionCase& c : varied_attention_cases()) cases.push_back(c);
+    cases.push_back(long_attention_case());
+    for (AttentionCase c : cases) {
+        c.n_kv = std::max<int64_t>(c.n_tokens, 1);  // no matter for what is compiled
         const AttentionProblem problem(c);
         std::vector<float> out = problem.empty_output();
         const auto plan = tq::plan_metal_attention(

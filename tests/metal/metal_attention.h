@@ -117,14 +117,23 @@ struct MetalExact {
     }
 };
 
-// The problem's output by the shaders. change: as for AttentionProblem::run.
+// What a call has that AttentionInputs cannot say, or whose size it does not know.
+struct MetalOptions {
+    AttentionProblem::Change change = {};  // as for AttentionProblem::run
+    int mask_type = -1;                    // -1: f16, or none
+    std::map<int, MetalArray> arrays = {};  // in place of the problem's
+    bool check = true;
+};
+
+// The problem's output by the shaders.
 inline std::vector<float> run_on_metal(const msl_library& library, const AttentionProblem& problem,
-                                       const AttentionProblem::Change& change = {}, bool check = true) {
+                                       const MetalOptions& options = {}) {
     AttentionShape s = problem.shape();
     std::vector<float> out = problem.empty_output();
     AttentionInputs in = problem.inputs(problem.keys().codec, problem.values().codec, out);
-    if (change) change(s, in);
+    if (options.change) options.change(s, in);
     MetalAttention call = metal_call(s, in);
+    if (options.mask_type >= 0) call.mask_type = options.mask_type;
     call.k_scaled = call.v_scaled = problem.description().scaled;
     const Result<AttentionLaunches> planned = plan_metal_attention(call);
     if (!planned.ok()) {
@@ -157,7 +166,7 @@ inline std::vector<float> run_on_metal(const msl_library& library, const Attenti
     };
 
     MetalRun run(library);
-    run.check = check;
+    run.check = options.check;
     run.give(kBufferParams, &plan.params, sizeof plan.params);
     run.give(kBufferLengths, lengths.data(), lengths.size() * sizeof(int32_t));
     run.give(kBufferQuery, problem.q.data(), problem.q.size() * sizeof(float));
@@ -186,6 +195,7 @@ inline std::vector<float> run_on_metal(const msl_library& library, const Attenti
         run.give(kBufferExactKeys, exact->keys.data(), exact->keys.size() * sizeof(uint16_t));
         run.give(kBufferExactValues, exact->values.data(), exact->values.size() * sizeof(uint16_t));
     }
+    for (const auto& [operand, array] : options.arrays) run.arrays[operand] = array;
     for (const MetalLaunch& launch : plan.launches) run.launch(launch);
     return out;
 }
