@@ -2,7 +2,7 @@
 #pragma once
 
 // Not duplicated by the compiler, and not looked at as a shader's code.
-#define MSL_LANES __attribute__((noinline, convergent, no_sanitize("kernel-address")))
+#define MSL_LANES __attribute__((noinline, convergent, noduplicate, no_sanitize("kernel-address")))
 #define MSL_WHERE const char *file = __builtin_FILE(), int line = __builtin_LINE()
 #define MSL_PLACE(operation) const msl_place place = {__builtin_return_address(0), file, line, operation}
 

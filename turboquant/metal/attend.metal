@@ -1,0 +1,370 @@
+// Attention of up to eight query rows of one KV head to one chunk of 512 cells, on packed keys and values.
+//
+// A span of four blocks of 64 cells at a time, as on CPUs (cpu/attention/attention-inl.h):
+//   keys     a SIMD group for each block, a lane for two cells: no reduction for a logit
+//   softmax  a lane for the same two cells; maxima and sums of the blocks meet in threadgroup memory
+//   values   half a SIMD group for each step of 16 dims, a lane for one dim and all cells: no reduction for an output
+// Each code is decoded once for all rows. Products of integers are summed in float, where they are exact: 32 terms of at
+// most 127 * 128, or 64, are below 2^24.
+#include "turboquant/metal/attend_shape.h"
+#include "turboquant/metal/centers.h"
+#include "turboquant/metal/elements.h"
+#include "turboquant/metal/half_tile.h"
+#include "turboquant/metal/record_view.h"
+#include "turboquant/metal/rows.h"
+
+namespace tq {
+
+// Where the threadgroup's rows are: row i is of token (first + i) / group_size, the head of the group running fastest.
+struct RowTile {
+    int64_t first;
+    int n;
+    int group_size, head_kv, stream;
+    Lengths lengths;
+
+    int64_t token(int i) const { return (first + i) / group_size; }
+    int head(int i) const { return head_kv * group_size + int((first + i) % group_size); }
+};
+
+// A lane's two cells of a block: number `first` and `first + 16`.
+inline int first_cell_of(uint lane) {
+    return int(lane / 16 * 32 + lane % 16);
+}
+
+inline float2 mask_of_cells(constant AttentionParams& p, device const uchar* mask, device const uint* hidden,
+                            thread const RowTile& tile, int row, int64_t cell) {
+    const int64_t token = tile.token(row);
+    const CellRange seen = cells_of(p, tile.lengths, token);
+    float2 logits = float2(-INFINITY);
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+        const int64_t at = cell + 16 * i;
+        if (at < seen.first || at >= seen.end) continue;
+        logits[i] = 0;
+        if (p.mask_type != kMaskNone) {
+            const int64_t index =
+                tile.stream * p.mask.stream + token * p.mask.token + tile.head(row) * p.mask.head + at;
+            logits[i] = load_mask(mask, index, p.mask_type) * kLog2e;
+        }
+        if (p.n_exact > 0) {
+            const int64_t word = (int64_t(tile.stream) * p.n_tokens + token) * p.hidden_words + at / 32;
+            if ((hidden[word] >> uint(at % 32) & 1u) != 0) logits[i] = -INFINITY;
+        }
+    }
+    return logits;
+}
+
+// Dot products of the lane's two cells of a block with all rows, in units of the query's scale, on top of those with
+// the block's center.
+template <int head_dim, int bits, int rows>
+inline void dots_of_block(device const uchar* record, thread const HeadView& keys,
+                          threadgroup const half* queries, uint lane, thread float2* sums) {
+    constexpr int steps = head_dim / kStepDims;
+    float2 products[rows];
+#pragma unroll
+    for (int r = 0; r < rows; ++r) products[r] = float2(0);
+    for (int step = 0; step < steps; ++step) {
+        HalfTile<bits> tile;
+        tile.load(record + offset_of_tile<uint>(Side::kKey, bits, uint(keys.first_step + step)), lane / 16, lane % 16);
+#pragma unroll
+        for (int quad = 0; quad < 4; ++quad) {
+            const float4 a = tile.centroids(quad), b = tile.centroids(4 + quad);
+#pragma unroll
+            for (int r = 0; r < rows; ++r) {
+                const float4 q = float4(*reinterpret_cast<threadgroup const half4*>(
+                    queries + r * head_dim + kStepDims * step + 4 * quad));
+                products[r].x = metal::fma(q.x, a.x, products[r].x);
+                products[r].y = metal::fma(q.x, b.x, products[r].y);
+                products[r].x = metal::fma(q.y, a.y, products[r].x);
+                products[r].y = metal::fma(q.y, b.y, products[r].y);
+                products[r].x = metal::fma(q.z, a.z, products[r].x);
+                products[r].y = metal::fma(q.z, b.z, products[r].y);
+                products[r].x = metal::fma(q.w, a.w, products[r].x);
+                products[r].y = metal::fma(q.w, b.w, products[r].y);
+            }
+        }
+        if (!keys.ends_segment(Side::kKey, step, steps)) continue;
+        const uint group = uint(keys.first_step + step) >> group_steps_log2(Side::kKey);
+        device const uchar* scales =
+            record + offset_of_scales<uint>(Side::kKey, bits, group, uint(keys.row_steps)) + first_cell_of(lane);
+        const float2 scale = float2(scale_from_code(scales[0]), scale_from_code(scales[16]));
+#pragma unroll
+        for (int r = 0; r < rows; ++r) {
+            sums[r] = metal::fma(products[r], scale, sums[r]);
+            products[r] = float2(0);
+        }
+    }
+}
+
+// Centroids of the lane's dim times all rows' weights over the 64 cells of a block.
+template <int bits, int rows, int digits>
+inline void sums_of_block(device const uchar* tile_bytes, threadgroup const half* weights, uint lane,
+                          thread float (&sums)[rows]) {
+    float low[rows];
+#pragma unroll
+    for (int r = 0; r < rows; ++r) sums[r] = low[r] = 0;
+    for (int part = 0; part < 2; ++part) {
+        HalfTile<bits> tile;
+        tile.load(tile_bytes, uint(part), lane % 16);
+#pragma unroll
+        for (int unit = 0; unit < 8; ++unit) {
+            const float4 c = tile.centroids(unit);
+#pragma unroll
+            for (int r = 0; r < rows; ++r) {
+                threadgroup const half4* four =
+                    reinterpret_cast<threadgroup const half4*>(weights + r * kBlockCells + 32 * part + 4 * unit);
+                const float4 w = float4(four[0]);
+                sums[r] = metal::fma(w.w, c.w, metal::fma(w.z, c.z, metal::fma(w.y, c.y, metal::fma(w.x, c.x, sums[r]))));
+                if (digits == 1) continue;
+                const float4 l = float4(four[rows * kBlockCells / 4]);
+                low[r] = metal::fma(l.w, c.w, metal::fma(l.z, c.z, metal::fma(l.y, c.y, metal::fma(l.x, c.x, low[r]))));
+            }
+        }
+    }
+    if (digits == 1) return;
+#pragma unroll
+    for (int r = 0; r < rows; ++r) sums[r] = metal::fma(sums[r], 128.0f, low[r]);
+}
+
+// p * value scale of the lane's two cells as integers relative to the block's largest: of one 7-bit digit, or two.
+// weights: of the first of the lane's cells, the second digit `second` halves further. Returns what one unit is worth.
+template <int digits>
+inline float quantize_weights(float2 p, float2 scale, float2 dither, threadgroup half* weights, int second) {
+    constexpr float largest = digits == 1 ? 127.0f : 127.0f * 128.0f;
+    const float2 w = p * scale;
+    const float top = metal::simd_max(greater_of(w.x, w.y));
+    const float inverse = less_of(largest / top, kLargestInverse);  // a tiny `top` would overflow it
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+        const float n = rounded(metal::fma(w[i], inverse, dither[i]));
+        if (digits == 1) {
+            weights[16 * i] = half(n);
+        } else {
+            const float high = metal::floor(n * (1.0f / 128.0f));
+            weights[16 * i] = half(high);
+            weights[second + 16 * i] = half(n - 128.0f * high);
+        }
+    }
+    return top * (1.0f / largest);
+}
+
+// The fixed dither of a cell's weight: cells of a block in bit-reversed order.
+inline float dither_of(int cell) {
+    return (float(metal::reverse_bits(uint(cell)) >> 26) + 0.5f) / float(kBlockCells) - 0.5f;
+}
+
+// Grid (row tiles of all KV heads, chunks, streams), attend_simd_groups() SIMD groups each.
+template <int head_dim_k, int head_dim_v, int key_bits, int value_bits, int rows, int centered>
+[[kernel]] void attend(constant AttentionParams& p [[buffer(kBufferParams)]],
+                       device const int* lengths [[buffer(kBufferLengths)]],
+                       device const uchar* keys [[buffer(kBufferKeys)]],
+                       device const uchar* values [[buffer(kBufferValues)]],
+                       device const int* key_table [[buffer(kBufferKeyTable)]],
+                       device const int* value_table [[buffer(kBufferValueTable)]],
+                       device const uchar* mask [[buffer(kBufferMask)]],
+                       device const half* prepared [[buffer(kBufferPreparedQuery)]],
+                       device const float* logit_scale [[buffer(kBufferLogitScale)]],
+                       device float* partial_stats [[buffer(kBufferPartialStats)]],
+                       device float* partial_out [[buffer(kBufferPartialOut)]],
+                       device const uint* hidden [[buffer(kBufferExactHidden)]],
+                       uint3 group [[threadgroup_position_in_grid]], uint simd [[simdgroup_index_in_threadgroup]],
+                       uint lane [[thread_index_in_simdgroup]]) {
+    constexpr int groups = attend_simd_groups(head_dim_v), threads = 32 * groups;
+    constexpr int digits = attend_digits(value_bits), segments = attend_value_segments(head_dim_v);
+    constexpr int own_blocks = kSpan / groups;                         // blocks of a span that a SIMD group has
+    constexpr int steps_v = head_dim_v / kStepDims;
+    constexpr int own_steps = (steps_v + 2 * groups - 1) / (2 * groups);  // steps that half a SIMD group has
+    threadgroup half queries[rows * head_dim_k];
+    threadgroup half weights[kSpan * segments * digits * rows * kBlockCells];
+    threadgroup float units[kSpan * segments * rows];
+    threadgroup float maxima[kSpan * rows];
+    threadgroup float sums_of_lanes[kSpan * rows * 16];
+    threadgroup int live_of_spans[2 * kSpan];  // of this span and, for SIMD groups that are ahead, of the next
+    threadgroup float centers[centered != 0 ? kChunkOfBlocks * rows : 1];
+
+    const int stream = int(group.z), group_size = p.n_head / p.n_head_kv;
+    const Lengths stream_lengths = lengths_of(lengths, stream);
+    RowTile tile;
+    tile.first = int64_t(group.x % uint(p.n_row_tiles)) * rows;
+    const int64_t rows_left = stream_lengths.n_tokens * group_size - tile.first;
+    tile.n = rows_left < rows ? int(rows_left) : rows;
+    tile.group_size = group_size;
+    tile.head_kv = int(group.x / uint(p.n_row_tiles));
+    tile.stream = stream;
+    tile.lengths = stream_lengths;
+    if (tile.n <= 0) return;
+    const int64_t first_cell = cells_of(p, stream_lengths, tile.token(0)).first;
+    const int64_t end_cell = cells_of(p, stream_lengths, tile.token(tile.n - 1)).end;
+    const int64_t chunk = first_chunk_of(p, stream_lengths) + group.y;
+    const int64_t first_block = metal::max(chunk * kChunkOfBlocks, first_cell / kBlockCells);
+    const int64_t end_block = metal::min((chunk + 1) * kChunkOfBlocks, (end_cell + kBlockCells - 1) / kBlockCells);
+    if (first_block >= end_block) return;
+
+    const Records key_records = {keys, key_table, stream * p.k_stream_blocks, p.k_record_bytes, p.has_k_table != 0};
+    const Records value_records = {values, value_table, stream * p.v_stream_blocks, p.v_record_bytes,
+                                   p.has_v_table != 0};
+    const HeadView key_head = head_view(tile.head_kv, head_dim_k, p.n_head_kv);
+    const HeadView value_head = head_view(tile.head_kv, head_dim_v, p.n_head_kv);
+
+    const int thread_index = int(simd * 32 + lane);
+    for (int i = thread_index; i < rows * head_dim_k; i += threads) {
+        const int row = i / head_dim_k;
+        queries[i] = row < tile.n
+                         ? prepared[row_index(p, stream, tile.token(row), tile.head(row)) * head_dim_k + i % head_dim_k]
+                         : half(0);
+    }
+    threadgroup_barrier(metal::mem_flags::mem_threadgroup);
+    if (centered != 0) {
+        for (int i = thread_index; i < kChunkOfBlocks * rows; i += threads) {
+            const int64_t block = chunk * kChunkOfBlocks + i / rows;
+            centers[i] = block >= first_block && block < end_block
+                             ? dot_of_center<head_dim_k>(key_records.at(block), key_bits, key_head,
+                                                         queries + i % rows * head_dim_k)
+                             : 0.0f;
+        }
+        threadgroup_barrier(metal::mem_flags::mem_threadgroup);
+    }
+
+    float scale_of_row[rows], running_max[rows], running_sum[rows];
+    float out[rows][own_steps];
+#pragma unroll
+    for (int r = 0; r < rows; ++r) {
+        const int row = r < tile.n ? r : 0;
+        scale_of_row[r] = logit_scale[row_index(p, stream, tile.token(row), tile.head(row))];
+        running_max[r] = -INFINITY;
+        running_sum[r] = 0;
+#pragma unroll
+        for (int i = 0; i < own_steps; ++i) out[r][i] = 0;
+    }
+    const int lane_cell = first_cell_of(lane);
+    const float2 dither = float2(dither_of(lane_cell), dither_of(lane_cell + 16));
+
+    for (int64_t span = chunk * kChunkOfBlocks; span < end_block; span += kSpan) {
+        if (span + kSpan <= first_block) continue;
+        threadgroup int* live = live_of_spans + span / kSpan % 2 * kSpan;
+        float2 x[own_blocks][rows];  // logits of the lane's cells, then their probabilities
+#pragma unroll
+        for (int i = 0; i < own_blocks; ++i) {
+            const int b = i * groups + int(simd);
+            const int64_t block = span + b;
+            float2 masks[rows];
+            bool sees[rows], any = false;
+#pragma unroll
+            for (int r = 0; r < rows; ++r) {
+                masks[r] = r < tile.n && block >= first_block && block < end_block
+                               ? mask_of_cells(p, mask, hidden, tile, r, block * kBlockCells + lane_cell)
+                               : float2(-INFINITY);
+                sees[r] = !metal::simd_all(masks[r].x == -INFINITY && masks[r].y == -INFINITY);
+                any = any || sees[r];
+            }
+            float2 dots[rows];
+#pragma unroll
+            for (int r = 0; r < rows; ++r)
+                dots[r] = float2(centered != 0 ? centers[(block - chunk * kChunkOfBlocks) * rows + r] : 0.0f);
+            if (any) dots_of_block<head_dim_k, key_bits, rows>(key_records.at(block), key_head, queries, lane, dots);
+            if (centered != 0 && block == 0 && lane_cell < kUncenteredCells) {
+#pragma unroll
+                for (int r = 0; r < rows; ++r) dots[r].x -= centers[r];
+            }
+            if (lane == 0) live[b] = any ? 1 : 0;
+#pragma unroll
+            for (int r = 0; r < rows; ++r) {
+                x[i][r] = sees[r] ? float2(finish_logit(p.softcap, dots[r].x, scale_of_row[r], masks[r].x),
+                                           finish_logit(p.softcap, dots[r].y, scale_of_row[r], masks[r].y))
+                                  : float2(-INFINITY);
+                const float largest = metal::simd_max(greater_of(x[i][r].x, x[i][r].y));
+                if (lane == 0) maxima[b * rows + r] = largest;
+            }
+        }
+        threadgroup_barrier(metal::mem_flags::mem_threadgroup);
+
+        float rescale[rows];
+#pragma unroll
+        for (int r = 0; r < rows; ++r) {
+            float top = maxima[r];
+#pragma unroll
+            for (int b = 1; b < kSpan; ++b) top = greater_of(top, maxima[b * rows + r]);
+            const float new_max = greater_of(top, running_max[r]);
+            rescale[r] = exp2_of(running_max[r] - new_max);
+            running_max[r] = new_max;
+        }
+#pragma unroll
+        for (int i = 0; i < own_blocks; ++i) {
+            const int b = i * groups + int(simd);
+            if (live[b] == 0) {
+#pragma unroll
+                for (int r = 0; r < rows; ++r)
+                    if (lane < 16) sums_of_lanes[(b * rows + r) * 16 + lane] = 0;
+                continue;
+            }
+#pragma unroll
+            for (int r = 0; r < rows; ++r) {
+                x[i][r] = float2(exp2_of(x[i][r].x - running_max[r]), exp2_of(x[i][r].y - running_max[r]));
+                const float two = x[i][r].x + x[i][r].y, four = two + metal::simd_shuffle_xor(two, ushort(16));
+                if (lane < 16) sums_of_lanes[(b * rows + r) * 16 + lane] = four;
+            }
+            device const uchar* record = value_records.at(span + b);
+            for (int s = 0; s < value_head.segments(Side::kValue, steps_v); ++s) {
+                const uint scale_group = (uint(value_head.first_step) >> group_steps_log2(Side::kValue)) + uint(s);
+                device const uchar* scales =
+                    record + offset_of_scales<uint>(Side::kValue, value_bits, scale_group, uint(value_head.row_steps)) +
+                    lane_cell;
+                const float2 scale = float2(scale_from_code(scales[0]), scale_from_code(scales[16]));
+                const int at = b * segments + s;
+#pragma unroll
+                for (int r = 0; r < rows; ++r) {
+                    const float unit =
+                        quantize_weights<digits>(x[i][r], scale, dither,
+                                                 weights + (at * digits * rows + r) * kBlockCells + lane_cell,
+                                                 rows * kBlockCells);
+                    if (lane == 0) units[at * rows + r] = unit;
+                }
+            }
+        }
+        threadgroup_barrier(metal::mem_flags::mem_threadgroup);
+
+#pragma unroll
+        for (int r = 0; r < rows; ++r) {
+#pragma unroll
+            for (int i = 0; i < own_steps; ++i) out[r][i] *= rescale[r];
+            if (r % groups != int(simd)) continue;
+            float sum = 0;
+#pragma unroll
+            for (int b = 0; b < kSpan; ++b) sum += sums_of_lanes[(b * rows + r) * 16 + lane % 16];
+            running_sum[r] = metal::fma(running_sum[r], rescale[r], sum_of_half(sum));
+        }
+#pragma unroll
+        for (int i = 0; i < own_steps; ++i) {
+            const int step = i * 2 * groups + int(2 * simd + lane / 16);
+            if (step >= steps_v) continue;
+            const int segment = value_head.segment_of(Side::kValue, step);
+            const uint offset = offset_of_tile<uint>(Side::kValue, value_bits, uint(value_head.first_step + step));
+            for (int b = 0; b < kSpan; ++b) {
+                if (live[b] == 0) continue;
+                float sums[rows];
+                const int at = b * segments + segment;
+                sums_of_block<value_bits, rows, digits>(value_records.at(span + b) + offset,
+                                                        weights + at * digits * rows * kBlockCells, lane, sums);
+#pragma unroll
+                for (int r = 0; r < rows; ++r) out[r][i] = metal::fma(sums[r], units[at * rows + r], out[r][i]);
+            }
+        }
+    }
+
+#pragma unroll
+    for (int r = 0; r < rows; ++r) {
+        if (r >= tile.n) continue;
+        const int64_t partial = row_index(p, stream, tile.token(r), tile.head(r)) * p.n_chunks + group.y;
+        if (r % groups == int(simd) && lane == 0) {
+            partial_stats[2 * partial] = running_max[r];
+            partial_stats[2 * partial + 1] = running_sum[r];
+        }
+#pragma unroll
+        for (int i = 0; i < own_steps; ++i) {
+            const int step = i * 2 * groups + int(2 * simd + lane / 16);
+            if (step < steps_v) partial_out[partial * head_dim_v + step * kStepDims + int(lane % 16)] = out[r][i];
+        }
+    }
+}
+
+}  // namespace tq
