@@ -3,8 +3,8 @@
 #include <set>
 #include <string>
 
-#include "metal_attention.h"
 #include "attention_shapes.h"
+#include "metal_attention.h"
 
 int main() {
     using namespace tq::test;

@@ -5,6 +5,9 @@
 #include <numeric>
 
 #include <link.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 #include "lanes.h"
 
@@ -44,6 +47,29 @@ int add_constant_data(dl_phdr_info* module, size_t, void* data) {
     return 1;
 }
 
+// Whether this thread, and the fibres that it makes, take denormal floats for zeros.
+class Denormals {
+  public:
+    explicit Denormals(bool flush) {
+#if defined(__x86_64__)
+        before_ = _mm_getcsr();
+        if (flush) _mm_setcsr(before_ | 0x8040u);
+#else
+        static_cast<void>(flush);
+#endif
+    }
+    ~Denormals() {
+#if defined(__x86_64__)
+        _mm_setcsr(before_);
+#endif
+    }
+    Denormals(const Denormals&) = delete;
+    Denormals& operator=(const Denormals&) = delete;
+
+  private:
+    [[maybe_unused]] unsigned before_ = 0;
+};
+
 class Dispatch {
   public:
     Dispatch(const msl_library& library, const Launch& launch) : library_(library), launch_(launch) {}
@@ -57,7 +83,10 @@ class Dispatch {
         check_sizes();
         set_constants();
         check_bindings();
-        if (reports_.empty()) run_threadgroups();
+        if (reports_.empty()) {
+            const Denormals denormals(launch_.flush_denormals);
+            run_threadgroups();
+        }
         return reports_;
     }
 
@@ -266,6 +295,8 @@ const char* name(Fault fault) {
             return "race in device memory";
         case Fault::kUninitializedRead:
             return "read of uninitialized memory";
+        case Fault::kUndefinedBehavior:
+            return "undefined behaviour";
         case Fault::kDivergentBarrier:
             return "divergent barrier";
         case Fault::kDivergentSimdOperation:
