@@ -64,6 +64,7 @@ enum msl_memory : unsigned { MSL_DEVICE_MEMORY = 1, MSL_THREADGROUP_MEMORY = 2 }
 
 constexpr int kMslSimdWidth = 32;
 constexpr int kMslSlotBytes = 64;
+constexpr int kMslParameters = 64;  // of a kernel, at most
 
 // What the lanes of a SIMD group gave to an operation, and room for a result that one of them computes for all.
 struct msl_exchange_slots {

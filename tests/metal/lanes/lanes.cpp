@@ -1,15 +1,15 @@
 #include "lanes.h"
 
-#include <dlfcn.h>
 #include <sys/mman.h>
 
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <map>
 
 #include <boost/context/detail/fcontext.hpp>
+
+#include "source_line.h"
 
 namespace tq::lanes {
 namespace {
@@ -32,27 +32,6 @@ void lane_entry(transfer_t from) {
 // Compilers make one call of two where they can, and several of one function that is inlined: both must agree.
 bool same_place(const msl_place& a, const msl_place& b) {
     return a.address == b.address && a.line == b.line;
-}
-
-std::string addr2line(const void* code) {
-    Dl_info module;
-    if (dladdr(code, &module) == 0) return "";
-    const auto offset = reinterpret_cast<uintptr_t>(code) - reinterpret_cast<uintptr_t>(module.dli_fbase) - 1;
-    char command[1200];
-    std::snprintf(command, sizeof(command), "addr2line -s -e '%s' %#zx 2>/dev/null", module.dli_fname, size_t{offset});
-    std::FILE* output = popen(command, "r");
-    if (output == nullptr) return "";
-    char line[200] = "";
-    const bool known = std::fgets(line, sizeof(line), output) != nullptr && line[0] != '?';
-    pclose(output);
-    return known ? " (" + std::string(line, std::strcspn(line, " \n")) + ")" : "";
-}
-
-// " (file:line)" of an address of shaders' code, as far as binutils can tell.
-const std::string& line_of(const void* code) {
-    static std::map<const void*, std::string> known;  // a process is slow to start
-    const auto place = known.find(code);
-    return place != known.end() ? place->second : known[code] = addr2line(code);
 }
 
 const char* base_name(const char* path) {

@@ -37,7 +37,7 @@ struct Lane {
     bool finished = false;
     bool stopped = false;  // by a bad access; others go on without it
     uint32_t inputs[MSL_INPUTS][3] = {};
-    const void* arguments[64] = {};
+    const void* arguments[kMslParameters] = {};
 };
 
 struct SimdGroup {
