@@ -5,6 +5,7 @@
 
 #include "metal_attention.h"
 #include "attention_shapes.h"
+#include "row_shapes.h"
 
 int main() {
     using namespace tq::test;
@@ -23,6 +24,11 @@ int main() {
             return 1;
         }
         for (const tq::MetalLaunch& launch : plan.value().launches) instances.insert(launch.instantiation);
+    }
+    for (const PackedShape& shape : metal_row_shapes()) {
+        const tq::MetalRows rows = metal_rows(shape);
+        for (const auto& plan : {plan_metal_append(rows), plan_metal_decode(rows)})
+            instances.insert(plan.value().launch.instantiation);
     }
     std::fputs(tq::metal_source().c_str(), stdout);
     for (const std::string& instance : instances) std::fputs(instance.c_str(), stdout);

@@ -4,6 +4,7 @@
 #include <initializer_list>
 
 #include "turboquant/attention/plan.h"
+#include "turboquant/metal/append_shape.h"
 #include "turboquant/metal/attend_shape.h"
 
 namespace tq {
@@ -175,6 +176,59 @@ Result<AttentionLaunches> plan_metal_attention(const MetalAttention& call) {
           kBufferPartialStats, kBufferPartialOut, kBufferMask, kBufferExactList, kBufferExactKeys, kBufferExactValues},
          {kBufferOut});
     plan.launches.push_back(std::move(merge));
+    return plan;
+}
+
+std::string metal_unsupported_reason(const MetalRows& rows) {
+    if (rows.head_dim < kMinHeadDim || rows.head_dim > kMaxHeadDim || rows.head_dim % kStepDims != 0)
+        return "head_dim " + std::to_string(rows.head_dim) + " is not a multiple of 16 in 16..512";
+    return reason_of_format(rows.format);
+}
+
+namespace {
+
+Result<RowsLaunch> plan_rows(const MetalRows& rows, const char* kernel) {
+    if (std::string reason = metal_unsupported_reason(rows); !reason.empty())
+        return Status(Error::kUnsupported, std::move(reason));
+    if (rows.n_rows <= 0 || rows.n_stream <= 0)
+        return Status(Error::kInvalidArgument, "n_rows and n_stream must be positive");
+    if (rows.format.n_embd % rows.head_dim != 0)
+        return Status(Error::kInvalidArgument, "n_embd " + std::to_string(rows.format.n_embd) +
+                                                   " is not a multiple of head_dim " + std::to_string(rows.head_dim));
+    RowsLaunch plan;
+    plan.params.rows = rows.rows;
+    plan.params.stream_blocks = blocks_of_cells(rows.n_cells);
+    plan.params.record_bytes = static_cast<int64_t>(rows.format.block_bytes());
+    plan.params.n_head_kv = static_cast<int32_t>(rows.format.n_embd / rows.head_dim);
+    plan.params.type = static_cast<int32_t>(rows.type);
+    plan.params.has_table = rows.table;
+    plan.params.rotation_stride = rows.scaled ? 3 * rows.head_dim : 0;
+    plan.launch = launch_of(kernel, {rows.head_dim, rows.format.bits, rows.format.side == Side::kKey ? 0 : 1,
+                                     rows.format.centered()});
+    for (int index : {kBufferParams, kBufferLengths, kBufferRows, kBufferRecords, kBufferTable, kBufferRotation})
+        plan.launch.bindings.push_back({index, index == kBufferTable && !rows.table ? kBufferLengths : index, false});
+    return plan;
+}
+
+}  // namespace
+
+Result<RowsLaunch> plan_metal_append(const MetalRows& rows) {
+    Result<RowsLaunch> plan = plan_rows(rows, "append");
+    if (!plan.ok()) return plan;
+    const int slice = dims_of_slice(rows.format.side, rows.head_dim);
+    const int64_t n_blocks = rows.format.centered() ? 1 : (rows.n_rows + kBlockCells - 2) / kBlockCells + 1;
+    set_sizes(plan.value().launch, (rows.format.n_embd + slice - 1) / slice, n_blocks, rows.n_stream,
+              32 * append_simd_groups(slice));
+    plan.value().launch.bindings[kBufferRecords].written = true;
+    return plan;
+}
+
+Result<RowsLaunch> plan_metal_decode(const MetalRows& rows) {
+    Result<RowsLaunch> plan = plan_rows(rows, "decode");
+    if (!plan.ok()) return plan;
+    set_sizes(plan.value().launch, rows.format.n_embd / rows.head_dim, (rows.n_rows + kDecodeCells - 1) / kDecodeCells,
+              rows.n_stream, 32 * kDecodeCells);
+    plan.value().launch.bindings[kBufferRows].written = true;
     return plan;
 }
 
