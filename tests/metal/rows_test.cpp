@@ -8,7 +8,7 @@
 #include "tests/support/rows.h"
 #include "tests/support/vectors.h"
 
-TQ_METAL_LIBRARY(metal_shaders);
+TQ_METAL_LIBRARY(metal_rows);
 
 namespace tq::test {
 namespace {
@@ -49,7 +49,7 @@ class MetalRowsTest : public testing::TestWithParam<PackedShape> {
     }
     void run(const RowsLaunch& plan, const void* rows, size_t bytes, const std::vector<Span>& spans) {
         const std::vector<float> rotation = metal_rotation({cpu_.codec.rotation(0)});
-        MetalRun run(msl_library_metal_shaders);
+        MetalRun run(msl_library_metal_rows);
         run.give(kBufferParams, &plan.params, sizeof plan.params);
         run.give(kBufferLengths, spans);
         run.give(kBufferRows, rows, bytes);
@@ -81,6 +81,49 @@ TEST_P(MetalRowsTest, RecordsAreThoseOfTheCpu) {
     append(make_rows(), {{66, 70}, {6, 123}});
     append(make_rows(), {{60, 6}, {64, 3}});
     append(make_rows(), {{2, 3}, {130, 0}});
+}
+
+// Cells 0 and 1 nearly alike, so that the center of block 0 is the whole of cell 1.
+TEST_P(MetalRowsTest, CentersOfBiasedRowsAreThoseOfTheCpu) {
+    std::vector<float> rows = make_rows();
+    const std::vector<float> bias = random_.normals(cpu_.width(), 30);
+    for (size_t i = 0; i < rows.size(); ++i) rows[i] = rows[i] / 100 + bias[i % bias.size()];
+    append(rows, {{0, 70}, {0, 3}});
+}
+
+TEST_P(MetalRowsTest, TakesHalvesAndBfloats) {
+    for (FloatType type : {FloatType::kF16, FloatType::kBf16}) {
+        std::vector<float> rows = make_rows();
+        std::vector<uint16_t> elements(rows.size());
+        from_floats(rows.data(), static_cast<int64_t>(rows.size()), type, elements.data());
+        to_floats(elements.data(), type, static_cast<int64_t>(rows.size()), rows.data());
+        const std::vector<Span> spans = {{7, 5}, {64, 2}};
+        append_on_cpu(rows, spans);
+        append_on_metal(elements.data(), sizeof(uint16_t) * elements.size(), spans, type);
+        expect_same_records();
+    }
+}
+
+TEST_P(MetalRowsTest, DecodesAsTheCpu) {
+    append_on_cpu(make_rows(), {{0, 140}, {0, 66}});
+    metal_.bytes = cpu_.bytes;
+    const std::vector<Span> spans = {{1, 139}, {60, 6}};
+    for (FloatType type : {FloatType::kF32, FloatType::kF16, FloatType::kBf16}) {
+        const size_t n = static_cast<size_t>(shape_.n_stream * shape_.n_cells * cpu_.width());
+        std::vector<uint8_t> expected(n * bytes_of(type), 7), rows = expected;
+        for (int64_t stream = 0; stream < shape_.n_stream; ++stream) {
+            for (int32_t i = 0; i < spans[stream].n; ++i) {
+                const std::vector<float> row = cpu_.decode(spans[stream].first + i, stream);
+                from_floats(row.data(), cpu_.width(), type,
+                            &expected[(stream * shape_.n_cells + i) * cpu_.width() * static_cast<int64_t>(bytes_of(type))]);
+            }
+        }
+        MetalRows call = metal_rows(shape_);
+        call.type = type;
+        call.n_rows = 140;
+        run(plan_metal_decode(call).value(), rows.data(), rows.size(), spans);
+        EXPECT_EQ(rows, expected);
+    }
 }
 
 }  // namespace
