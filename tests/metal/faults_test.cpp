@@ -1,8 +1,8 @@
 // Each kind of fault is found where it is planted, by its name, and nothing where it is not.
-#include <gtest/gtest.h>
-
 #include <ostream>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include "lanes/dispatch.h"
 
@@ -15,10 +15,12 @@ constexpr uint32_t kGroups = 2, kLanes = 64, kValues = kGroups * kLanes;
 
 struct Planted {
     const char* kernel;
-    const char* fault;   // its name
-    const char* mention; // in its text
+    const char* fault;    // its name
+    const char* mention;  // in its text
 };
-void PrintTo(const Planted& planted, std::ostream* out) { *out << planted.kernel; }
+void PrintTo(const Planted& planted, std::ostream* out) {
+    *out << planted.kernel;
+}
 
 const Planted kPlanted[] = {
     {"threadgroup_race", "race in threadgroup memory", "threadgroup memory shared"},
@@ -29,10 +31,14 @@ const Planted kPlanted[] = {
     {"device_race", "race in device memory", "out (buffer 1)"},
     {"device_read_of_other_threadgroup", "race in device memory", "out (buffer 1)"},
     {"atomic_counts", "race in device memory", "counts (buffer 1)"},
-    {"out_of_bounds_read", "out-of-bounds read", "in (buffer 0) (512 bytes) at +512, lane 31 of SIMD group 1, threadgroup (1, 0, 0)"},
-    {"out_of_bounds_write", "out-of-bounds write", "out (buffer 1) (512 bytes) at +512, lane 31 of SIMD group 1, threadgroup (1, 0, 0)"},
-    {"out_of_bounds_copy", "out-of-bounds read", "in (buffer 0) (512 bytes) at +512, lane 7 of SIMD group 0, threadgroup (0, 0, 0)"},
-    {"out_of_bounds_threadgroup", "out-of-bounds write", "threadgroup memory shared (256 bytes) at +256, lane 31 of SIMD group 1"},
+    {"out_of_bounds_read", "out-of-bounds read",
+     "in (buffer 0) (512 bytes) at +512, lane 31 of SIMD group 1, threadgroup (1, 0, 0)"},
+    {"out_of_bounds_write", "out-of-bounds write",
+     "out (buffer 1) (512 bytes) at +512, lane 31 of SIMD group 1, threadgroup (1, 0, 0)"},
+    {"out_of_bounds_copy", "out-of-bounds read",
+     "in (buffer 0) (512 bytes) at +512, lane 7 of SIMD group 0, threadgroup (0, 0, 0)"},
+    {"out_of_bounds_threadgroup", "out-of-bounds write",
+     "threadgroup memory shared (256 bytes) at +256, lane 31 of SIMD group 1"},
     {"read_only_write", "write to read-only memory", "in (buffer 0)"},
     {"uninitialized_threadgroup", "read of uninitialized memory", "threadgroup memory shared"},
     {"uninitialized_device", "read of uninitialized memory", "out (buffer 1)"},
@@ -68,7 +74,8 @@ TEST_P(MetalFaults, AreFoundByNameWhateverTheOrderOfLanes) {
         bool found = false;
         for (const Report& report : reports) {
             // In a race a reader may come before the writer.
-            const bool of_race = report.fault == Fault::kUninitializedRead && std::string(planted.fault).rfind("race", 0) == 0;
+            const bool of_race =
+                report.fault == Fault::kUninitializedRead && std::string(planted.fault).rfind("race", 0) == 0;
             if (name(report.fault) == std::string(planted.fault)) {
                 found = true;
                 EXPECT_NE(report.text.find(planted.mention), std::string::npos) << report.text;
@@ -93,7 +100,8 @@ TEST(MetalReports, AreCapped) {
     const bool planted = true;
     Launch launch;
     launch.kernel = "device_race";
-    launch.buffers = {Launch::read(0, in.data(), kValues * sizeof(float)), Launch::write(1, out.data(), kValues * sizeof(float))};
+    launch.buffers = {Launch::read(0, in.data(), kValues * sizeof(float)),
+                      Launch::write(1, out.data(), kValues * sizeof(float))};
     launch.constants = {{0, &planted, 1}};
     launch.threadgroups({kGroups}, {kLanes});
     EXPECT_EQ(run(msl_library_metal_faults, launch).size(), 20u);

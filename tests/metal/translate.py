@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Preprocessed Metal text on stdin becomes C++ on stdout: translate.py LIBRARY.
+"""Preprocessed Metal text on stdin becomes C++ on stdout: translate.py LIBRARY [--opencl].
 
 What C++ has no words for is replaced, and nothing else: function constants, threadgroup variables, attributes of kernel
-parameters (they become a table of slots), and instantiations with a host_name (they become entries of the library)."""
+parameters (they become a table of slots), and instantiations with a host_name (they become entries of the library). With --opencl the
+result is C++ for OpenCL, to be compiled and not run: tables are left out."""
 import re
 import sys
 
@@ -59,8 +60,9 @@ def split_at_commas(text: str) -> list[str]:
 
 
 class Library:
-    def __init__(self, name: str):
+    def __init__(self, name: str, opencl: bool):
         self.name = name
+        self.opencl = opencl
         self.constants: list[tuple[int, str, str]] = []  # index, type, name
         self.slots: dict[str, int] = {}  # kernel function -> number of slots
         self.limits: dict[str, str] = {}
@@ -70,6 +72,8 @@ class Library:
     def constant(self, match: re.Match) -> str:
         kind, name, index = match[1], match[2], int(match[3])
         self.constants.append((index, kind, name))
+        if self.opencl:
+            return f"constant {kind} {name} = {kind}(1);" + "\n" * match[0].count("\n")
         value, defined = self.constant_symbols(name)
         return (f'extern "C" {{ {kind} {value}; bool {defined}; }} static const {kind}& {name} = {value};'
                 + "\n" * match[0].count("\n"))
@@ -103,6 +107,8 @@ class Library:
         if base not in self.slots:
             raise Problem(f"{host_name!r} is an instance of {base}, which is no kernel")
         self.instances += 1
+        if self.opencl:
+            return f"template decltype({function}) {function};" if "<" in function else ""
         slots = f"msl_slots_{self.name}_{base}"
         return (f'extern "C" {{ extern const msl_kernel msl_kernel_{self.name}_{self.instances}; '
                 f"const msl_kernel msl_kernel_{self.name}_{self.instances} = "
@@ -145,6 +151,8 @@ class Library:
             table = f"static const msl_slot msl_slots_{self.name}_{name}[] = {{{', '.join(slots)}}}; "
             start = head.start() if head else len(before)
             body = VARIABLE.sub(self.variable, text[brace:end + 1])
+            if self.opencl:
+                table = ""
             out += [before[:start], table, before[start:], f"static void {name}({','.join(parameters)}) ", body]
             if not head:
                 host_name = re.search(r'host_name\s*\(\s*"([^"]*)"\s*\)', match[1] + match[2])
@@ -155,6 +163,8 @@ class Library:
     def variable(self, match: re.Match) -> str:
         self.variables += 1
         kind = re.sub(r"alignas\s*\([^)]*\)", "", match[2]).strip()
+        if self.opencl:
+            return f"{match[1]}threadgroup auto& {match[3]} = msl::threadgroup_variable<{kind}{match[4]}>();"
         return (f"{match[1]}auto& {match[3]} = msl::threadgroup_variable<{kind}{match[4]}>"
                 f'("{match[3]}", reinterpret_cast<const void*>({self.variables}));')
 
@@ -180,20 +190,26 @@ class Library:
         return "\n".join(lines) + "\n"
 
 
-def translate(text: str, library_name: str) -> str:
-    library = Library(library_name)
+def translate(text: str, library_name: str, opencl: bool) -> str:
+    library = Library(library_name, opencl)
     text = CONSTANT.sub(library.constant, text)
-    text = re.sub(r"\bis_function_constant_defined\s*\(\s*(\w+)\s*\)", lambda m: library.constant_symbols(m[1])[1], text)
+    text = re.sub(r"\bis_function_constant_defined\s*\(\s*(\w+)\s*\)",
+                  lambda m: "msl::is_defined()" if opencl else library.constant_symbols(m[1])[1], text)
+    text = re.sub(r"\[\[\s*kernel\s*,", "[[kernel]] [[", text)
     text = library.kernels(text)
     text = INSTANCE.sub(library.instance, text)
+    if rest := re.search(r"\bkernel\b.*", re.sub(r'"[^"]*"', '""', text)):
+        raise Problem(f"neither a kernel's definition nor an instance `template [[host_name(..)]] [[kernel]] decltype(f<..>) f<..>;`: {rest[0]!r}")
     if not library.instances:
         raise Problem("there is no kernel")
+    if opencl:
+        return text
     return text + '\n#line 1 "tables"\n' + library.tables()
 
 
 def main() -> None:
     try:
-        sys.stdout.write(translate(sys.stdin.read(), sys.argv[1]))
+        sys.stdout.write(translate(sys.stdin.read(), sys.argv[1], "--opencl" in sys.argv[2:]))
     except Problem as problem:
         sys.exit(f"translate.py: {sys.argv[1]}: {problem}")
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Metal text becomes a C++ file for Clang: translate.sh CLANG REPOSITORY LIBRARY OUTPUT [CLANG_OPTION...] -- FILE.metal...
+# Metal text becomes a file of C++, OUTPUT, and one of C++ for OpenCL, OUTPUT.clcpp:
+# translate.sh CLANG REPOSITORY LIBRARY OUTPUT [PREPROCESSOR_OPTION...] -- FILE.metal...
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 clang=$1 repository=$2 library=$3 output=$4
@@ -17,3 +18,7 @@ python3 "$repository/turboquant/metal/flatten.py" "$repository" "$@" >"$output.m
     echo '#include "msl/metal_stdlib"'
     python3 "$here/translate.py" "$library" <"$output.preprocessed"
 } >"$output"
+{
+    echo '#include "opencl/metal_stdlib"'
+    python3 "$here/translate.py" "$library" --opencl <"$output.preprocessed"
+} >"$output.clcpp"

@@ -76,7 +76,10 @@ class Dispatch {
     }
 
     void set_constants() {
-        for (int i = 0; i < library_.constant_count; ++i) *library_.constants[i].defined = false;
+        for (int i = 0; i < library_.constant_count; ++i) {
+            *library_.constants[i].defined = false;
+            std::memset(library_.constants[i].value, 0, library_.constants[i].bytes);
+        }
         for (const FunctionConstant& given : launch_.constants) {
             bool used = false;
             for (int i = 0; i < library_.constant_count; ++i) {
@@ -123,11 +126,22 @@ class Dispatch {
                 refuse(std::string("no length was given for ") + slot.name + ", threadgroup memory " +
                        std::to_string(slot.index));
         }
-        for (const Buffer& one : launch_.buffers)
+        for (const Buffer& one : launch_.buffers) {
             if (!has_slot(MSL_BUFFER, one.index)) refuse("the kernel has no buffer " + std::to_string(one.index));
-        for (const ThreadgroupMemory& one : launch_.threadgroup_memory)
-            if (!has_slot(MSL_THREADGROUP, one.index))
-                refuse("the kernel has no threadgroup memory " + std::to_string(one.index));
+            if (buffer(one.index) != &one) refuse("buffer " + std::to_string(one.index) + " is bound twice");
+        }
+        size_t bytes = 0;
+        for (const ThreadgroupMemory& one : launch_.threadgroup_memory) {
+            const std::string which = "threadgroup memory " + std::to_string(one.index);
+            if (!has_slot(MSL_THREADGROUP, one.index)) refuse("the kernel has no " + which);
+            if (threadgroup_memory(one.index) != &one) refuse(which + " has two lengths");
+            if (one.bytes % 16 != 0)
+                refuse(which + " has " + std::to_string(one.bytes) + " bytes, not a multiple of 16 bytes");
+            bytes += one.bytes;
+        }
+        if (bytes > kThreadgroupMemoryBytes)
+            refuse(std::to_string(bytes) + " bytes of threadgroup memory; " + std::to_string(kThreadgroupMemoryBytes) +
+                   " are allowed");
     }
 
     void add_regions() {
@@ -146,19 +160,16 @@ class Dispatch {
         }
         for (int i = 0; i < library_.constant_count; ++i) {
             const msl_constant& constant = library_.constants[i];
-            if (!*constant.defined) continue;
-            Region region;
-            region.name = std::string("function constant ") + constant.name;
-            region.begin = reinterpret_cast<uintptr_t>(constant.value);
-            region.bytes = constant.bytes;
-            memory_.add(std::move(region));
-        }
-        for (int i = 0; i < library_.constant_count; ++i) {
-            Region region;
-            region.name = std::string("whether the function constant ") + library_.constants[i].name + " is defined";
-            region.begin = reinterpret_cast<uintptr_t>(library_.constants[i].defined);
-            region.bytes = sizeof(bool);
-            memory_.add(std::move(region));
+            Region value, defined;
+            value.name = std::string("function constant ") + constant.name;
+            value.begin = reinterpret_cast<uintptr_t>(constant.value);
+            value.bytes = constant.bytes;
+            if (!*constant.defined) value.defined = undefined_;
+            defined.name = "whether there is a " + value.name;
+            defined.begin = reinterpret_cast<uintptr_t>(constant.defined);
+            defined.bytes = sizeof(bool);
+            memory_.add(std::move(value));
+            memory_.add(std::move(defined));
         }
         ConstantData data{reinterpret_cast<uintptr_t>(&library_), &memory_};
         dl_iterate_phdr(add_constant_data, &data);
@@ -233,6 +244,7 @@ class Dispatch {
     const msl_kernel* kernel_ = nullptr;
     Memory memory_;
     Size3 count_;
+    uint8_t undefined_[16] = {};  // of a scalar
     std::vector<Report> reports_;
 };
 

@@ -64,7 +64,9 @@ struct Launch {
     uint64_t seed = 1;  // the order of lanes, SIMD groups and threadgroups
     int max_reports = 20;
 
-    static Buffer read(int index, const void* data, size_t bytes) { return {index, const_cast<void*>(data), bytes}; }
+    static Buffer read(int index, const void* data, size_t bytes, uint8_t* defined = nullptr) {
+        return {index, const_cast<void*>(data), bytes, false, defined};
+    }
     static Buffer write(int index, void* data, size_t bytes, uint8_t* defined = nullptr) {
         return {index, data, bytes, true, defined};
     }

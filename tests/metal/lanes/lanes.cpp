@@ -60,7 +60,8 @@ Threadgroup::Threadgroup(Memory& memory, std::vector<Report>& reports, int max_r
       reports_(reports),
       max_reports_(max_reports),
       random_(seed),
-      arena_(kThreadgroupMemoryBytes + 64) {}
+      arena_(kThreadgroupMemoryBytes + 16),
+      arena_history_(std::make_shared<History>(kThreadgroupMemoryBytes)) {}
 
 void Threadgroup::report(Fault fault, const std::string& text) {
     if (static_cast<int>(reports_.size()) < max_reports_) reports_.push_back({fault, text});
@@ -161,6 +162,7 @@ bool Threadgroup::run_simd_group(SimdGroup& group) {
         current_group_ = &group;
         group.next = 0;
         run_next(scheduler_);
+        if (refused_) return false;
         Fault fault;
         std::string text;
         if (!meet(group.order, &fault, &text)) {
@@ -227,49 +229,59 @@ void Threadgroup::barrier(msl_sync scope, unsigned memory, const msl_place& plac
     suspend();
 }
 
+// The current lane goes no further; others do.
+void Threadgroup::stop_lane() {
+    Lane& lane = lanes_[static_cast<size_t>(current_)];
+    lane.finished = lane.stopped = true;
+    suspend();
+}
+
 void Threadgroup::access(uintptr_t address, size_t size, Access access) {
     if (!what_.check || size == 0) return;
     if (address - stacks_.begin(current_) < Stacks::kBytes) return;  // the lane's own: registers
-    Lane& lane = lanes_[static_cast<size_t>(current_)];
-    Finding finding{};
+    const bool threadgroup = address - arena_begin() < kThreadgroupMemoryBytes;
+    const auto space = static_cast<size_t>(threadgroup ? Space::kThreadgroup : Space::kDevice);
     Moment now;
     now.group = what_.number + 1;
     now.lane = static_cast<uint16_t>(current_);
-    const auto at = [&](Space space) {
-        const int i = static_cast<int>(space);
-        now.barriers = barriers_[i];
-        now.simd_barriers = current_group_->barriers[i];
-    };
-    const auto* begin = arena_.data();
-    at(address - reinterpret_cast<uintptr_t>(begin) < arena_.size() ? Space::kThreadgroup : Space::kDevice);
-    if (memory_.access(address, size, access, now, &finding)) return;
-    report(finding.fault, finding.text + ", " + where(current_));
-    if (finding.fault == Fault::kOutOfBoundsRead || finding.fault == Fault::kOutOfBoundsWrite ||
-        finding.fault == Fault::kReadOnlyWrite) {
-        lane.finished = lane.stopped = true;  // the access itself must not happen
-        suspend();
-    }
+    now.barriers = barriers_[space];
+    now.simd_barriers = current_group_->barriers[space];
+    const auto found = memory_.access(address, size, access, now);
+    if (!found) return;
+    report(found->fault, found->text + ", " + where(current_));
+    // What would touch other memory must not happen.
+    if (found->fault == Fault::kOutOfBoundsRead || found->fault == Fault::kOutOfBoundsWrite ||
+        found->fault == Fault::kReadOnlyWrite)
+        stop_lane();
+}
+
+uintptr_t Threadgroup::arena_begin() const {
+    return (reinterpret_cast<uintptr_t>(arena_.data()) + 15) / 16 * 16;
 }
 
 void* Threadgroup::threadgroup_memory(const char* name, const void* id, size_t bytes) {
     for (const Variable& variable : variables_)
         if (variable.id == id) return variable.address;
-    auto begin = reinterpret_cast<uintptr_t>(arena_.data());
-    begin = (begin + 15) / 16 * 16 + arena_used_;
-    if (arena_used_ + bytes > kThreadgroupMemoryBytes) {
-        report(Fault::kLaunch, std::string(name) + ": more than " + std::to_string(kThreadgroupMemoryBytes) +
-                                   " bytes of threadgroup memory are asked for");
-        std::abort();
+    const size_t begin = arena_used_, end = arena_used_ + (bytes + 15) / 16 * 16;
+    if (end > kThreadgroupMemoryBytes) {
+        if (!refused_)
+            report(Fault::kLaunch, std::string(name) + " would be the end of " + std::to_string(end) +
+                                       " bytes of threadgroup memory; " + std::to_string(kThreadgroupMemoryBytes) +
+                                       " are allowed");
+        refused_ = true;
+        stop_lane();
     }
-    arena_used_ += (bytes + 15) / 16 * 16;
+    arena_used_ = end;
     Region region;
     region.name = std::string("threadgroup memory ") + name;
     region.space = Space::kThreadgroup;
-    region.begin = begin;
+    region.begin = arena_begin() + begin;
     region.bytes = bytes;
     region.writable = true;
+    region.history = arena_history_;
+    region.history_offset = begin;
+    variables_.push_back({id, reinterpret_cast<void*>(region.begin)});
     memory_.add(std::move(region));
-    variables_.push_back({id, reinterpret_cast<void*>(begin)});
     return variables_.back().address;
 }
 

@@ -81,6 +81,8 @@ class Threadgroup {
     bool run_lanes();
     bool run_simd_group(SimdGroup& group);  // to the next threadgroup barrier or the end; false where its lanes diverge
     bool meet(const std::vector<int>& lanes, Fault* fault, std::string* text) const;
+    void stop_lane();
+    uintptr_t arena_begin() const;
     void suspend();  // the current lane; returns when it goes on
     void run_next(Context& from);
     void report(Fault fault, const std::string& text);
@@ -103,8 +105,10 @@ class Threadgroup {
         void* address;
     };
     std::vector<Variable> variables_;
-    std::vector<unsigned char> arena_;
+    std::vector<unsigned char> arena_;  // threadgroup memory
+    std::shared_ptr<History> arena_history_;
     size_t arena_used_ = 0;
+    bool refused_ = false;  // for want of it
 };
 
 }  // namespace tq::lanes

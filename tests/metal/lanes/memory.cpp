@@ -31,21 +31,41 @@ std::string place(const Moment& moment) {
            std::to_string(moment.lane / kMslSimdWidth) + " of threadgroup " + std::to_string(moment.group - 1);
 }
 
-std::string race(const char* what, const Region& region, size_t offset, const Moment& before) {
-    return std::string("race, ") + what + ": " + region.name + " at +" + std::to_string(offset) +
-           ", touched before by " + place(before) + (before.several_lanes ? " and others" : "");
+Report race(const char* what, const Region& region, size_t offset, const Moment& before) {
+    return {region.space == Space::kThreadgroup ? Fault::kThreadgroupRace : Fault::kDeviceRace,
+            std::string("race, ") + what + ": " + region.name + " at +" + std::to_string(offset) +
+                ", touched before by " + place(before) + (before.several_lanes ? " and others" : "")};
+}
+
+bool is_written(const Region& region, size_t offset, const History::Byte* byte, const Moment& by) {
+    if (region.space != Space::kThreadgroup) return region.defined == nullptr || region.defined[offset] != 0;
+    return byte->writer.group == by.group || byte->atomic.group == by.group;  // others' threadgroup memory is gone
+}
+
+// One byte's part of an access.
+std::optional<Report> touch(Region& region, size_t offset, Access access, const Moment& by) {
+    History::Byte* byte = region.history ? &(*region.history)[region.history_offset + offset] : nullptr;
+    std::optional<Report> report;
+    if (access.reads && !is_written(region, offset, byte, by))
+        report = {Fault::kUninitializedRead,
+                  "read of uninitialized memory: " + region.name + " at +" + std::to_string(offset)};
+    if (byte == nullptr) return report;
+    const auto against = [&](const Moment& before, const char* what) {
+        if (!report && !ordered(before, by, region.space)) report = race(what, region, offset, before);
+    };
+    against(byte->writer, access.writes ? "write after write" : "read after write");
+    if (!access.atomic) against(byte->atomic, "plain access after an atomic one");
+    if (access.writes) against(byte->reader, "write after read");
+    Moment& record = access.atomic ? byte->atomic : access.writes ? byte->writer : byte->reader;
+    record = ordered(record, by, region.space) ? by : merged(record, by);
+    if (access.writes && region.defined != nullptr) region.defined[offset] = 1;
+    return report;
 }
 
 }  // namespace
 
-Region::Byte& Region::byte(size_t offset) {
-    auto& page = pages[offset / kPageBytes];
-    if (!page) page = std::make_unique<Byte[]>(kPageBytes);
-    return page[offset % kPageBytes];
-}
-
 void Memory::add(Region region) {
-    if (region.writable) region.pages.resize((region.bytes + Region::kPageBytes - 1) / Region::kPageBytes);
+    if (region.writable && !region.history) region.history = std::make_shared<History>(region.bytes);
     // A buffer may be bound twice, to read and to write: what is known of it is then in the writable region.
     const auto place = region.writable ? regions_.begin() : regions_.end();
     regions_.insert(place, std::make_unique<Region>(std::move(region)));
@@ -85,48 +105,24 @@ std::string Memory::nearest(uintptr_t address) const {
            std::to_string(offset);
 }
 
-bool Memory::access(uintptr_t address, size_t size, Access access, const Moment& by, Finding* finding) {
+std::optional<Report> Memory::access(uintptr_t address, size_t size, Access access, const Moment& by) {
     Region* region = find(address, size);
     if (region == nullptr) {
-        *finding = {access.writes ? Fault::kOutOfBoundsWrite : Fault::kOutOfBoundsRead,
-                    std::string("out-of-bounds ") + (access.writes ? "write of " : "read of ") + std::to_string(size) +
-                        " bytes: " + nearest(address)};
-        return false;
+        return Report{access.writes ? Fault::kOutOfBoundsWrite : Fault::kOutOfBoundsRead,
+                      std::string("out-of-bounds ") + (access.writes ? "write of " : "read of ") +
+                          std::to_string(size) + " bytes: " + nearest(address)};
     }
     const size_t offset = address - region->begin;
-    if (access.writes && !region->writable) {
-        *finding = {Fault::kReadOnlyWrite,
-                    "write to read-only memory: " + region->name + " at +" + std::to_string(offset)};
-        return false;
-    }
-    if (!region->writable) return true;
-    const Fault race_fault = region->space == Space::kThreadgroup ? Fault::kThreadgroupRace : Fault::kDeviceRace;
-    bool good = true;
-    const auto find_fault = [&](Fault fault, std::string text) {
-        if (good) *finding = {fault, std::move(text)};
-        good = false;
-    };
+    if (access.writes && !region->writable)
+        return Report{Fault::kReadOnlyWrite,
+                      "write to read-only memory: " + region->name + " at +" + std::to_string(offset)};
+    if (region->defined == nullptr && !region->history) return std::nullopt;
+    std::optional<Report> first;
     for (size_t i = offset; i < offset + size; ++i) {
-        Region::Byte& byte = region->byte(i);
-        const auto against = [&](const Moment& before, const char* what) {
-            if (good && !ordered(before, by, region->space)) find_fault(race_fault, race(what, *region, i, before));
-        };
-        if (access.reads) {
-            const bool written = region->space == Space::kThreadgroup
-                                     ? byte.writer.group == by.group || byte.atomic.group == by.group
-                                     : region->defined == nullptr || region->defined[i] != 0;
-            if (good && !written)
-                find_fault(Fault::kUninitializedRead,
-                           "read of uninitialized memory: " + region->name + " at +" + std::to_string(i));
-        }
-        against(byte.writer, access.writes ? "write after write" : "read after write");
-        if (!access.atomic) against(byte.atomic, "plain access after an atomic one");
-        if (access.writes) against(byte.reader, "write after read");
-        Moment& record = access.atomic ? byte.atomic : access.writes ? byte.writer : byte.reader;
-        record = ordered(record, by, region->space) ? by : merged(record, by);
-        if (access.writes && region->defined != nullptr) region->defined[i] = 1;
+        auto report = touch(*region, i, access, by);
+        if (report && !first) first = std::move(report);
     }
-    return good;
+    return first;
 }
 
 }  // namespace tq::lanes

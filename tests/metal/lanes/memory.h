@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,33 +24,42 @@ struct Moment {
     uint16_t simd_barriers = 0;  // of the SIMD group
 };
 
+// The last ones that touched each byte.
+class History {
+  public:
+    struct Byte {
+        Moment writer, reader, atomic;
+    };
+    explicit History(size_t bytes) : pages_((bytes + kPageBytes - 1) / kPageBytes) {}
+    Byte& operator[](size_t offset) {
+        auto& page = pages_[offset / kPageBytes];
+        if (!page) page = std::make_unique<Byte[]>(kPageBytes);
+        return page[offset % kPageBytes];
+    }
+
+  private:
+    static constexpr size_t kPageBytes = 1024;
+    std::vector<std::unique_ptr<Byte[]>> pages_;
+};
+
 struct Region {
     std::string name;
     Space space = Space::kConstant;
     uintptr_t begin = 0;
     size_t bytes = 0;
     bool writable = false;
-    uint8_t* defined = nullptr;
+    uint8_t* defined = nullptr;  // as in Buffer
 
-    struct Byte {
-        Moment writer, reader, atomic;
-    };
-    static constexpr size_t kPageBytes = 1024;
-    std::vector<std::unique_ptr<Byte[]>> pages;  // of bytes that may be written
+    std::shared_ptr<History> history{};  // of what may be written
+    size_t history_offset = 0;           // where the region starts in it
 
     bool has(uintptr_t address, size_t size) const {
         return address >= begin && address - begin <= bytes && size <= bytes - (address - begin);
     }
-    Byte& byte(size_t offset);
 };
 
 struct Access {
     bool reads, writes, atomic;
-};
-
-struct Finding {
-    Fault fault;
-    std::string text;
 };
 
 class Memory {
@@ -57,8 +67,8 @@ class Memory {
     void add(Region region);
     void forget_threadgroup();  // its regions go, others stay
 
-    // The region, or null; with a finding where the access is wrong.
-    bool access(uintptr_t address, size_t size, Access access, const Moment& by, Finding* finding);
+    // What is wrong with an access.
+    std::optional<Report> access(uintptr_t address, size_t size, Access access, const Moment& by);
 
   private:
     Region* find(uintptr_t address, size_t size);

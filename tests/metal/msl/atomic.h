@@ -25,20 +25,20 @@ MSL_ATOMIC void atomic_store_explicit(atomic<T>* object, msl::same_as<T> value, 
     msl_atomic_access(object, sizeof(T), false, true);
     object->value = value;
 }
-#define MSL_FETCH(name, expression)                                                       \
-    template <class T>                                                                    \
-    MSL_ATOMIC T name(atomic<T>* object, msl::same_as<T> b, memory_order) {               \
-        msl_atomic_access(object, sizeof(T), true, true);                                              \
-        const T a = object->value;                                                        \
-        object->value = expression;                                                       \
-        return a;                                                                         \
+#define MSL_FETCH(name, expression)                                         \
+    template <class T>                                                      \
+    MSL_ATOMIC T name(atomic<T>* object, msl::same_as<T> b, memory_order) { \
+        msl_atomic_access(object, sizeof(T), true, true);                   \
+        const T a = object->value;                                          \
+        object->value = expression;                                         \
+        return a;                                                           \
     }
 MSL_FETCH(atomic_exchange_explicit, b)
 MSL_FETCH(atomic_fetch_add_explicit, a + b)
 MSL_FETCH(atomic_fetch_sub_explicit, a - b)
 MSL_FETCH(atomic_fetch_min_explicit, a < b ? a : b)
 MSL_FETCH(atomic_fetch_max_explicit, a < b ? b : a)
-MSL_FETCH(atomic_fetch_and_explicit, a & b)
+MSL_FETCH(atomic_fetch_and_explicit, a& b)
 MSL_FETCH(atomic_fetch_or_explicit, a | b)
 MSL_FETCH(atomic_fetch_xor_explicit, a ^ b)
 #undef MSL_FETCH

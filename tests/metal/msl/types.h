@@ -1,23 +1,5 @@
-// Scalar and vector types, their constructors, and words of address spaces.
+// Scalar and vector types and their constructors, for C++ and for C++ for OpenCL.
 #pragma once
-
-#include "lanes/abi.h"
-
-// C++ has one address space: the words mean nothing here (C++ for OpenCL checks them), but for `constant`, which nobody
-// may write to.
-#define device
-#define threadgroup
-#define thread
-#define constant const
-#define kernel
-
-using uchar = unsigned char;
-using ushort = unsigned short;
-using uint = unsigned int;
-using ulong = unsigned long;
-using int8_t = signed char;
-using half = _Float16;
-using ptrdiff_t = long;
 
 constexpr half operator""h(long double value) {
     return static_cast<half>(value);
@@ -36,6 +18,9 @@ struct bfloat {
     bfloat() = default;
     constexpr bfloat(float value) : bits(round_to_nearest_even(__builtin_bit_cast(uint, value))) {}
     constexpr operator float() const { return __builtin_bit_cast(float, static_cast<uint>(bits) << 16); }
+#if defined(__OPENCL_CPP_VERSION__)  // there, an object in constant memory is another kind of object
+    constexpr operator float() const __constant { return __builtin_bit_cast(float, static_cast<uint>(bits) << 16); }
+#endif
 
   private:
     static constexpr ushort round_to_nearest_even(uint word) {
@@ -98,9 +83,8 @@ struct vector_traits<T __attribute__((ext_vector_type(n)))> {
     using element = T;
 };
 
-template <class V, class A>
+template <class T, class V, class A>
 constexpr void append(V& v, int& at, A a) {
-    using T = typename vector_traits<V>::element;
     if constexpr (vector_traits<A>::size == 1) {
         v[at++] = static_cast<T>(a);
     } else {
@@ -129,9 +113,10 @@ constexpr V make(A a, B b, More... more) {
                   "as many elements as the vector has");
     V v(0);
     int at = 0;
-    append(v, at, a);
-    append(v, at, b);
-    (append(v, at, more), ...);
+    using T = typename vector_traits<V>::element;
+    append<T>(v, at, a);
+    append<T>(v, at, b);
+    (append<T>(v, at, more), ...);
     return v;
 }
 
@@ -155,6 +140,12 @@ constexpr V make(A a, B b, More... more) {
 #define uint2(...) msl::make<uint2>(__VA_ARGS__)
 #define uint3(...) msl::make<uint3>(__VA_ARGS__)
 #define uint4(...) msl::make<uint4>(__VA_ARGS__)
+#define long2(...) msl::make<long2>(__VA_ARGS__)
+#define long3(...) msl::make<long3>(__VA_ARGS__)
+#define long4(...) msl::make<long4>(__VA_ARGS__)
+#define ulong2(...) msl::make<ulong2>(__VA_ARGS__)
+#define ulong3(...) msl::make<ulong3>(__VA_ARGS__)
+#define ulong4(...) msl::make<ulong4>(__VA_ARGS__)
 #define half2(...) msl::make<half2>(__VA_ARGS__)
 #define half3(...) msl::make<half3>(__VA_ARGS__)
 #define half4(...) msl::make<half4>(__VA_ARGS__)
