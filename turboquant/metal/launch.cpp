@@ -46,11 +46,25 @@ int rows_that_fit(const MetalAttention& call) {
     return rows;
 }
 
-// Query rows of a threadgroup: as few tiles as can be, of even shares.
-int rows_of_tile(const MetalAttention& call) {
-    const int64_t rows = call.shape.n_tokens * (call.shape.n_head / call.shape.n_head_kv);
+// The kernel that attends, and the query rows of its threadgroups.
+struct AttendKernel {
+    const char* name;
+    int rows;
+    int simd_groups;
+};
+
+// attend_many from twice as many rows on as attend takes, if its threadgroup memory is enough; else attend, with as few
+// tiles as can be, of even shares.
+AttendKernel attend_kernel(const MetalAttention& call) {
+    const AttentionShape& s = call.shape;
+    const int64_t rows = s.n_tokens * (s.n_head / s.n_head_kv);
+    for (int many : {kManyRows, kManyRows / 2}) {
+        if (rows > 2 * kMaxAttendRows && attend_many_bytes(s.head_dim_k, s.head_dim_v, call.values.bits, many,
+                                                           call.keys.centered()) <= kThreadgroupBytes)
+            return {"attend_many", many, kManySimdGroups};
+    }
     const int64_t most = rows_that_fit(call), tiles = (rows + most - 1) / most;
-    return static_cast<int>((rows + tiles - 1) / tiles);
+    return {"attend", static_cast<int>((rows + tiles - 1) / tiles), attend_simd_groups(s.head_dim_v)};
 }
 
 // Chunks that a stream's tokens may see, counted from the first of them.
@@ -144,8 +158,8 @@ Result<AttentionLaunches> plan_metal_attention(const MetalAttention& call) {
         return Status(Error::kInvalidArgument, "the packed tensors are not of this head_dim and n_head_kv");
 
     AttentionLaunches plan;
-    const int rows = rows_of_tile(call);
-    plan.params = params_of(call, rows);
+    const AttendKernel kernel = attend_kernel(call);
+    plan.params = params_of(call, kernel.rows);
     const auto n_rows = static_cast<size_t>(s.n_stream * s.n_tokens * s.n_head);
     const size_t n_partials = n_rows * static_cast<size_t>(plan.params.n_chunks);
     plan.prepared_query_bytes = n_rows * static_cast<size_t>(s.head_dim_k) * sizeof(uint16_t);
@@ -159,10 +173,10 @@ Result<AttentionLaunches> plan_metal_attention(const MetalAttention& call) {
          {kBufferPreparedQuery, kBufferLogitScale});
     plan.launches.push_back(std::move(prepare));
 
-    MetalLaunch attend = launch_of(
-        "attend", {s.head_dim_k, s.head_dim_v, call.keys.bits, call.values.bits, rows, call.keys.centered()});
+    MetalLaunch attend = launch_of(kernel.name, {s.head_dim_k, s.head_dim_v, call.keys.bits, call.values.bits, kernel.rows,
+                                                 call.keys.centered()});
     set_sizes(attend, int64_t{s.n_head_kv} * plan.params.n_row_tiles, plan.params.n_chunks, s.n_stream,
-              32 * attend_simd_groups(s.head_dim_v));
+              32 * kernel.simd_groups);
     bind(attend, call,
          {kBufferParams, kBufferLengths, kBufferKeys, kBufferValues, kBufferKeyTable, kBufferValueTable, kBufferMask,
           kBufferPreparedQuery, kBufferLogitScale, kBufferExactHidden},
