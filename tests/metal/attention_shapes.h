@@ -28,6 +28,15 @@ inline std::vector<AttentionCase> metal_attention_cases() {
     for (const auto& [k, v] : {std::pair{64, 128}, std::pair{128, 64}, std::pair{96, 256}, std::pair{256, 80}})
         cases.push_back({k, v, 4, 2, 2, 130, 4, 4, M::kCausal});
     for (int bits : {2, 3, 4, 5, 6, 7, 8}) cases.push_back({64, 64, 4, 2, 1, 300, centered(bits), 4, M::kHoles});
+    // Prompts: 17 rows and more.
+    cases.push_back({64, 64, 4, 1, 5, 300, 4, 4, M::kHoles});
+    cases.push_back({128, 128, 4, 2, 20, 600, 4, 4, M::kCausal, 2, 0, true});
+    cases.push_back({80, 96, 1, 3, 70, 140, 5, 3, M::kCausal});
+    cases.push_back({256, 256, 8, 1, 5, 130, 4, 4, M::kCausal});
+    cases.push_back({256, 256, 3, 1, 9, 130, 3, 7, M::kCausal, 1, 0, false, 30});
+    cases.push_back({96, 80, 2, 2, 17, 257, centered(6), 6, M::kBias});
+    cases.push_back({64, 64, 2, 1, 33, 200, 8, 8, M::kSomeRowsFullyMasked, 1, 0, true});
+    for (int bits : {2, 3, 5, 7}) cases.push_back({64, 64, 1, 1, 17, 70, bits, bits, M::kCausal});
     // Block, span and chunk borders, and one cell beside them.
     for (int border : {64, 128, 256, 512, 1024, 4096})
         for (int n_kv : {border - 1, border, border + 1}) {
@@ -42,7 +51,8 @@ inline std::vector<AttentionCase> metal_attention_cases() {
 inline std::vector<AttentionCase> varied_attention_cases() {
     return {{64, 64, 4, 2, 3, 700, 4, 4, Mask::kNone, 3, 0, true},
             {80, 96, 2, 3, 5, 150, centered(3), 6, Mask::kNone, 2, 1},
-            {128, 128, 8, 1, 1, 1100, 4, 4, Mask::kNone, 2, 0}};
+            {128, 128, 8, 1, 1, 1100, 4, 4, Mask::kNone, 2, 0},
+            {64, 128, 4, 1, 9, 580, centered(4), 4, Mask::kNone, 3, 0, true}};
 }
 
 // More than 65536 cells: super-chunks of two chunks.

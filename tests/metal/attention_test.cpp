@@ -7,7 +7,7 @@
 #include "metal_attention.h"
 #include "tests/support/attention_variants.h"
 
-TQ_METAL_LIBRARY(metal_shaders);
+TQ_METAL_LIBRARY(metal_attention);
 
 namespace tq::test {
 namespace {
@@ -25,7 +25,7 @@ void expect_same_bits(const std::vector<T>& out, const std::vector<T>& expected)
 }
 
 void expect_bits_of_cpu(const AttentionProblem& problem, const MetalOptions& options = {}) {
-    expect_same_bits(run_on_metal(msl_library_metal_shaders, problem, options),
+    expect_same_bits(run_on_metal(msl_library_metal_attention, problem, options),
                      problem.run(Isa::kScalar, 1, AttentionProblem::run_in_order, options.change));
 }
 
@@ -156,7 +156,7 @@ TEST_P(VariedMetalAttention, HalvesAndBfloatsInAndOut) {
         MetalOptions options{halve(out_metal.data())};
         options.arrays[kBufferQuery] = {q.data(), 2 * q.size()};
         options.arrays[kBufferOut] = {out_metal.data(), 2 * out_metal.size()};
-        run_on_metal(msl_library_metal_shaders, problem_, options);
+        run_on_metal(msl_library_metal_attention, problem_, options);
         problem_.run(Isa::kScalar, 1, AttentionProblem::run_in_order, halve(out_cpu.data()));
         expect_same_bits(out_metal, out_cpu);
     }

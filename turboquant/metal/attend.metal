@@ -11,47 +11,14 @@
 #include "turboquant/metal/elements.h"
 #include "turboquant/metal/half_tile.h"
 #include "turboquant/metal/record_view.h"
+#include "turboquant/metal/row_tile.h"
 #include "turboquant/metal/rows.h"
 
 namespace tq {
 
-// Where the threadgroup's rows are: row i is of token (first + i) / group_size, the head of the group running fastest.
-struct RowTile {
-    int64_t first;
-    int n;
-    int group_size, head_kv, stream;
-    Lengths lengths;
-
-    int64_t token(int i) const { return (first + i) / group_size; }
-    int head(int i) const { return head_kv * group_size + int((first + i) % group_size); }
-};
-
 // A lane's two cells of a block: number `first` and `first + 16`.
 inline int first_cell_of(uint lane) {
     return int(lane / 16 * 32 + lane % 16);
-}
-
-inline float2 mask_of_cells(constant AttentionParams& p, device const uchar* mask, device const uint* hidden,
-                            thread const RowTile& tile, int row, int64_t cell) {
-    const int64_t token = tile.token(row);
-    const CellRange seen = cells_of(p, tile.lengths, token);
-    float2 logits = float2(-INFINITY);
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-        const int64_t at = cell + 16 * i;
-        if (at < seen.first || at >= seen.end) continue;
-        logits[i] = 0;
-        if (p.mask_type != kMaskNone) {
-            const int64_t index =
-                tile.stream * p.mask.stream + token * p.mask.token + tile.head(row) * p.mask.head + at;
-            logits[i] = load_mask(mask, index, p.mask_type) * kLog2e;
-        }
-        if (p.n_exact > 0) {
-            const int64_t word = (int64_t(tile.stream) * p.n_tokens + token) * p.hidden_words + at / 32;
-            if ((hidden[word] >> uint(at % 32) & 1u) != 0) logits[i] = -INFINITY;
-        }
-    }
-    return logits;
 }
 
 // Dot products of the lane's two cells of a block with all rows, in units of the query's scale, on top of those with
@@ -148,11 +115,6 @@ inline float quantize_weights(float2 p, float2 scale, float2 dither, threadgroup
     return top * (1.0f / largest);
 }
 
-// The fixed dither of a cell's weight: cells of a block in bit-reversed order.
-inline float dither_of(int cell) {
-    return (float(metal::reverse_bits(uint(cell)) >> 26) + 0.5f) / float(kBlockCells) - 0.5f;
-}
-
 // Grid (row tiles of all KV heads, chunks, streams), attend_simd_groups() SIMD groups each.
 template <int head_dim_k, int head_dim_v, int key_bits, int value_bits, int rows, int centered>
 [[kernel]] void attend(constant AttentionParams& p [[buffer(kBufferParams)]],
@@ -182,22 +144,11 @@ template <int head_dim_k, int head_dim_v, int key_bits, int value_bits, int rows
     threadgroup int live_of_spans[2 * kSpan];  // of this span and, for SIMD groups that are ahead, of the next
     threadgroup float centers[centered != 0 ? kChunkOfBlocks * rows : 1];
 
-    const int stream = int(group.z), group_size = p.n_head / p.n_head_kv;
-    const Lengths stream_lengths = lengths_of(lengths, stream);
-    RowTile tile;
-    tile.first = int64_t(group.x % uint(p.n_row_tiles)) * rows;
-    const int64_t rows_left = stream_lengths.n_tokens * group_size - tile.first;
-    tile.n = rows_left < rows ? int(rows_left) : rows;
-    tile.group_size = group_size;
-    tile.head_kv = int(group.x / uint(p.n_row_tiles));
-    tile.stream = stream;
-    tile.lengths = stream_lengths;
+    const RowTile tile = row_tile(p, lengths, group, rows);
     if (tile.n <= 0) return;
-    const int64_t first_cell = cells_of(p, stream_lengths, tile.token(0)).first;
-    const int64_t end_cell = cells_of(p, stream_lengths, tile.token(tile.n - 1)).end;
-    const int64_t chunk = first_chunk_of(p, stream_lengths) + group.y;
-    const int64_t first_block = metal::max(chunk * kChunkOfBlocks, first_cell / kBlockCells);
-    const int64_t end_block = metal::min((chunk + 1) * kChunkOfBlocks, (end_cell + kBlockCells - 1) / kBlockCells);
+    const int stream = tile.stream;
+    const BlockRange blocks = blocks_of_tile(p, tile, group.y);
+    const int64_t first_block = blocks.first, end_block = blocks.end, chunk = blocks.chunk;
     if (first_block >= end_block) return;
 
     const Records key_records = {keys, key_table, stream * p.k_stream_blocks, p.k_record_bytes, p.has_k_table != 0};
@@ -251,9 +202,12 @@ template <int head_dim_k, int head_dim_v, int key_bits, int value_bits, int rows
             bool sees[rows], any = false;
 #pragma unroll
             for (int r = 0; r < rows; ++r) {
-                masks[r] = r < tile.n && block >= first_block && block < end_block
-                               ? mask_of_cells(p, mask, hidden, tile, r, block * kBlockCells + lane_cell)
-                               : float2(-INFINITY);
+                masks[r] = float2(-INFINITY);
+                if (r < tile.n && block >= first_block && block < end_block) {
+                    const int64_t cell = block * kBlockCells + lane_cell;
+                    masks[r] = float2(mask_of_cell(p, mask, hidden, tile, r, cell),
+                                      mask_of_cell(p, mask, hidden, tile, r, cell + 16));
+                }
                 sees[r] = !metal::simd_all(masks[r].x == -INFINITY && masks[r].y == -INFINITY);
                 any = any || sees[r];
             }

@@ -31,4 +31,13 @@ TQ_FORMAT_FN int attend_bytes(int head_dim_k, int head_dim_v, int value_bits, in
            8 * kSpan + (centered ? 4 * kChunkOfBlocks * rows : 4);
 }
 
+// The same of attend_many, whose four SIMD groups share 16 or 32 rows; decoded codes go through threadgroup memory.
+TQ_FORMAT_TABLE int kManyRows = 32;
+TQ_FORMAT_TABLE int kManySimdGroups = 4;
+TQ_FORMAT_FN int attend_many_bytes(int head_dim_k, int head_dim_v, int value_bits, int rows, bool centered) {
+    return 2 * rows * head_dim_k + 2 * kBlockCells * 64 + 2 * attend_digits(value_bits) * rows * kBlockCells +
+           8 * rows + 4 * rows * 16 + 8 * kSpan * attend_value_segments(head_dim_v) * rows +
+           (centered ? 4 * kChunkOfBlocks * rows : 4);
+}
+
 }  // namespace tq

@@ -4,6 +4,7 @@
 #include <initializer_list>
 
 #include "turboquant/attention/plan.h"
+#include "turboquant/metal/append_shape.h"
 #include "turboquant/metal/attend_shape.h"
 
 namespace tq {
@@ -45,11 +46,25 @@ int rows_that_fit(const MetalAttention& call) {
     return rows;
 }
 
-// Query rows of a threadgroup: as few tiles as can be, of even shares.
-int rows_of_tile(const MetalAttention& call) {
-    const int64_t rows = call.shape.n_tokens * (call.shape.n_head / call.shape.n_head_kv);
+// The kernel that attends, and the query rows of its threadgroups.
+struct AttendKernel {
+    const char* name;
+    int rows;
+    int simd_groups;
+};
+
+// attend_many from twice as many rows on as attend takes, if its threadgroup memory is enough; else attend, with as few
+// tiles as can be, of even shares.
+AttendKernel attend_kernel(const MetalAttention& call) {
+    const AttentionShape& s = call.shape;
+    const int64_t rows = s.n_tokens * (s.n_head / s.n_head_kv);
+    for (int many : {kManyRows, kManyRows / 2}) {
+        if (rows > 2 * kMaxAttendRows && attend_many_bytes(s.head_dim_k, s.head_dim_v, call.values.bits, many,
+                                                           call.keys.centered()) <= kThreadgroupBytes)
+            return {"attend_many", many, kManySimdGroups};
+    }
     const int64_t most = rows_that_fit(call), tiles = (rows + most - 1) / most;
-    return static_cast<int>((rows + tiles - 1) / tiles);
+    return {"attend", static_cast<int>((rows + tiles - 1) / tiles), attend_simd_groups(s.head_dim_v)};
 }
 
 // Chunks that a stream's tokens may see, counted from the first of them.
@@ -143,8 +158,8 @@ Result<AttentionLaunches> plan_metal_attention(const MetalAttention& call) {
         return Status(Error::kInvalidArgument, "the packed tensors are not of this head_dim and n_head_kv");
 
     AttentionLaunches plan;
-    const int rows = rows_of_tile(call);
-    plan.params = params_of(call, rows);
+    const AttendKernel kernel = attend_kernel(call);
+    plan.params = params_of(call, kernel.rows);
     const auto n_rows = static_cast<size_t>(s.n_stream * s.n_tokens * s.n_head);
     const size_t n_partials = n_rows * static_cast<size_t>(plan.params.n_chunks);
     plan.prepared_query_bytes = n_rows * static_cast<size_t>(s.head_dim_k) * sizeof(uint16_t);
@@ -158,10 +173,10 @@ Result<AttentionLaunches> plan_metal_attention(const MetalAttention& call) {
          {kBufferPreparedQuery, kBufferLogitScale});
     plan.launches.push_back(std::move(prepare));
 
-    MetalLaunch attend = launch_of(
-        "attend", {s.head_dim_k, s.head_dim_v, call.keys.bits, call.values.bits, rows, call.keys.centered()});
+    MetalLaunch attend = launch_of(kernel.name, {s.head_dim_k, s.head_dim_v, call.keys.bits, call.values.bits, kernel.rows,
+                                                 call.keys.centered()});
     set_sizes(attend, int64_t{s.n_head_kv} * plan.params.n_row_tiles, plan.params.n_chunks, s.n_stream,
-              32 * attend_simd_groups(s.head_dim_v));
+              32 * kernel.simd_groups);
     bind(attend, call,
          {kBufferParams, kBufferLengths, kBufferKeys, kBufferValues, kBufferKeyTable, kBufferValueTable, kBufferMask,
           kBufferPreparedQuery, kBufferLogitScale, kBufferExactHidden},
@@ -175,6 +190,59 @@ Result<AttentionLaunches> plan_metal_attention(const MetalAttention& call) {
           kBufferPartialStats, kBufferPartialOut, kBufferMask, kBufferExactList, kBufferExactKeys, kBufferExactValues},
          {kBufferOut});
     plan.launches.push_back(std::move(merge));
+    return plan;
+}
+
+std::string metal_unsupported_reason(const MetalRows& rows) {
+    if (rows.head_dim < kMinHeadDim || rows.head_dim > kMaxHeadDim || rows.head_dim % kStepDims != 0)
+        return "head_dim " + std::to_string(rows.head_dim) + " is not a multiple of 16 in 16..512";
+    return reason_of_format(rows.format);
+}
+
+namespace {
+
+Result<RowsLaunch> plan_rows(const MetalRows& rows, const char* kernel) {
+    if (std::string reason = metal_unsupported_reason(rows); !reason.empty())
+        return Status(Error::kUnsupported, std::move(reason));
+    if (rows.n_rows <= 0 || rows.n_stream <= 0)
+        return Status(Error::kInvalidArgument, "n_rows and n_stream must be positive");
+    if (rows.format.n_embd % rows.head_dim != 0)
+        return Status(Error::kInvalidArgument, "n_embd " + std::to_string(rows.format.n_embd) +
+                                                   " is not a multiple of head_dim " + std::to_string(rows.head_dim));
+    RowsLaunch plan;
+    plan.params.rows = rows.rows;
+    plan.params.stream_blocks = blocks_of_cells(rows.n_cells);
+    plan.params.record_bytes = static_cast<int64_t>(rows.format.block_bytes());
+    plan.params.n_head_kv = static_cast<int32_t>(rows.format.n_embd / rows.head_dim);
+    plan.params.type = static_cast<int32_t>(rows.type);
+    plan.params.has_table = rows.table;
+    plan.params.rotation_stride = rows.scaled ? 3 * rows.head_dim : 0;
+    plan.launch = launch_of(kernel, {rows.head_dim, rows.format.bits, rows.format.side == Side::kKey ? 0 : 1,
+                                     rows.format.centered()});
+    for (int index : {kBufferParams, kBufferLengths, kBufferRows, kBufferRecords, kBufferTable, kBufferRotation})
+        plan.launch.bindings.push_back({index, index == kBufferTable && !rows.table ? kBufferLengths : index, false});
+    return plan;
+}
+
+}  // namespace
+
+Result<RowsLaunch> plan_metal_append(const MetalRows& rows) {
+    Result<RowsLaunch> plan = plan_rows(rows, "append");
+    if (!plan.ok()) return plan;
+    const int slice = dims_of_slice(rows.format.side, rows.head_dim);
+    const int64_t n_blocks = rows.format.centered() ? 1 : (rows.n_rows + kBlockCells - 2) / kBlockCells + 1;
+    set_sizes(plan.value().launch, (rows.format.n_embd + slice - 1) / slice, n_blocks, rows.n_stream,
+              32 * append_simd_groups(slice));
+    plan.value().launch.bindings[kBufferRecords].written = true;
+    return plan;
+}
+
+Result<RowsLaunch> plan_metal_decode(const MetalRows& rows) {
+    Result<RowsLaunch> plan = plan_rows(rows, "decode");
+    if (!plan.ok()) return plan;
+    set_sizes(plan.value().launch, rows.format.n_embd / rows.head_dim, (rows.n_rows + kDecodeCells - 1) / kDecodeCells,
+              rows.n_stream, 32 * kDecodeCells);
+    plan.value().launch.bindings[kBufferRows].written = true;
     return plan;
 }
 

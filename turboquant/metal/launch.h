@@ -64,6 +64,28 @@ std::string metal_unsupported_reason(const MetalAttention& call);
 // Errors: kUnsupported with the reason; kInvalidArgument (sizes that are not positive, formats of another width).
 Result<AttentionLaunches> plan_metal_attention(const MetalAttention& call);
 
+// New rows into records, or rows out of them. kBufferLengths has the first cell and the number of cells of each stream.
+struct MetalRows {
+    RowFormat format;
+    int head_dim = 0;
+    FloatType type = FloatType::kF32;
+    RowStrides rows{};     // token: from one cell's row to the next's
+    int64_t n_cells = 0;   // that a stream has room for
+    int64_t n_rows = 0;    // at most so many cells of a stream
+    int64_t n_stream = 1;
+    bool table = false, scaled = false;
+};
+
+struct RowsLaunch {
+    RowsParams params{};
+    MetalLaunch launch;  // operands: kBufferParams, kBufferLengths, kBufferRows, kBufferRecords, ...
+};
+
+std::string metal_unsupported_reason(const MetalRows& rows);
+// Errors as above. Cells of append follow one another; it writes nothing but the records of their blocks.
+Result<RowsLaunch> plan_metal_append(const MetalRows& rows);
+Result<RowsLaunch> plan_metal_decode(const MetalRows& rows);
+
 // Diagonals of a codec's rotations as kBufferKeyRotation and kBufferValueRotation have them: [head][3][head_dim].
 std::vector<float> metal_rotation(const std::vector<Rotation>& rotations);
 

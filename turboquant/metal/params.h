@@ -70,6 +70,20 @@ struct AttentionParams {
     int32_t padding;
 };
 
+// Numbers of the buffers of append and decode.
+TQ_FORMAT_TABLE int kBufferRows = 2;      // rows in, or out
+TQ_FORMAT_TABLE int kBufferRecords = 3;   // written by append
+TQ_FORMAT_TABLE int kBufferTable = 4;     // as kBufferKeyTable
+TQ_FORMAT_TABLE int kBufferRotation = 5;  // as kBufferKeyRotation
+
+// Of append and decode. kBufferLengths has the first cell and the number of cells of each stream.
+struct RowsParams {
+    RowStrides rows;  // `token` is from one cell's row to the next's
+    int64_t stream_blocks, record_bytes;
+    int32_t n_head_kv, type;
+    int32_t has_table, rotation_stride;
+};
+
 // A cell that a token attends to as an exact row. k, v: rows in their buffers; k < 0 ends a list.
 struct ExactEntry {
     int32_t k, v;
