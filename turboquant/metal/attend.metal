@@ -127,13 +127,12 @@ inline void add_block(device const uchar* tiles, threadgroup const half* weights
     }
 }
 
-// p * value scale of the lane's two cells as integers relative to the block's largest: of one 7-bit digit, or two.
-// weights: of the first of the lane's cells, the second digit `second` halves further. Returns what one unit is worth.
+// Weights w = p * value scale of the lane's two cells as integers relative to the block's largest: of one 7-bit digit, or
+// two. weights: of the first of the lane's cells, the second digit `second` halves further. Returns what one unit is
+// worth.
 template <int digits>
-inline float quantize_weights(float2 p, float2 scale, float2 dither, threadgroup half* weights, int second) {
+inline float store_weights(float2 w, float top, float2 dither, threadgroup half* weights, int second) {
     constexpr float largest = digits == 1 ? 127.0f : 127.0f * 128.0f;
-    const float2 w = p * scale;
-    const float top = metal::simd_max(greater_of(w.x, w.y));
     const float inverse = less_of(largest / top, kLargestInverse);  // a tiny `top` would overflow it
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
@@ -306,10 +305,10 @@ template <int head_dim_k, int head_dim_v, int key_bits, int value_bits, int rows
                 const int at = b * segments + s;
 #pragma unroll
                 for (int r = 0; r < rows; ++r) {
-                    const float unit =
-                        quantize_weights<digits>(x[i][r], scale, dither,
-                                                 weights + (at * digits * rows + r) * kBlockCells + lane_cell,
-                                                 rows * kBlockCells);
+                    const float2 w = x[i][r] * scale;
+                    const float unit = store_weights<digits>(w, metal::simd_max(greater_of(w.x, w.y)), dither,
+                                                             weights + (at * digits * rows + r) * kBlockCells + lane_cell,
+                                                             rows * kBlockCells);
                     if (lane == 0) units[at * rows + r] = unit;
                 }
             }
