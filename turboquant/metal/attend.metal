@@ -21,6 +21,34 @@ inline int first_cell_of(uint lane) {
     return int(lane / 16 * 32 + lane % 16);
 }
 
+// Eight halves of threadgroup memory that all lanes read: one load.
+inline void load_eight(threadgroup const half* from, thread float4* eight) {
+    const uint4 words = *reinterpret_cast<threadgroup const uint4*>(from);
+    eight[0] = float4(as_type<half4>(words.xy));
+    eight[1] = float4(as_type<half4>(words.zw));
+}
+
+inline float add_dot(float4 a, float4 b, float sum) {
+    return metal::fma(a.w, b.w, metal::fma(a.z, b.z, metal::fma(a.y, b.y, metal::fma(a.x, b.x, sum))));
+}
+
+// The queries of a step times its keys, of the lane's two cells. queries: of the step, rows head_dim apart.
+template <int head_dim, int bits, int rows>
+inline void add_products(thread const HalfTile<bits>& keys, threadgroup const half* queries, thread float2* products) {
+#pragma unroll
+    for (int pair = 0; pair < 2; ++pair) {  // 8 dims
+        const float4 first[2] = {keys.centroids(2 * pair), keys.centroids(2 * pair + 1)};
+        const float4 second[2] = {keys.centroids(4 + 2 * pair), keys.centroids(4 + 2 * pair + 1)};
+#pragma unroll
+        for (int r = 0; r < rows; ++r) {
+            float4 q[2];
+            load_eight(queries + r * head_dim + 8 * pair, q);
+            products[r].x = add_dot(q[1], first[1], add_dot(q[0], first[0], products[r].x));
+            products[r].y = add_dot(q[1], second[1], add_dot(q[0], second[0], products[r].y));
+        }
+    }
+}
+
 // Dot products of the lane's two cells of a block with all rows, in units of the query's scale, on top of those with
 // the block's center.
 template <int head_dim, int bits, int rows>
@@ -33,23 +61,7 @@ inline void dots_of_block(device const uchar* record, thread const HeadView& key
     for (int step = 0; step < steps; ++step) {
         HalfTile<bits> tile;
         tile.load(record + offset_of_tile<uint>(Side::kKey, bits, uint(keys.first_step + step)), lane / 16, lane % 16);
-#pragma unroll
-        for (int quad = 0; quad < 4; ++quad) {
-            const float4 a = tile.centroids(quad), b = tile.centroids(4 + quad);
-#pragma unroll
-            for (int r = 0; r < rows; ++r) {
-                const float4 q = float4(*reinterpret_cast<threadgroup const half4*>(
-                    queries + r * head_dim + kStepDims * step + 4 * quad));
-                products[r].x = metal::fma(q.x, a.x, products[r].x);
-                products[r].y = metal::fma(q.x, b.x, products[r].y);
-                products[r].x = metal::fma(q.y, a.y, products[r].x);
-                products[r].y = metal::fma(q.y, b.y, products[r].y);
-                products[r].x = metal::fma(q.z, a.z, products[r].x);
-                products[r].y = metal::fma(q.z, b.z, products[r].y);
-                products[r].x = metal::fma(q.w, a.w, products[r].x);
-                products[r].y = metal::fma(q.w, b.w, products[r].y);
-            }
-        }
+        add_products<head_dim, bits, rows>(tile, queries + step * kStepDims, products);
         if (!keys.ends_segment(Side::kKey, step, steps)) continue;
         const uint group = uint(keys.first_step + step) >> group_steps_log2(Side::kKey);
         device const uchar* scales =
@@ -63,43 +75,64 @@ inline void dots_of_block(device const uchar* record, thread const HeadView& key
     }
 }
 
-// Centroids of the lane's dim times all rows' weights over the 64 cells of a block.
-template <int bits, int rows, int digits>
-inline void sums_of_block(device const uchar* tile_bytes, threadgroup const half* weights, uint lane,
-                          thread float (&sums)[rows]) {
-    float low[rows];
+// Half tiles of values, of `steps` dims of the lane and 32 cells, times all rows' weights. weights: [digit][row][64], of
+// the first of these cells. sums: [step][digit][row].
+template <int bits, int rows, int digits, int steps>
+inline void add_weighted(thread const HalfTile<bits>* values, threadgroup const half* weights, thread float* sums) {
 #pragma unroll
-    for (int r = 0; r < rows; ++r) sums[r] = low[r] = 0;
-    for (int part = 0; part < 2; ++part) {
-        HalfTile<bits> tile;
-        tile.load(tile_bytes, uint(part), lane % 16);
+    for (int unit = 0; unit < 8; unit += 2) {  // 8 cells
+        float4 c[steps][2];
 #pragma unroll
-        for (int unit = 0; unit < 8; ++unit) {
-            const float4 c = tile.centroids(unit);
+        for (int s = 0; s < steps; ++s) {
+            c[s][0] = values[s].centroids(unit);
+            c[s][1] = values[s].centroids(unit + 1);
+        }
 #pragma unroll
-            for (int r = 0; r < rows; ++r) {
-                threadgroup const half4* four =
-                    reinterpret_cast<threadgroup const half4*>(weights + r * kBlockCells + 32 * part + 4 * unit);
-                const float4 w = float4(four[0]);
-                sums[r] = metal::fma(w.w, c.w, metal::fma(w.z, c.z, metal::fma(w.y, c.y, metal::fma(w.x, c.x, sums[r]))));
-                if (digits == 1) continue;
-                const float4 l = float4(four[rows * kBlockCells / 4]);
-                low[r] = metal::fma(l.w, c.w, metal::fma(l.z, c.z, metal::fma(l.y, c.y, metal::fma(l.x, c.x, low[r]))));
+        for (int i = 0; i < digits * rows; ++i) {
+            float4 w[2];
+            load_eight(weights + i * kBlockCells + 4 * unit, w);
+#pragma unroll
+            for (int s = 0; s < steps; ++s) {
+                thread float& sum = sums[s * digits * rows + i];
+                sum = add_dot(w[1], c[s][1], add_dot(w[0], c[s][0], sum));
             }
         }
     }
-    if (digits == 1) return;
-#pragma unroll
-    for (int r = 0; r < rows; ++r) sums[r] = metal::fma(sums[r], 128.0f, low[r]);
 }
 
-// p * value scale of the lane's two cells as integers relative to the block's largest: of one 7-bit digit, or two.
-// weights: of the first of the lane's cells, the second digit `second` halves further. Returns what one unit is worth.
+// Adds a block's values, of the lane's dim in `steps` steps of one group, times the weights of its cells to the rows'
+// outputs, which are out_steps floats apart. units: of the rows.
+template <int bits, int rows, int digits, int steps>
+inline void add_block(device const uchar* tiles, threadgroup const half* weights, threadgroup const float* units,
+                      uint lane, thread float* out, int out_steps) {
+    float sums[steps * digits * rows];
+#pragma unroll
+    for (int i = 0; i < steps * digits * rows; ++i) sums[i] = 0;
+    for (int part = 0; part < 2; ++part) {
+        HalfTile<bits> values[steps];
+#pragma unroll
+        for (int s = 0; s < steps; ++s)
+            values[s].load(tiles + s * bytes_of_tile<uint>(bits), uint(part), lane % 16);
+        add_weighted<bits, rows, digits, steps>(values, weights + 32 * part, sums);
+    }
+#pragma unroll
+    for (int r = 0; r < rows; ++r) {
+#pragma unroll
+        for (int s = 0; s < steps; ++s) {
+            thread const float* of_step = sums + s * digits * rows;
+            const float sum =
+                digits == 1 ? of_step[r] : metal::fma(of_step[r], 128.0f, of_step[(digits - 1) * rows + r]);
+            out[r * out_steps + s] = metal::fma(sum, units[r], out[r * out_steps + s]);
+        }
+    }
+}
+
+// Weights w = p * value scale of the lane's two cells as integers relative to the block's largest: of one 7-bit digit, or
+// two. weights: of the first of the lane's cells, the second digit `second` halves further. Returns what one unit is
+// worth.
 template <int digits>
-inline float quantize_weights(float2 p, float2 scale, float2 dither, threadgroup half* weights, int second) {
+inline float store_weights(float2 w, float top, float2 dither, threadgroup half* weights, int second) {
     constexpr float largest = digits == 1 ? 127.0f : 127.0f * 128.0f;
-    const float2 w = p * scale;
-    const float top = metal::simd_max(greater_of(w.x, w.y));
     const float inverse = less_of(largest / top, kLargestInverse);  // a tiny `top` would overflow it
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
@@ -136,13 +169,18 @@ template <int head_dim_k, int head_dim_v, int key_bits, int value_bits, int rows
     constexpr int own_blocks = kSpan / groups;                         // blocks of a span that a SIMD group has
     constexpr int steps_v = head_dim_v / kStepDims;
     constexpr int own_steps = (steps_v + 2 * groups - 1) / (2 * groups);  // steps that half a SIMD group has
-    threadgroup half queries[rows * head_dim_k];
-    threadgroup half weights[kSpan * segments * digits * rows * kBlockCells];
+    // Steps that share loads of weights: those of a group. With odd heads two steps may be of different groups.
+    constexpr int steps_together = head_dim_v % 32 == 0 && own_steps % 2 == 0 ? 2 : 1;
+    threadgroup uint4 queries_memory[rows * head_dim_k / 8];
+    threadgroup uint4 weights_memory[kSpan * segments * digits * rows * kBlockCells / 8];
     threadgroup float units[kSpan * segments * rows];
     threadgroup float maxima[kSpan * rows];
     threadgroup float sums_of_lanes[kSpan * rows * 16];
     threadgroup int live_of_spans[2 * kSpan];  // of this span and, for SIMD groups that are ahead, of the next
     threadgroup float centers[centered != 0 ? kChunkOfBlocks * rows : 1];
+    // Arrays of vectors, for their alignment.
+    threadgroup half* queries = reinterpret_cast<threadgroup half*>(queries_memory);
+    threadgroup half* weights = reinterpret_cast<threadgroup half*>(weights_memory);
 
     const RowTile tile = row_tile(p, lengths, group, rows);
     if (tile.n <= 0) return;
@@ -177,7 +215,7 @@ template <int head_dim_k, int head_dim_v, int key_bits, int value_bits, int rows
     }
 
     float scale_of_row[rows], running_max[rows], running_sum[rows];
-    float out[rows][own_steps];
+    float out[rows * own_steps];
 #pragma unroll
     for (int r = 0; r < rows; ++r) {
         const int row = r < tile.n ? r : 0;
@@ -185,9 +223,9 @@ template <int head_dim_k, int head_dim_v, int key_bits, int value_bits, int rows
         running_max[r] = -INFINITY;
         running_sum[r] = 0;
 #pragma unroll
-        for (int i = 0; i < own_steps; ++i) out[r][i] = 0;
+        for (int i = 0; i < own_steps; ++i) out[r * own_steps + i] = 0;
     }
-    const int lane_cell = first_cell_of(lane);
+    const int lane_cell = first_cell_of(lane), first_own_step = int(2 * simd + lane / 16) * own_steps;
     const float2 dither = float2(dither_of(lane_cell), dither_of(lane_cell + 16));
 
     for (int64_t span = chunk * kChunkOfBlocks; span < end_block; span += kSpan) {
@@ -267,10 +305,10 @@ template <int head_dim_k, int head_dim_v, int key_bits, int value_bits, int rows
                 const int at = b * segments + s;
 #pragma unroll
                 for (int r = 0; r < rows; ++r) {
-                    const float unit =
-                        quantize_weights<digits>(x[i][r], scale, dither,
-                                                 weights + (at * digits * rows + r) * kBlockCells + lane_cell,
-                                                 rows * kBlockCells);
+                    const float2 w = x[i][r] * scale;
+                    const float unit = store_weights<digits>(w, metal::simd_max(greater_of(w.x, w.y)), dither,
+                                                             weights + (at * digits * rows + r) * kBlockCells + lane_cell,
+                                                             rows * kBlockCells);
                     if (lane == 0) units[at * rows + r] = unit;
                 }
             }
@@ -280,7 +318,7 @@ template <int head_dim_k, int head_dim_v, int key_bits, int value_bits, int rows
 #pragma unroll
         for (int r = 0; r < rows; ++r) {
 #pragma unroll
-            for (int i = 0; i < own_steps; ++i) out[r][i] *= rescale[r];
+            for (int i = 0; i < own_steps; ++i) out[r * own_steps + i] *= rescale[r];
             if (r % groups != int(simd)) continue;
             float sum = 0;
 #pragma unroll
@@ -288,19 +326,17 @@ template <int head_dim_k, int head_dim_v, int key_bits, int value_bits, int rows
             running_sum[r] = metal::fma(running_sum[r], rescale[r], sum_of_half(sum));
         }
 #pragma unroll
-        for (int i = 0; i < own_steps; ++i) {
-            const int step = i * 2 * groups + int(2 * simd + lane / 16);
+        for (int i = 0; i < own_steps; i += steps_together) {
+            const int step = first_own_step + i;
             if (step >= steps_v) continue;
             const int segment = value_head.segment_of(Side::kValue, step);
             const uint offset = offset_of_tile<uint>(Side::kValue, value_bits, uint(value_head.first_step + step));
             for (int b = 0; b < kSpan; ++b) {
                 if (live[b] == 0) continue;
-                float sums[rows];
                 const int at = b * segments + segment;
-                sums_of_block<value_bits, rows, digits>(value_records.at(span + b) + offset,
-                                                        weights + at * digits * rows * kBlockCells, lane, sums);
-#pragma unroll
-                for (int r = 0; r < rows; ++r) out[r][i] = metal::fma(sums[r], units[at * rows + r], out[r][i]);
+                add_block<value_bits, rows, digits, steps_together>(value_records.at(span + b) + offset,
+                                                                    weights + at * digits * rows * kBlockCells,
+                                                                    units + at * rows, lane, out + i, own_steps);
             }
         }
     }
@@ -315,8 +351,9 @@ template <int head_dim_k, int head_dim_v, int key_bits, int value_bits, int rows
         }
 #pragma unroll
         for (int i = 0; i < own_steps; ++i) {
-            const int step = i * 2 * groups + int(2 * simd + lane / 16);
-            if (step < steps_v) partial_out[partial * head_dim_v + step * kStepDims + int(lane % 16)] = out[r][i];
+            const int step = first_own_step + i;
+            if (step < steps_v)
+                partial_out[partial * head_dim_v + step * kStepDims + int(lane % 16)] = out[r * own_steps + i];
         }
     }
 }

@@ -85,13 +85,17 @@ template <int head_dim_k, int head_dim_v, int key_bits, int value_bits, int rows
     constexpr int digits = attend_digits(value_bits), segments = attend_value_segments(head_dim_v);
     constexpr int steps_k = head_dim_k / kStepDims, steps_v = head_dim_v / kStepDims;
     constexpr float largest_weight = digits == 1 ? 127.0f : 127.0f * 128.0f;
-    threadgroup half queries[rows * head_dim_k];
-    threadgroup half decoded[kBlockCells * kTilePitch];
-    threadgroup half weights[digits * rows * kBlockCells];
+    threadgroup uint4 queries_memory[rows * head_dim_k / 8];
+    threadgroup uint4 decoded_memory[kBlockCells * kTilePitch / 8];
+    threadgroup uint4 weights_memory[digits * rows * kBlockCells / 8];
     threadgroup float maxima[2 * rows];
     threadgroup float sums_of_lanes[rows * 16];
     threadgroup float tops[kSpan * segments * 2 * rows];
     threadgroup float centers[centered != 0 ? kChunkOfBlocks * rows : 1];
+    // Arrays of vectors, for their alignment.
+    threadgroup half* queries = reinterpret_cast<threadgroup half*>(queries_memory);
+    threadgroup half* decoded = reinterpret_cast<threadgroup half*>(decoded_memory);
+    threadgroup half* weights = reinterpret_cast<threadgroup half*>(weights_memory);
 
     const RowTile tile = row_tile(p, lengths, group, rows);
     if (tile.n <= 0) return;

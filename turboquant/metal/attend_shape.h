@@ -17,7 +17,7 @@ TQ_FORMAT_FN int attend_digits(int value_bits) {
 }
 // SIMD groups of a threadgroup. In the value phase a half of one takes a step of 16 dims.
 TQ_FORMAT_FN int attend_simd_groups(int head_dim_v) {
-    return head_dim_v <= 64 ? 2 : 4;
+    return head_dim_v <= 128 ? 2 : 4;
 }
 // Groups of values that a head has a part of, at most.
 TQ_FORMAT_FN int attend_value_segments(int head_dim_v) {
