@@ -7,10 +7,11 @@
 namespace tq::test {
 
 inline std::vector<AttentionCase> shader_fault_attention_cases() {
-    std::vector<AttentionCase> cases = {{64, 64, 4, 1, 1, 600, 4, 4, Mask::kHoles, 1, 0, true},  // decoding, sink logits
-                                        {64, 64, 2, 1, 1, 600, centered(4), 8, Mask::kHoles},    // weights of two digits
-                                        {64, 64, 4, 1, 12, 600, 4, 4, Mask::kCausal},            // many rows
-                                        {64, 64, 4, 1, 12, 300, centered(5), 4, Mask::kCausal}};
+    std::vector<AttentionCase> cases = {
+        {64, 64, 4, 1, 1, 600, 4, 4, Mask::kHoles, 1, 0, true},  // decoding, sink logits
+        {64, 64, 2, 1, 1, 600, centered(4), 8, Mask::kHoles},    // weights of two digits
+        {64, 64, 4, 1, 12, 600, 4, 4, Mask::kCausal},            // many rows
+        {64, 64, 4, 1, 12, 300, centered(5), 4, Mask::kCausal}};
     for (AttentionCase& c : cases) c.exact = {4, 8};
     return cases;
 }
