@@ -183,9 +183,6 @@ TEST(MetalAttention, SaysWhyItTakesNotEverything) {
     call.keys = make_format(Side::kKey, 4, 64);
     call.values = make_format(Side::kValue, 4, 64);
     EXPECT_EQ(metal_unsupported_reason(call), "");
-    call.keys = make_format(Side::kKey, trellis(4), 64);
-    EXPECT_NE(metal_unsupported_reason(call).find("trellis codes have no shaders"), std::string::npos);
-    call.keys = make_format(Side::kKey, 4, 64);
     call.shape.max_bias = 8;
     EXPECT_NE(metal_unsupported_reason(call).find("ALiBi"), std::string::npos);
     call.shape.max_bias = 0;
