@@ -66,7 +66,7 @@ void Work::run() {
 
     std::optional<ExactStreams> exact;
     if (exact_keys.before) {
-        exact.emplace(*codec, call.streams, most_tokens, exact_keys, exact_values);
+        exact.emplace(*codec, call.streams, most_tokens, inputs.mask != nullptr, exact_keys, exact_values);
         inputs.exact_k = exact->keys();
         inputs.exact_v = exact->values();
     }

@@ -8,9 +8,10 @@
 namespace tq::mlx_plugin {
 namespace {
 
-// What a query takes at most; what is kept for rows that are taken back is no longer needed here.
-ExactCells without_reserve(ExactCells exact) {
-    exact.n_reserve = 0;
+// A mask may hide some of the newest rows, and then the window reaches further back, into the reserve. Without one it
+// never does, and fewer rows are to be copied.
+ExactCells rows_needed(ExactCells exact, bool has_mask) {
+    if (!has_mask) exact.n_reserve = 0;
     return exact;
 }
 
@@ -28,9 +29,9 @@ ExactStreams::Copy::Copy(ExactIndex& index, int64_t n_embd, int64_t n_staged)
       rows(index, n_embd, slots.data()) {}
 
 ExactStreams::ExactStreams(const LayerCodec& codec, const std::vector<StreamCells>& streams, int64_t n_tokens,
-                           const ExactSource& keys, const ExactSource& values)
+                           bool has_mask, const ExactSource& keys, const ExactSource& values)
     : n_cells_(most_cells(streams)),
-      index_(without_reserve(codec.exact()), n_cells_, static_cast<int64_t>(streams.size())),
+      index_(rows_needed(codec.exact(), has_mask), n_cells_, static_cast<int64_t>(streams.size())),
       keys_(index_, codec.side(Side::kKey).format().n_embd, static_cast<int64_t>(streams.size()) * n_tokens),
       values_(index_, codec.side(Side::kValue).format().n_embd, static_cast<int64_t>(streams.size()) * n_tokens) {
     const ExactCells& exact = codec.exact();
@@ -38,7 +39,7 @@ ExactStreams::ExactStreams(const LayerCodec& codec, const std::vector<StreamCell
         const auto& [n_kv, n, first_exact] = streams[stream];
         const int64_t first = static_cast<int64_t>(stream) * n_cells_, old = n_kv - n;
         for (int64_t cell = 0; cell < std::min<int64_t>(exact.n_sink, old); ++cell) before_.push_back(first + cell);
-        const int64_t window = std::max({int64_t{exact.n_sink}, first_exact, old - exact.n_recent});
+        const int64_t window = std::max({int64_t{exact.n_sink}, first_exact, old - index_.cells().n_kept()});
         for (int64_t cell = window; cell < old; ++cell) before_.push_back(first + cell);
         for (int64_t i = 0; i < n_tokens; ++i) cells_.push_back(i < n ? first + old + i : -1);
     }

@@ -21,7 +21,7 @@ struct ExactSource {
 class ExactStreams {
   public:
     // The sources are read here and not needed later.
-    ExactStreams(const LayerCodec& codec, const std::vector<StreamCells>& streams, int64_t n_tokens,
+    ExactStreams(const LayerCodec& codec, const std::vector<StreamCells>& streams, int64_t n_tokens, bool has_mask,
                  const ExactSource& keys, const ExactSource& values);
 
     const ExactRows* keys() const { return &keys_.rows; }
