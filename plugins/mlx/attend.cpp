@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
 
 #include <mlx/backend/cpu/encoder.h>
 
@@ -46,7 +47,6 @@ struct Work {
     AttentionInputs inputs;
     ExactSource exact_keys, exact_values;  // without data: none
     std::vector<int64_t> n_kv, n_tokens;
-    char* workspace;
     char* out;
     size_t out_bytes;
 
@@ -71,6 +71,12 @@ void Work::run() {
         inputs.exact_v = exact->values();
     }
     check(plan.bind(inputs));
+    // It is allocated when it is used: a graph runs far behind the thread that makes it, and all its nodes are there at
+    // once.
+    const mx::allocator::Data memory = mx::allocator::malloc(plan.workspace_bytes() + kRecordAlignment);
+    void* workspace = memory.buffer().raw_ptr();
+    size_t space = plan.workspace_bytes() + kRecordAlignment;
+    std::align(kRecordAlignment, plan.workspace_bytes(), workspace, space);
     for (AttentionPhase phase : {AttentionPhase::kPrepare, AttentionPhase::kAttend, AttentionPhase::kMerge}) {
         run_items(plan.n_items(phase),
                   [&](int64_t item, int thread) { plan.run(phase, item, thread, inputs, workspace); });
@@ -106,20 +112,8 @@ void Attend::eval_cpu(const std::vector<mx::array>& inputs, std::vector<mx::arra
     mx::array& out = outputs[0];
     out.set_data(mx::allocator::malloc(out.nbytes()));
     for (const mx::array& input : inputs) check_contiguous(input, "attend: an input");
-    mx::array workspace({static_cast<int>(plan_.workspace_bytes())}, mx::uint8, nullptr, {});
-    allocate_aligned(workspace);
-
-    auto work = std::make_shared<Work>(Work{codec_,
-                                            call_,
-                                            plan_,
-                                            library_inputs(inputs, out),
-                                            {},
-                                            {},
-                                            {},
-                                            {},
-                                            workspace.data<char>(),
-                                            out.data<char>(),
-                                            out.nbytes()});
+    auto work = std::make_shared<Work>(
+        Work{codec_, call_, plan_, library_inputs(inputs, out), {}, {}, {}, {}, out.data<char>(), out.nbytes()});
     if (order_.exact > 0) {
         const auto source = [&](size_t at) {
             return ExactSource{inputs[at].data<uint16_t>(), inputs[at + 1].data<char>(),
@@ -131,7 +125,6 @@ void Attend::eval_cpu(const std::vector<mx::array>& inputs, std::vector<mx::arra
     auto& encoder = mx::cpu::get_command_encoder(stream());
     for (const mx::array& input : inputs) encoder.set_input_array(input);
     encoder.set_output_array(out);
-    encoder.add_temporary(workspace);
     encoder.dispatch([work] { work->run(); });
 }
 

@@ -10,7 +10,7 @@ docs/mlx.md says what it does and where it has limits.
 """
 
 from .cache import BatchTurboQuantKVCache, TurboQuantKVCache
-from .convert import from_kv_cache
+from .convert import from_kv_cache, from_mlx_vlm
 from .errors import PromptCacheMismatch
 from .model import describe, disable, enable, make_prompt_cache
 
@@ -22,5 +22,6 @@ __all__ = [
     "disable",
     "enable",
     "from_kv_cache",
+    "from_mlx_vlm",
     "make_prompt_cache",
 ]
