@@ -3,15 +3,10 @@
 #pragma once
 
 #include "turboquant/attention/params.h"
+#include "turboquant/attention/visible_cells.h"
 #include "turboquant/base/inline.h"
 
 namespace tq {
-
-// Cells [first, end), none if they are equal.
-struct CellRange {
-    int64_t first, end;
-    TQ_INLINE bool empty() const { return first >= end; }
-};
 
 struct StreamLengths {
     int64_t n_kv, n_tokens;
@@ -23,9 +18,7 @@ TQ_INLINE StreamLengths lengths_of_stream(const AttentionShape& s, const Attenti
 }
 
 TQ_INLINE CellRange cells_of_token(const AttentionShape& s, const StreamLengths& stream, int64_t token) {
-    if (!s.causal) return {0, stream.n_kv};
-    const int64_t end = larger<int64_t>(0, stream.n_kv - stream.n_tokens + token + 1);
-    return {s.window > 0 ? larger<int64_t>(0, end - s.window) : 0, end};
+    return visible_cells(s.causal, s.window, stream.n_kv, stream.n_tokens, token);
 }
 
 // Of tokens [first, last]: later ones see no earlier cell, and all that the earlier ones see in between.

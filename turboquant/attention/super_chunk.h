@@ -5,39 +5,38 @@
 // have 384 partials a row.
 #pragma once
 
-#include <cstdint>
-
-#include "turboquant/base/inline.h"
+#include "turboquant/format/portable.h"
 
 namespace tq {
 
-inline constexpr int kChunkCells = 512;
-inline constexpr int64_t kSuperChunksOfOctave = 64;  // octave 0: the first 32768 cells; octave n > 0: twice as many as
+TQ_FORMAT_TABLE int kChunkCells = 512;
+TQ_FORMAT_TABLE int64_t kSuperChunksOfOctave = 64;  // octave 0: the first 32768 cells; octave n > 0: twice as many as
                                                      // before it
-inline constexpr int64_t kFirstOctaveCells = kSuperChunksOfOctave * kChunkCells;
+TQ_FORMAT_TABLE int64_t kFirstOctaveCells = kSuperChunksOfOctave * kChunkCells;
 
 // The number of doublings after the first 32768 cells that lie before the cell: 0 up to cell 65536.
-TQ_INLINE int super_chunk_level(int64_t cell) {
-    const auto octaves = static_cast<uint64_t>(cell / kFirstOctaveCells);
-    return octaves < 2 ? 0 : 63 - __builtin_clzll(octaves);
+TQ_FORMAT_FN int super_chunk_level(int64_t cell) {
+    int level = 0;
+    for (int64_t octaves = cell / kFirstOctaveCells; octaves >= 2; octaves /= 2) ++level;
+    return level;
 }
 
 // The index of the super-chunk in which the cell lies.
-TQ_INLINE int64_t super_chunk_of(int64_t cell) {
+TQ_FORMAT_FN int64_t super_chunk_of(int64_t cell) {
     const int level = super_chunk_level(cell);
     if (level == 0) return cell / kChunkCells;
     return kSuperChunksOfOctave * (1 + level) + (cell - (kFirstOctaveCells << level)) / (int64_t{kChunkCells} << level);
 }
 
 // The cell at which it begins.
-TQ_INLINE int64_t super_chunk_begin(int64_t index) {
+TQ_FORMAT_FN int64_t super_chunk_begin(int64_t index) {
     if (index < 2 * kSuperChunksOfOctave) return index * kChunkCells;
     const int64_t level = index / kSuperChunksOfOctave - 1;
     return (kFirstOctaveCells << level) + index % kSuperChunksOfOctave * (int64_t{kChunkCells} << level);
 }
 
 // How many lie, in whole or in part, in cells [0, n_cells).
-TQ_INLINE int64_t n_super_chunks(int64_t n_cells) {
+TQ_FORMAT_FN int64_t n_super_chunks(int64_t n_cells) {
     return n_cells > 0 ? super_chunk_of(n_cells - 1) + 1 : 0;
 }
 

@@ -12,6 +12,7 @@
 #include <cstdint>
 
 #include "turboquant/base/inline.h"
+#include "turboquant/cpu/tile_offsets.h"
 #include "turboquant/format/row_format.h"
 
 namespace tq {
@@ -20,20 +21,17 @@ inline constexpr int kTileUnits = 16;  // a tile is 16 units of 64 codes: 16 lan
 inline constexpr int kTileValues = kStepDims * kBlockCells;
 
 TQ_INLINE constexpr size_t tile_bytes(int bits) {
-    return size_t{128} * static_cast<size_t>(bits);
+    return bytes_of_tile<size_t>(bits);
 }
 TQ_INLINE size_t group_offset(const RowFormat& format, int64_t group) {
-    return static_cast<size_t>(group) *
-           (static_cast<size_t>(group_steps(format.side)) * tile_bytes(format.bits) + kBlockCells);
+    return offset_of_group(format.side, format.bits, static_cast<size_t>(group));
 }
 TQ_INLINE size_t tile_offset(const RowFormat& format, int64_t step) {
-    const int64_t group = format.group_of_step(step);
-    return group_offset(format, group) +
-           static_cast<size_t>(step - group * group_steps(format.side)) * tile_bytes(format.bits);
+    return offset_of_tile(format.side, format.bits, static_cast<size_t>(step));
 }
 // Scales of the 64 cells.
 TQ_INLINE size_t scale_offset(const RowFormat& format, int64_t group) {
-    return group_offset(format, group) + static_cast<size_t>(format.steps_in_group(group)) * tile_bytes(format.bits);
+    return offset_of_scales(format.side, format.bits, static_cast<size_t>(group), static_cast<size_t>(format.n_steps()));
 }
 TQ_INLINE size_t center_offset(const RowFormat& format) {
     return format.rows_bytes();

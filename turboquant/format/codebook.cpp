@@ -3,13 +3,10 @@
 #include <cstdlib>
 
 #include "turboquant/format/levels.h"
+#include "turboquant/format/scale_search.h"
 
 namespace tq {
 namespace {
-
-// The outermost Lloyd-Max level in standard deviations, for 2..7 bits; at 8 bits, where the int8 grid is the codebook,
-// the load at which a group of 32-64 Gaussian values is best scaled.
-constexpr float kOutermostSigma[] = {1.5104176f, 2.1519457f, 2.7325896f, 3.2607325f, 3.7441013f, 4.1896942f, 2.8f};
 
 void fill_lloyd_max(Codebook& book) {
     const int half = 1 << (book.bits - 1);

@@ -12,14 +12,14 @@ TQ_FORMAT_TABLE int kMaxScaleCode = 255;
 
 // Without denormal floats on the way, which a thread may flush to zero.
 TQ_FORMAT_FN float scale_from_code(uint8_t code) {
-    if (code < 8) return static_cast<float>(code) * 0x1p-23f;
+    if (code < 8) return static_cast<float>(code) / 8388608.0f;
     return float_of_bits((static_cast<uint32_t>(code) << 20) + ((127u - 21u) << 23));
 }
 
 // Largest code whose scale is <= `scale` (scale >= 0; saturates at the largest code).
 TQ_FORMAT_FN int scale_code_floor(float scale) {
     if (!(scale < 1920.0f)) return kMaxScaleCode;
-    if (scale < 0x1p-20f) return static_cast<int>(scale * 0x1p23f);
+    if (scale < 1.0f / 1048576.0f) return static_cast<int>(scale * 8388608.0f);
     return static_cast<int>(bits_of_float(scale) >> 20) - ((127 - 21) << 3);
 }
 

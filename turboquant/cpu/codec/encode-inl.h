@@ -11,24 +11,9 @@
 #include "turboquant/cpu/codec/kernels.h"
 #include "turboquant/cpu/codec/rotate-inl.h"
 #include "turboquant/format/row_format.h"
-#include "turboquant/format/scale.h"
+#include "turboquant/format/scale_search.h"
 
 namespace tq::codec_impl {
-
-// The window of candidate scales around the one that gives the group's rms the codebook's sigma.
-inline constexpr float kWindowLow = 0.65f;
-inline constexpr float kWindowHigh = 1.4f;
-// It is widened to these multiples of the scale that clips nothing. The decoded values of a scale whose largest
-// centroid is >= kReachCentroid have that scale in their window: 1.1 * 110 / 127 > 15/16, the largest ratio of
-// neighbours.
-inline constexpr float kReachLow = 0.85f;
-inline constexpr float kReachHigh = 1.1f;
-inline constexpr int kReachCentroid = 110;
-// A window has at most 29 codes: its ends are less than 9 times apart, as top / rms is 1 to 8 and sigma 30 to 84 units.
-inline constexpr int kMaxCandidates = 32;
-// The smallest wins among scales that fit equally well but for rounding.
-inline constexpr float kClearlyLess = 1.0f - 0x1p-10f;
-inline constexpr float kNegligibleError = 0x1p-36f;
 
 // Scales and inverses by code; what follows the last repeats it, for vectors that reach beyond.
 struct Scales {
@@ -59,12 +44,6 @@ struct Peak {
     float top;     // largest magnitude
 };
 
-// Candidates: the codes low, low + 1, ...
-struct Window {
-    int low;  // 0: all values are 0 or nearly so, and there are no candidates
-    int count;
-};
-
 struct Output {
     uint8_t* codes;   // a byte for each value
     uint8_t* scales;  // a code for each group
@@ -91,7 +70,7 @@ struct GroupEncoder {
         const float* y;
         alignas(64) float magnitudes[64];
         Peak peak;
-        Window window;
+        ScaleWindow window;
         F errors[kMaxCandidates];  // squared errors of candidates in units of the scale, to be added up over lanes
         alignas(64) float squared_errors[kMaxCandidates];
         uint32_t close;  // bits of candidates among which the winner is
@@ -139,7 +118,7 @@ struct GroupEncoder {
     template <int vectors>
     static TQ_INLINE void find_errors(const Codebook& book, Group& group) {
         constexpr int candidates = 4 / vectors;
-        const Window w = group.window;
+        const ScaleWindow w = group.window;
         int i = 0;
         for (; i < w.count; i += candidates) {
             add_errors<vectors, candidates>(book, group.magnitudes, kScales.inverse + w.low + i, group.errors + i);
@@ -149,7 +128,7 @@ struct GroupEncoder {
 
     // Infinite beyond the last candidate.
     static TQ_INLINE void add_up(Group& group) {
-        const Window w = group.window;
+        const ScaleWindow w = group.window;
         for (int i = 0; i < kMaxCandidates; i += 16) {
             F error = Ops::load(kBeyond.value + kMaxCandidates - w.count + i);
             if (i < w.count) {
@@ -257,13 +236,8 @@ struct GroupEncoder {
     }
 
     template <int vectors>
-    static TQ_INLINE Window make_window(const Codebook& book, const Peak& peak) {
-        const float unit = __builtin_sqrtf(peak.energy / (16 * vectors)) / book.sigma_units;
-        const float reach = peak.top / kCentroidMax;   // the scale at which no value is clipped
-        if (reach <= kScales.scale[1] / 2) return {};  // nearer to 0 than to any other scale
-        const int low = larger(1, scale_code_floor(smaller(kWindowLow * unit, kReachLow * reach)));
-        const int high = scale_code_ceil(larger(kWindowHigh * unit, kReachHigh * reach));
-        return {low, smaller(high - low + 1, kMaxCandidates)};
+    static TQ_INLINE ScaleWindow make_window(const Codebook& book, const Peak& peak) {
+        return scale_window(__builtin_sqrtf(peak.energy / (16 * vectors)), peak.top, book.sigma_units);
     }
 
     // Returns the code of the scale to store.

@@ -3,13 +3,9 @@
 
 #include "turboquant/base/inline.h"
 #include "turboquant/cpu/codec/kernels.h"
+#include "turboquant/format/scale_search.h"
 
 namespace tq::codec_impl {
-
-inline constexpr float kLargestHalf = 65504.0f;
-// What is smaller counts as 0: less than half the smallest half, so a saved row has it as 0, too. Sums of what is left
-// are never denormal, and the bytes do not depend on whether the thread flushes such numbers to zero.
-inline constexpr float kNegligible = 0x1p-32f;
 
 template <class Ops>
 struct RotateKernels {

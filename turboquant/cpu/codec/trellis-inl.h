@@ -27,7 +27,7 @@ class TrellisEncoder {
     uint8_t encode(const float* y, int n, uint8_t* codes) {
         n_ = n;
         std::memcpy(chain_, y, sizeof(float) * static_cast<size_t>(n));
-        const Window window = make_window();
+        const ScaleWindow window = make_window();
         for (int i = 0; i < window.count; i += kTogether) run(window.low + i, i);
         const Candidate best = choose(window);
         if (best.scale_code == 0)
@@ -51,19 +51,14 @@ class TrellisEncoder {
     };
 
     // Makes the window as it is made for scalar codes.
-    Window make_window() {
+    ScaleWindow make_window() {
         energy_ = 0;
         float top = 0;
         for (int i = 0; i < n_; ++i) {
             energy_ += chain_[i] * chain_[i];
             top = larger(top, __builtin_fabsf(chain_[i]));
         }
-        const float unit = __builtin_sqrtf(energy_ / static_cast<float>(n_)) / book_.sigma_units,
-                    reach = top / kCentroidMax;
-        if (reach <= kScales.scale[1] / 2) return {};
-        const int low = larger(1, scale_code_floor(smaller(kWindowLow * unit, kReachLow * reach)));
-        const int high = scale_code_ceil(larger(kWindowHigh * unit, kReachHigh * reach));
-        return {low, smaller(high - low + 1, kMaxCandidates)};
+        return scale_window(__builtin_sqrtf(energy_ / static_cast<float>(n_)), top, book_.sigma_units);
     }
 
     const TrellisBook::Nearest& nearest(int t, int rounded) const {
@@ -126,7 +121,7 @@ class TrellisEncoder {
 
     // The least error wins, of equals the smallest scale, if it is admissible; else the next. An inadmissible one only
     // where there is no other.
-    Candidate choose(const Window& window) {
+    Candidate choose(const ScaleWindow& window) {
         Candidate best;
         while (!best.admissible) {
             int least = -1;
