@@ -5,6 +5,9 @@
 
 #include <mlx/backend/cpu/encoder.h>
 
+#include "device.h"
+#include "exact_graph.h"
+#include "nodes.h"
 #include "turboquant/cache/exact_rows.h"
 #include "workers.h"
 
@@ -59,28 +62,18 @@ void encode(const BlockCodec& codec, const Item& item, int64_t cell, const NewRo
     }
 }
 
-class Append : public Node {
-  public:
-    Append(mx::Stream stream, LayerCodecPtr codec, AppendCall call)
-        : Node(stream, "turboquant.Append"), codec_(std::move(codec)), call_(std::move(call)) {}
-
-    void eval_cpu(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs) override;
-
-  private:
-    bool takes_over(const mx::array& records) const {
-        return records.shape(1) == call_.n_blocks && (call_.in_place || records.is_donatable()) && !records.is_tracer();
-    }
-
-    LayerCodecPtr codec_;
-    AppendCall call_;
-};
-
 // The records before, with zeros behind them where there are more now.
 void copy_records(const uint8_t* from, size_t from_bytes, uint8_t* to, size_t to_bytes, int64_t n_stream) {
     for (int64_t stream = 0; stream < n_stream; ++stream, from += from_bytes, to += to_bytes) {
         if (from_bytes > 0) std::memcpy(to, from, from_bytes);
         std::memset(to + from_bytes, 0, to_bytes - from_bytes);
     }
+}
+
+}  // namespace
+
+bool Append::takes_over(const mx::array& records) const {
+    return records.shape(1) == call_.n_blocks && (call_.in_place || records.is_donatable()) && !records.is_tracer();
 }
 
 void Append::eval_cpu(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs) {
@@ -140,6 +133,30 @@ void Append::eval_cpu(const std::vector<mx::array>& inputs, std::vector<mx::arra
     });
 }
 
+namespace {
+
+// Records that a GPU's node may write to, which cannot copy them itself.
+mx::array writable_records(const AppendCall& call, const mx::array& records, mx::Stream stream) {
+    const int more = static_cast<int>(call.n_blocks) - records.shape(1);
+    if (more > 0)
+        return mx::concatenate({records, mx::zeros({records.shape(0), more, records.shape(2)}, mx::uint8, stream)}, 1,
+                               stream);
+    // A sum takes over the memory of what nobody else has, and copies anything else.
+    return call.in_place ? records : mx::add(records, mx::array(0, mx::uint8), stream);
+}
+
+Appended append_on_gpu(const LayerCodecPtr& codec, const AppendCall& call, const mx::array& records,
+                       const mx::array& rows, const std::optional<mx::array>& exact, mx::Stream stream) {
+    if (std::string reason = gpu_unsupported_reason(*codec); !reason.empty())
+        throw std::invalid_argument("append: " + reason);
+    const mx::array writable = writable_records(call, records, stream);
+    Appended appended{mx::array(writable.shape(), mx::uint8, std::make_shared<Append>(stream, codec, call),
+                                {writable, mx::contiguous(rows, false, stream)}),
+                      {}};
+    if (exact) appended.exact = keep_exact(codec->exact(), call, *exact, rows, stream);
+    return appended;
+}
+
 void check_shapes(const LayerCodec& codec, const AppendCall& call, const mx::array& records, const mx::array& rows) {
     const LayerShape& shape = codec.shape();
     const int head_dim = shape.head_dim(call.side);
@@ -172,15 +189,17 @@ Appended append(const LayerCodecPtr& codec, const AppendCall& call, const mx::ar
     float_type_of(rows, "append: rows");
     check_shapes(*codec, call, records, rows);
     const mx::Stream stream = mx::to_stream({});
+    const mx::Shape slots{records.shape(0), static_cast<int>(codec->exact().n_slots()),
+                          static_cast<int>(codec->side(call.side).format().n_embd)};
+    if (codec->exact().any() != exact.has_value() ||
+        (exact && (exact->shape() != slots || exact->dtype() != mx::float16)))
+        throw std::invalid_argument("append: exact rows must be of shape " + text_of(slots) + " and float16");
+    if (runs_on_gpu(stream)) return append_on_gpu(codec, call, records, rows, exact, stream);
+
     const mx::Shape shape{records.shape(0), static_cast<int>(call.n_blocks), records.shape(2)};
     auto node = std::make_shared<Append>(stream, codec, call);
     const mx::array contiguous = mx::contiguous(rows, false, stream);
-    if (!codec->exact().any()) return {mx::array(shape, mx::uint8, std::move(node), {records, contiguous}), {}};
-
-    const mx::Shape slots{records.shape(0), static_cast<int>(codec->exact().n_slots()),
-                          static_cast<int>(codec->side(call.side).format().n_embd)};
-    if (!exact || exact->shape() != slots || exact->dtype() != mx::float16)
-        throw std::invalid_argument("append: exact rows must be of shape " + text_of(slots) + " and float16");
+    if (!exact) return {mx::array(shape, mx::uint8, std::move(node), {records, contiguous}), {}};
     std::vector<mx::array> made = mx::array::make_arrays({shape, slots}, {mx::uint8, mx::float16}, std::move(node),
                                                          {records, contiguous, mx::contiguous(*exact, false, stream)});
     return {made[0], made[1]};

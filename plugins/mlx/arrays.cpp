@@ -35,24 +35,4 @@ PackedTensor packed_tensor(const mx::array& records, const BlockCodec& codec) {
     return {&codec, records.data<uint8_t>(), n_stream * n_blocks, n_blocks * kBlockCells, n_stream, nullptr};
 }
 
-std::vector<mx::array> Node::jvp(const std::vector<mx::array>&, const std::vector<mx::array>&,
-                                 const std::vector<int>&) {
-    throw std::runtime_error(std::string(name_) + " has no derivative: packed codes are not differentiable");
-}
-
-std::vector<mx::array> Node::vjp(const std::vector<mx::array>&, const std::vector<mx::array>&, const std::vector<int>&,
-                                 const std::vector<mx::array>&) {
-    throw std::runtime_error(std::string(name_) +
-                             " has no gradient: packed codes are not differentiable; train with mlx-lm's own cache");
-}
-
-std::pair<std::vector<mx::array>, std::vector<int>> Node::vmap(const std::vector<mx::array>&, const std::vector<int>&) {
-    throw std::runtime_error(std::string(name_) + " has no vmap: give all sequences at once, it takes a batch of them");
-}
-
-void Node::eval_gpu(const std::vector<mx::array>&, std::vector<mx::array>&) {
-    throw std::runtime_error(std::string(name_) +
-                             " has no GPU implementation in this build; use mx.set_default_device(mx.cpu)");
-}
-
 }  // namespace tq::mlx_plugin

@@ -5,7 +5,6 @@
 #include <string>
 
 #include <mlx/mlx.h>
-#include <mlx/primitives.h>
 
 #include "turboquant/base/float_type.h"
 #include "turboquant/base/status.h"
@@ -38,22 +37,5 @@ void allocate_aligned(mx::array& out);
 
 // Block records (n_stream, n_blocks, block_bytes) as the library reads them.
 PackedTensor packed_tensor(const mx::array& records, const BlockCodec& codec);
-
-// What all our nodes have in common: they neither have gradients nor map over a batch axis, and say so.
-class Node : public mx::Primitive {
-  public:
-    Node(mx::Stream stream, const char* name) : Primitive(stream), name_(name) {}
-    const char* name() const override { return name_; }
-    std::vector<mx::array> jvp(const std::vector<mx::array>&, const std::vector<mx::array>&,
-                               const std::vector<int>&) override;
-    std::vector<mx::array> vjp(const std::vector<mx::array>&, const std::vector<mx::array>&, const std::vector<int>&,
-                               const std::vector<mx::array>&) override;
-    std::pair<std::vector<mx::array>, std::vector<int>> vmap(const std::vector<mx::array>&,
-                                                             const std::vector<int>&) override;
-    void eval_gpu(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs) override;
-
-  private:
-    const char* name_;
-};
 
 }  // namespace tq::mlx_plugin

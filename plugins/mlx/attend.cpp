@@ -6,38 +6,14 @@
 
 #include <mlx/backend/cpu/encoder.h>
 
+#include "device.h"
+#include "exact_graph.h"
 #include "exact_streams.h"
-#include "turboquant/attention/plan.h"
+#include "nodes.h"
 #include "workers.h"
 
 namespace tq::mlx_plugin {
 namespace {
-
-// Which of a node's inputs is what; those that a call has not got are missing from the list.
-struct Order {
-    size_t q = 0, keys = 1, values = 2;
-    size_t mask = 0, sinks = 0, exact = 0;  // 0: none; `exact` is the first of four
-};
-
-class Attend : public Node {
-  public:
-    Attend(mx::Stream stream, LayerCodecPtr codec, AttendCall call, AttentionPlan plan, Order order)
-        : Node(stream, "turboquant.Attend"),
-          codec_(std::move(codec)),
-          call_(std::move(call)),
-          plan_(std::move(plan)),
-          order_(order) {}
-
-    void eval_cpu(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs) override;
-
-  private:
-    AttentionInputs library_inputs(const std::vector<mx::array>& inputs, mx::array& out) const;
-
-    LayerCodecPtr codec_;
-    AttendCall call_;
-    AttentionPlan plan_;
-    Order order_;
-};
 
 // What run() reads, with all that its pointers lead to.
 struct Work {
@@ -83,6 +59,8 @@ void Work::run() {
     }
 }
 
+}  // namespace
+
 AttentionInputs Attend::library_inputs(const std::vector<mx::array>& inputs, mx::array& out) const {
     const AttentionShape& shape = plan_.geometry().shape;
     const mx::array& q = inputs[order_.q];
@@ -127,6 +105,8 @@ void Attend::eval_cpu(const std::vector<mx::array>& inputs, std::vector<mx::arra
     encoder.set_output_array(out);
     encoder.dispatch([work] { work->run(); });
 }
+
+namespace {
 
 std::invalid_argument wrong_shape(const char* what, const mx::array& array, const std::string& wanted) {
     return std::invalid_argument("attend: " + std::string(what) + " of shape " + text_of(array.shape()) +
@@ -189,8 +169,8 @@ void check_extras(const AttentionShape& shape, const AttendInputs& in) {
         throw wrong_shape("sinks", *in.sinks, "(" + std::to_string(shape.n_head) + ") of float32");
 }
 
-void add_exact(std::vector<mx::array>& inputs, const LayerCodec& codec, Side side, const mx::array& q,
-               const std::optional<ExactSide>& exact, mx::Stream stream) {
+const ExactSide& checked(const LayerCodec& codec, Side side, const mx::array& q,
+                         const std::optional<ExactSide>& exact) {
     const int n_embd = static_cast<int>(codec.side(side).format().n_embd);
     const mx::Shape slots{q.shape(0), static_cast<int>(codec.exact().n_slots()), n_embd};
     const mx::Shape rows{q.shape(0), codec.shape().n_head_kv, q.shape(2), codec.shape().head_dim(side)};
@@ -199,8 +179,26 @@ void add_exact(std::vector<mx::array>& inputs, const LayerCodec& codec, Side sid
         throw std::invalid_argument("attend: exact rows must be " + text_of(slots) + " of float16 and " +
                                     text_of(rows));
     float_type_of(exact->tokens, "attend: rows");
-    inputs.push_back(mx::contiguous(exact->before, false, stream));
-    inputs.push_back(mx::contiguous(exact->tokens, false, stream));
+    return *exact;
+}
+
+// On a GPU: without a mask, cells alone say which rows a query takes exactly.
+void check_gpu(const LayerCodec& codec, const AttendInputs& in) {
+    if (std::string reason = gpu_unsupported_reason(codec); !reason.empty())
+        throw std::invalid_argument("attend: " + reason);
+    if (in.mask && codec.exact().n_recent > 0)
+        throw std::invalid_argument(
+            "attend: on a GPU, a preset with a window takes no masks but causal ones and windows");
+}
+
+// Rows behind a stream's tokens are zeros.
+mx::array without_padding(const mx::array& out, const AttendCall& call, mx::Stream stream) {
+    std::vector<int32_t> n_tokens;
+    for (const StreamCells& cells : call.streams) n_tokens.push_back(static_cast<int32_t>(cells.n_tokens));
+    if (std::ranges::all_of(n_tokens, [&](int32_t n) { return n == out.shape(2); })) return out;
+    const mx::array counts(n_tokens.data(), {out.shape(0), 1, 1, 1}, mx::int32);
+    const mx::array token = mx::reshape(mx::arange(out.shape(2), mx::int32, stream), {1, 1, -1, 1}, stream);
+    return mx::where(mx::less(token, counts, stream), out, mx::zeros({1}, out.dtype(), stream), stream);
 }
 
 }  // namespace
@@ -215,21 +213,31 @@ mx::array attend(const LayerCodecPtr& codec, const AttendCall& call, const Atten
 
     const mx::Stream stream = mx::to_stream({});
     std::vector<mx::array> inputs{mx::contiguous(in.q, false, stream), in.keys, in.values};
-    Order order;
+    Attend::Order order;
     const auto add = [&](const mx::array& input) {
         inputs.push_back(mx::contiguous(input, false, stream));
         return inputs.size() - 1;
     };
     if (in.mask) order.mask = add(*in.mask);
     if (in.sinks) order.sinks = add(*in.sinks);
+    const bool gpu = runs_on_gpu(stream);
+    if (gpu) check_gpu(*codec, in);
     if (codec->exact().any()) {
         order.exact = inputs.size();
-        add_exact(inputs, *codec, Side::kKey, in.q, in.exact_keys, stream);
-        add_exact(inputs, *codec, Side::kValue, in.q, in.exact_values, stream);
+        for (Side side : {Side::kKey, Side::kValue}) {
+            const ExactSide& exact = checked(*codec, side, in.q, side == Side::kKey ? in.exact_keys : in.exact_values);
+            if (gpu) {
+                inputs.push_back(gather_exact(exact, stream));
+            } else {
+                add(exact.before);
+                add(exact.tokens);
+            }
+        }
     }
-    const mx::Shape out{in.q.shape(0), in.q.shape(1), in.q.shape(2), codec->shape().head_dim_v};
-    return mx::array(out, in.q.dtype(), std::make_shared<Attend>(stream, codec, call, std::move(plan.value()), order),
-                     std::move(inputs));
+    const mx::Shape shape_of_out{in.q.shape(0), in.q.shape(1), in.q.shape(2), codec->shape().head_dim_v};
+    auto node = std::make_shared<Attend>(stream, codec, call, std::move(plan.value()), order);
+    const mx::array out(shape_of_out, in.q.dtype(), std::move(node), std::move(inputs));
+    return gpu ? without_padding(out, call, stream) : out;
 }
 
 std::string unsupported_reason(const LayerShape& layer, int n_head) {

@@ -4,23 +4,17 @@
 
 #include <mlx/backend/cpu/encoder.h>
 
+#include "device.h"
+#include "nodes.h"
 #include "turboquant/base/half.h"
 #include "workers.h"
 
 namespace tq::mlx_plugin {
 namespace {
 
-class Decode : public Node {
-  public:
-    Decode(mx::Stream stream, LayerCodecPtr codec, DecodeCall call)
-        : Node(stream, "turboquant.Decode"), codec_(std::move(codec)), call_(std::move(call)) {}
-
-    void eval_cpu(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs) override;
-
-  private:
-    LayerCodecPtr codec_;
-    DecodeCall call_;
-};
+bool is_exact(const LayerCodec& codec, const DecodeCall& call, size_t stream, int64_t cell) {
+    return cell < call.length[stream] && (cell < codec.exact().n_sink || cell >= call.first_exact[stream]);
+}
 
 // Decodes one block of a stream.
 struct Work {
@@ -32,8 +26,7 @@ struct Work {
     FloatType type;
 
     bool is_exact(int64_t stream, int64_t cell) const {
-        return exact && cell < call.length[stream] &&
-               (cell < codec->exact().n_sink || cell >= call.first_exact[stream]);
+        return exact && mlx_plugin::is_exact(*codec, call, static_cast<size_t>(stream), cell);
     }
 
     void run(int64_t stream, int64_t block, float* rows) const {
@@ -53,6 +46,8 @@ struct Work {
         }
     }
 };
+
+}  // namespace
 
 void Decode::eval_cpu(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs) {
     mx::array& out = outputs[0];
@@ -77,6 +72,28 @@ void Decode::eval_cpu(const std::vector<mx::array>& inputs, std::vector<mx::arra
     });
 }
 
+namespace {
+
+// `rows` with those cells' that are kept exactly, by MLX's own operations.
+mx::array with_exact(const LayerCodec& codec, const DecodeCall& call, const mx::array& rows, const mx::array& exact,
+                     mx::Stream stream) {
+    const int n_stream = rows.shape(0), n = rows.shape(2), n_embd = exact.shape(2);
+    std::vector<int32_t> slots;
+    std::vector<bool> kept;
+    for (int at = 0; at < n_stream; ++at) {
+        for (int64_t cell = 0; cell < n; ++cell) {
+            kept.push_back(is_exact(codec, call, static_cast<size_t>(at), cell));
+            slots.push_back(kept.back() ? static_cast<int32_t>(exact_slot(codec.exact(), cell)) : 0);
+        }
+    }
+    const mx::array indices =
+        mx::broadcast_to(mx::array(slots.data(), {n_stream, n, 1}, mx::int32), {n_stream, n, n_embd}, stream);
+    const mx::array gathered = mx::reshape(mx::take_along_axis(exact, indices, 1, stream),
+                                           {n_stream, n, rows.shape(1), rows.shape(3)}, stream);
+    const mx::array by_head = mx::astype(mx::transpose(gathered, {0, 2, 1, 3}, stream), rows.dtype(), stream);
+    return mx::where(mx::array(kept.begin(), {n_stream, 1, n, 1}, mx::bool_), by_head, rows, stream);
+}
+
 }  // namespace
 
 mx::array decode(const LayerCodecPtr& codec, const DecodeCall& call, const mx::array& records, mx::Dtype type,
@@ -96,12 +113,15 @@ mx::array decode(const LayerCodecPtr& codec, const DecodeCall& call, const mx::a
                   call.first_exact.size() != n_stream))
         throw std::invalid_argument("decode: exact rows must be " + text_of(slots) + " of float16");
     const mx::Stream stream = mx::to_stream({});
+    const bool gpu = runs_on_gpu(stream);
+    if (gpu && !gpu_unsupported_reason(*codec).empty())
+        throw std::invalid_argument("decode: " + gpu_unsupported_reason(*codec));
     std::vector<mx::array> inputs{records};
-    if (exact) inputs.push_back(mx::contiguous(*exact, false, stream));
+    if (exact && !gpu) inputs.push_back(mx::contiguous(*exact, false, stream));
     mx::array out({records.shape(0), codec->shape().n_head_kv, static_cast<int>(call.n), side.head_dim()}, type,
                   std::make_shared<Decode>(stream, codec, call), std::move(inputs));
     float_type_of(out, "decode: rows");
-    return out;
+    return exact && gpu ? with_exact(*codec, call, out, *exact, stream) : out;
 }
 
 }  // namespace tq::mlx_plugin

@@ -38,6 +38,8 @@ Result<LayerCodecPtr> LayerCodec::create(const std::string& presets, int layer, 
         made->exact_.n_reserve = 0;
     else if (made->exact_.n_reserve == kReserveByLength)
         made->exact_.n_reserve = kReserve;
+    made->keys_scaled_ = !key_scales.empty();
+    made->values_scaled_ = !value_scales.empty();
     auto keys = make_codec(made->engine_, made->preset_, Side::kKey, shape, key_scales);
     if (!keys.ok()) return keys.status();
     auto values = make_codec(made->engine_, made->preset_, Side::kValue, shape, value_scales);

@@ -38,6 +38,9 @@ class LayerCodec {
     const ExactCells& exact() const { return exact_; }  // the reserve is a number
     const BlockCodec& side(Side side) const { return side == Side::kKey ? *keys_ : *values_; }
 
+    // Says whether the side has channel scales, so that its heads differ.
+    bool scaled(Side side) const { return side == Side::kKey ? keys_scaled_ : values_scaled_; }
+
     // Bits per value of whole blocks, keys and values together, without exact rows.
     double effective_bits() const;
 
@@ -49,6 +52,7 @@ class LayerCodec {
     Preset preset_;
     ExactCells exact_;
     std::unique_ptr<BlockCodec> keys_, values_;
+    bool keys_scaled_ = false, values_scaled_ = false;
 };
 
 using LayerCodecPtr = std::shared_ptr<const LayerCodec>;
