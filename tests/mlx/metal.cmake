@@ -1,0 +1,27 @@
+# The nodes' GPU path on a machine without a GPU: a fake Metal device runs the shaders lane by lane (tests/metal).
+find_program(TQ_METAL_CLANG NAMES clang++-19 clang++-20 clang++-21)
+find_package(Boost QUIET COMPONENTS context)
+find_package(GTest QUIET)
+if(NOT TQ_METAL_CLANG OR NOT Boost_FOUND OR NOT GTest_FOUND)
+  message(STATUS "No test of the GPU path: clang++ 19, boost.context or GoogleTest is not there (Debian: clang-19, libboost-context-dev, libgtest-dev)")
+  return()
+endif()
+
+set(metal_tests ${CMAKE_CURRENT_LIST_DIR}/../metal)
+add_library(tq_lanes STATIC ${metal_tests}/lanes/dispatch.cpp ${metal_tests}/lanes/lanes.cpp ${metal_tests}/lanes/memory.cpp)
+target_include_directories(tq_lanes PUBLIC ${metal_tests} PRIVATE ${metal_tests}/lanes)
+target_link_libraries(tq_lanes PUBLIC tq_base PRIVATE Boost::context)
+include(${metal_tests}/MetalLibrary.cmake)
+
+add_library(nodes_on_fake_metal OBJECT ${nodes} ${metal_nodes})
+target_include_directories(nodes_on_fake_metal PUBLIC ${CMAKE_CURRENT_LIST_DIR}/fake_metal ${CMAKE_CURRENT_SOURCE_DIR})
+target_link_libraries(nodes_on_fake_metal PUBLIC turboquant::turboquant turboquant::metal mlx)
+
+add_executable(mlx_metal_instances ${CMAKE_CURRENT_LIST_DIR}/metal_instances.cpp ${CMAKE_CURRENT_LIST_DIR}/fake_metal/device.cpp)
+target_link_libraries(mlx_metal_instances PRIVATE nodes_on_fake_metal)
+set(shaders ${CMAKE_CURRENT_BINARY_DIR}/metal_mlx.metal)
+add_custom_command(OUTPUT ${shaders} COMMAND mlx_metal_instances > ${shaders} DEPENDS mlx_metal_instances VERBATIM)
+tq_add_metal_library(metal_mlx FILES ${shaders})
+add_executable(metal_nodes_test ${CMAKE_CURRENT_LIST_DIR}/metal_nodes_test.cpp ${CMAKE_CURRENT_LIST_DIR}/fake_metal/device.cpp)
+target_compile_definitions(metal_nodes_test PRIVATE TQ_FAKE_METAL_RUNS)
+target_link_libraries(metal_nodes_test PRIVATE nodes_on_fake_metal metal_mlx GTest::gtest GTest::gtest_main)

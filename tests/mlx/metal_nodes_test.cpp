@@ -1,0 +1,47 @@
+// The nodes' eval_gpu, executed: what it binds and dispatches on a Metal device runs on the CPU, lane by lane, with
+// every load and store looked at, and gives the bits of eval_cpu.
+#include <gtest/gtest.h>
+
+#include "metal_graph.h"
+
+namespace tq::test {
+namespace {
+
+class MetalNodes : public testing::TestWithParam<MetalCase> {};
+INSTANTIATE_TEST_SUITE_P(Cases, MetalNodes, testing::ValuesIn(metal_cases()));
+
+void expect_same_bytes(const mx::array& a, const mx::array& b, size_t index) {
+    ASSERT_EQ(a.shape(), b.shape());
+    ASSERT_EQ(a.dtype(), b.dtype());
+    const mx::array x = mx::contiguous(a), y = mx::contiguous(b);
+    mx::eval(x, y);
+    size_t different = 0;
+    for (size_t i = 0; i < x.nbytes(); ++i) different += x.data<uint8_t>()[i] != y.data<uint8_t>()[i];
+    EXPECT_EQ(different, 0u) << "bytes of " << x.nbytes() << " of array " << index << ", " << text_of(a.shape());
+}
+
+TEST_P(MetalNodes, GiveTheBitsOfTheCpu) {
+    on_gpu = false;
+    const MetalResult cpu = run_case(GetParam());
+    on_gpu = true;
+    const int dispatches = n_dispatches();
+    const MetalResult gpu = run_case(GetParam());
+    EXPECT_GE(n_dispatches() - dispatches, 2 + 2 + 3);  // append and decode of either side; prepare, attend, merge
+    ASSERT_EQ(cpu.arrays.size(), gpu.arrays.size());
+    for (size_t i = 0; i < cpu.arrays.size(); ++i) expect_same_bytes(cpu.arrays[i], gpu.arrays[i], i);
+}
+
+TEST(MetalNodesErrors, TrellisCodesHaveNoShaders) {
+    on_gpu = true;
+    const MetalProblem problem({"k4tv4t", 2, 64, 64, 1, {0}, {3}});
+    try {
+        append(problem.codec, problem.append_call(Side::kKey), problem.empty_records(Side::kKey),
+               problem.new_rows(Side::kKey), {});
+        FAIL() << "nothing was thrown";
+    } catch (const std::invalid_argument& error) {
+        EXPECT_NE(std::string(error.what()).find("trellis codes have no shaders"), std::string::npos) << error.what();
+    }
+}
+
+}  // namespace
+}  // namespace tq::test
