@@ -72,6 +72,9 @@ struct Pair { float x, y; float sum() const { return x + y; } };
 constant constexpr float kTable[3] = {0.5f, 0x1p-3f, 1e3f};
 template <int n> inline float power(float x) { return x * power<n - 1>(x); }
 template <> inline float power<0>(float) { return 1.0f; }
+template <int n> struct Many { float x[2 * n]; };
+template <int n> inline float first(thread const Many<2 * n>& many) { return many.x[0]; }
+template <int n> inline float many() { float x[3 * n]; x[0] = 1; Many<2 * n> m; m.x[0] = x[0]; return first<n>(m); }
 inline Pair load(device const float* x) { Pair p; p.x = x[0]; p.y = x[1]; return p; }
 inline void twice(thread float& x) { x *= 2; }
 """
@@ -84,6 +87,7 @@ GOOD_BODY = """
     const Pair one = pairs[0], two = load(in);
     float x = *next + one.sum() + two.sum() + float(n);
     twice(x);
+    x += many<2>();
     out[i] = x;
 """
 

@@ -18,7 +18,8 @@ inline std::vector<AttentionCase> shader_fault_attention_cases() {
 
 inline std::vector<PackedShape> shader_fault_row_shapes() {
     // A slice of 256 dims is so wide that two SIMD groups put one cell's codes into the record.
-    std::vector<PackedShape> shapes = {{Side::kKey, centered(4), 256, 1}, {Side::kValue, 5, 80, 3}};
+    std::vector<PackedShape> shapes = {
+        {Side::kKey, centered(4), 256, 1}, {Side::kValue, 5, 80, 3}, {Side::kKey, centered(trellis(4)), 64, 2}};
     for (PackedShape& shape : shapes) shape.n_cells = 200;
     return shapes;
 }

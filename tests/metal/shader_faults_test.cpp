@@ -112,8 +112,7 @@ void spoil_each_array(const std::set<Fault>& faults, const std::function<bool(la
         for (const auto& [kernel, index] : firsts) {
             const auto reports = first_reports({call}, [&, kernel = kernel, index = index](Launch& launch) {
                 without_barrier(kNoBarrier)(launch);
-                launch.check = launch.kernel == kernel;
-                if (!launch.check) return;
+                if (launch.kernel != kernel) return;
                 void* array = nullptr;
                 for (const lanes::Buffer& buffer : launch.buffers)
                     if (buffer.index == index) array = buffer.data;

@@ -210,9 +210,10 @@ template <int head_dim, int codes_are, int side, int centered>
     writer.codes = codes;
     writer.scales = scales;
     threadgroup float* own_errors = errors + simd * kMaxCandidates;
+    const uint of_trellis = trellis ? simd : 0;  // without trellis codes these arrays have one element
     const typename EncoderOf<trellis>::Type encoder = EncoderOf<trellis>::make(
-        bits, kSide == Side::kKey && bits == 2, levels, codes_of_levels, own_errors, last_state + simd * kMaxCandidates,
-        from_high + simd * kMaxChain * kMaxCandidates);
+        bits, kSide == Side::kKey && bits == 2, levels, codes_of_levels, own_errors,
+        last_state + of_trellis * kMaxCandidates, from_high + of_trellis * kMaxChain * kMaxCandidates);
     const Encoder of_center =
         EncoderOf<false>::make(kCenterBits, false, center_levels_of, center_codes_of, own_errors, last_state, from_high);
     for (int i = thread_index; i < 128; i += threads) {
