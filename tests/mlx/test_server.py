@@ -22,21 +22,28 @@ def run(program, *arguments):
     return subprocess.run([*program, *arguments], capture_output=True, text=True, timeout=240, check=False)
 
 
-def cached_and_gone_on(program, model_folder, file):
-    """A prompt that is cached in a file by one process and gone on with by another."""
-    made = run(program, "cache_prompt", "--model", model_folder, "--prompt-cache-file", file, "--prompt", "Hello, I am Anna.")
+def test_generate_and_cache_prompt(loaded, model_folder, tmp_path):
+    """A prompt that one process caches in a file and another goes on with gives the text of the whole in one."""
+    file, before, query = str(tmp_path / "prompt.safetensors"), "Hello, I am Anna.\n", "What is the capital of France?"
+    made = run(PROGRAM, "cache_prompt", "--model", model_folder, "--prompt-cache-file", file, "--prompt", before)
     assert made.returncode == 0, made.stderr
-    out = run(program, "generate", "--model", model_folder, "--prompt-cache-file", file, "--max-tokens", "8",
-              "--prompt", "What is the capital of France?")
+    assert "30 of 30 layers packed; fast (k4v4 centered, sinks=1 window=15)" in made.stderr
+    out = run(PROGRAM, "generate", "--prompt-cache-file", file, "--max-tokens", "8", "--prompt", query)
     assert out.returncode == 0, out.stderr
-    return made.stderr, out.stdout.split("==========")[1]
+
+    _, tokenizer = loaded
+    whole = run(PROGRAM, "generate", "--model", model_folder, "--max-tokens", "8", "--ignore-chat-template",
+                "--prompt", whole_prompt(tokenizer, before, query))
+    assert out.stdout.split("==========")[1] == whole.stdout.split("==========")[1]
 
 
-def test_generate_and_cache_prompt(model_folder, tmp_path):
-    said, text = cached_and_gone_on(PROGRAM, model_folder, str(tmp_path / "packed.safetensors"))
-    assert "30 of 30 layers packed; fast (k4v4 centered, sinks=1 window=15)" in said
-    _, dense = cached_and_gone_on([sys.executable, "-m", "mlx_lm"], model_folder, str(tmp_path / "dense.safetensors"))
-    assert text == dense
+def whole_prompt(tokenizer, before, query):
+    """What cache_prompt has stored, and what generate adds to it."""
+    def message(text, **options):
+        return tokenizer.apply_chat_template([{"role": "user", "content": text}], tokenize=False, **options)
+
+    asked = message(query, add_generation_prompt=True)
+    return message(before, continue_final_message=True) + asked[asked.index(query) :]
 
 
 def test_help_and_refusals():

@@ -1,0 +1,5 @@
+// Names of Apple's headers, as far as metal-cpp needs them to be looked at by a compiler elsewhere
+// (scripts/test-mlx).
+#pragma once
+
+#define TARGET_OS_OSX 1

@@ -1,0 +1,6 @@
+// Names of Apple's headers, as far as metal-cpp needs them to be looked at by a compiler elsewhere
+// (scripts/test-mlx).
+#pragma once
+
+typedef unsigned int task_id_token_t;
+typedef int kern_return_t;
