@@ -105,8 +105,8 @@ TEST_F(History, ARingIsAsGoodAsFreshCells) {
 }
 
 // A sequence whose tokens lie between those of others in cells that others have used, against one alone in fresh cells.
-// Its first token is not in the stream's first cell, and neighbours' rows come between its own: it has sinks of its own,
-// and the reserve makes up for the neighbours, as long as a cache has the length of a server's.
+// Its first token is not in the stream's first cell, and neighbours' rows come between its own: it has sinks of its
+// own, and the reserve makes up for the neighbours, as long as a cache has the length of a server's.
 TEST_F(History, AUnifiedCacheInUseIsAsGoodAsAFreshOne) {
     constexpr size_t kStep = 20, kTokens = 480;
     const auto text_of = [&](llama_model* m, Session& session) {

@@ -31,7 +31,8 @@ TQ_INLINE size_t tile_offset(const RowFormat& format, int64_t step) {
 }
 // Scales of the 64 cells.
 TQ_INLINE size_t scale_offset(const RowFormat& format, int64_t group) {
-    return offset_of_scales(format.side, format.bits, static_cast<size_t>(group), static_cast<size_t>(format.n_steps()));
+    return offset_of_scales(format.side, format.bits, static_cast<size_t>(group),
+                            static_cast<size_t>(format.n_steps()));
 }
 TQ_INLINE size_t center_offset(const RowFormat& format) {
     return format.rows_bytes();
