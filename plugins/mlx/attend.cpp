@@ -182,15 +182,6 @@ const ExactSide& checked(const LayerCodec& codec, Side side, const mx::array& q,
     return *exact;
 }
 
-// On a GPU: without a mask, cells alone say which rows a query takes exactly.
-void check_gpu(const LayerCodec& codec, const AttendInputs& in) {
-    if (std::string reason = gpu_unsupported_reason(codec); !reason.empty())
-        throw std::invalid_argument("attend: " + reason);
-    if (in.mask && codec.exact().n_recent > 0)
-        throw std::invalid_argument(
-            "attend: on a GPU, a preset with a window takes no masks but causal ones and windows");
-}
-
 // Rows behind a stream's tokens are zeros.
 mx::array without_padding(const mx::array& out, const AttendCall& call, mx::Stream stream) {
     std::vector<int32_t> n_tokens;
@@ -221,7 +212,8 @@ mx::array attend(const LayerCodecPtr& codec, const AttendCall& call, const Atten
     if (in.mask) order.mask = add(*in.mask);
     if (in.sinks) order.sinks = add(*in.sinks);
     const bool gpu = runs_on_gpu(stream);
-    if (gpu) check_gpu(*codec, in);
+    if (std::string reason = unsupported_reason(*codec, in.q.shape(1), in.mask.has_value()); !reason.empty())
+        throw std::invalid_argument("attend: " + reason);
     if (codec->exact().any()) {
         order.exact = inputs.size();
         for (Side side : {Side::kKey, Side::kValue}) {
@@ -240,13 +232,17 @@ mx::array attend(const LayerCodecPtr& codec, const AttendCall& call, const Atten
     return gpu ? without_padding(out, call, stream) : out;
 }
 
-std::string unsupported_reason(const LayerShape& layer, int n_head) {
+std::string unsupported_reason(const LayerCodec& codec, int n_head, bool has_mask) {
     AttentionShape shape;
-    shape.head_dim_k = layer.head_dim_k;
-    shape.head_dim_v = layer.head_dim_v;
+    shape.head_dim_k = codec.shape().head_dim_k;
+    shape.head_dim_v = codec.shape().head_dim_v;
     shape.n_head = n_head;
-    shape.n_head_kv = layer.n_head_kv;
-    return tq::unsupported_reason(shape);
+    shape.n_head_kv = codec.shape().n_head_kv;
+    if (std::string reason = tq::unsupported_reason(shape); !reason.empty()) return reason;
+    if (!runs_on_gpu(mx::to_stream({}))) return "";
+    // Which rows a query takes exactly is worked out on the host, which cannot see what a mask hides.
+    if (has_mask && codec.exact().any()) return "a mask beside sinks or a window of exact rows, on a GPU";
+    return gpu_unsupported_reason(codec, shape);
 }
 
 }  // namespace tq::mlx_plugin

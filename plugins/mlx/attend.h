@@ -44,7 +44,7 @@ struct AttendInputs {
 // std::invalid_argument naming the shape that is not supported.
 mx::array attend(const LayerCodecPtr& codec, const AttendCall& call, const AttendInputs& inputs);
 
-// Why attend() does not take such heads, or "".
-std::string unsupported_reason(const LayerShape& shape, int n_head);
+// Why attend() does not take a call with so many query heads on MLX's present device, or "": then decode().
+std::string unsupported_reason(const LayerCodec& codec, int n_head, bool has_mask);
 
 }  // namespace tq::mlx_plugin

@@ -125,7 +125,7 @@ NB_MODULE(_ext, m) {
         .def_prop_ro("effective_bits", [](const Codec& c) { return c.layer->effective_bits(); })
         .def_prop_ro("isa", [](const Codec& c) { return isa_name(c.layer->engine().isa); })
         .def("unsupported_reason",
-             [](const Codec& c, int n_head) { return unsupported_reason(c.layer->shape(), n_head); })
+             [](const Codec& c, int n_head, bool has_mask) { return unsupported_reason(*c.layer, n_head, has_mask); })
         .def("block_bytes", [](const Codec& c,
                                const std::string& side) { return c.layer->side(side_of(side)).format().block_bytes(); })
         .def("fingerprint", &fingerprint_of);

@@ -89,7 +89,8 @@ class Decode : public Node {
     DecodeCall call_;
 };
 
-// Why a GPU cannot do what the codec asks for, or "".
+// Why a GPU cannot store or decode the codec's rows, or attend to them with such heads; "" if it can.
 std::string gpu_unsupported_reason(const LayerCodec& codec);
+std::string gpu_unsupported_reason(const LayerCodec& codec, const AttentionShape& shape);
 
 }  // namespace tq::mlx_plugin

@@ -40,6 +40,14 @@ std::string gpu_unsupported_reason(const LayerCodec& codec) {
     return "";
 }
 
+std::string gpu_unsupported_reason(const LayerCodec& codec, const AttentionShape& shape) {
+    MetalAttention call;
+    call.shape = shape;
+    call.keys = codec.side(Side::kKey).format();
+    call.values = codec.side(Side::kValue).format();
+    return metal_unsupported_reason(call);
+}
+
 // append() has seen to it that the records' memory may be written to.
 void Append::eval_gpu(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs) {
     const mx::array &records = inputs[0], &rows = inputs[1];

@@ -11,6 +11,10 @@ std::string gpu_unsupported_reason(const LayerCodec&) {
     return kReason;
 }
 
+std::string gpu_unsupported_reason(const LayerCodec&, const AttentionShape&) {
+    return kReason;
+}
+
 void Append::eval_gpu(const std::vector<mx::array>&, std::vector<mx::array>&) {
     throw std::runtime_error(kReason);
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstring>
+#include <ostream>
 #include <random>
 #include <string>
 #include <vector>
@@ -23,7 +24,13 @@ struct MetalCase {
     std::vector<int64_t> tokens;  // new ones of each stream
     int64_t window = 0;
     bool mask = false, sinks = false, half = false, scaled = false;
+    bool shared = false;  // someone else may read the records of the cells before
 };
+
+inline void PrintTo(const MetalCase& c, std::ostream* out) {
+    *out << c.preset << ", " << c.n_head_kv << " KV heads of " << c.head_dim_k << "/" << c.head_dim_v;
+    for (size_t i = 0; i < c.before.size(); ++i) *out << ", " << c.before[i] << "+" << c.tokens[i] << " cells";
+}
 
 inline std::vector<MetalCase> metal_cases() {
     return {
@@ -41,6 +48,7 @@ inline std::vector<MetalCase> metal_cases() {
         {"k4v4", 2, 64, 64, 4, {100}, {3}, 0, true, true},                 // a mask, sink logits
         {"k4v4", 2, 64, 64, 4, {100}, {3}, 0, false, false, true},         // f16
         {"k4v4", 2, 64, 64, 4, {100}, {3}, 0, false, false, false, true},  // channel scales
+        {"k4v4", 2, 64, 64, 4, {100}, {3}, 0, false, false, false, false, true},  // records are copied
     };
 }
 
@@ -55,12 +63,17 @@ class MetalProblem {
 
     LayerCodecPtr codec;
 
+    // In place if the records' room is enough.
     AppendCall append_call(Side side) const {
-        AppendCall call{side, {}, 0, false};
+        AppendCall call = old_call(side);
+        const int64_t n_blocks = call.n_blocks;
+        call.streams.clear();
         for (size_t i = 0; i < case_.tokens.size(); ++i) {
             call.streams.push_back({case_.before[i], case_.tokens[i]});
-            call.n_blocks = std::max(call.n_blocks, blocks_of_cells(case_.before[i] + case_.tokens[i]) + 1);
+            call.n_blocks = std::max(call.n_blocks, blocks_of_cells(case_.before[i] + case_.tokens[i]));
         }
+        const bool has_records = std::ranges::max(case_.before) > 0;
+        call.in_place = has_records && call.n_blocks == n_blocks && !case_.shared;
         return call;
     }
 

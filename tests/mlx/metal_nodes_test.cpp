@@ -43,5 +43,19 @@ TEST(MetalNodesErrors, TrellisCodesHaveNoShaders) {
     }
 }
 
+// What attention cannot do on a GPU is known before: the caller then decodes.
+TEST(MetalNodesErrors, ReasonsAreKnownBefore) {
+    const MetalProblem plain({"k4v4", 2, 64, 64, 1, {0}, {3}}), window({"fast", 2, 64, 64, 1, {0}, {3}}),
+        sinks({"k4v4+sink4", 2, 64, 64, 1, {0}, {3}});
+    on_gpu = true;
+    EXPECT_EQ(unsupported_reason(*plain.codec, 4, true), "");
+    EXPECT_EQ(unsupported_reason(*window.codec, 4, false), "");
+    EXPECT_NE(unsupported_reason(*window.codec, 4, true), "");
+    EXPECT_NE(unsupported_reason(*sinks.codec, 4, true), "");
+    EXPECT_NE(unsupported_reason(*plain.codec, 5, false), "");
+    on_gpu = false;
+    EXPECT_EQ(unsupported_reason(*window.codec, 4, true), "");
+}
+
 }  // namespace
 }  // namespace tq::test

@@ -74,9 +74,9 @@ class View:
     def _attend_packed(self, q, scale, mask, sinks):
         if q.shape[2] != self.n_tokens:
             raise Unsupported(f"{q.shape[2]} queries after an update of {self.n_tokens} tokens")
-        if reason := self.codec.unsupported_reason(q.shape[1]):
-            raise Unsupported(reason)
         causal, window, mask = self._mask(mask)
+        if reason := self.codec.unsupported_reason(q.shape[1], mask is not None):
+            raise Unsupported(reason)
         return ops.attend(
             self.codec,
             self.streams,
