@@ -11,7 +11,7 @@ namespace tq {
 
 TQ_FORMAT_TABLE int kChunkCells = 512;
 TQ_FORMAT_TABLE int64_t kSuperChunksOfOctave = 64;  // octave 0: the first 32768 cells; octave n > 0: twice as many as
-                                                     // before it
+                                                    // before it
 TQ_FORMAT_TABLE int64_t kFirstOctaveCells = kSuperChunksOfOctave * kChunkCells;
 
 // The number of doublings after the first 32768 cells that lie before the cell: 0 up to cell 65536.

@@ -42,7 +42,7 @@ struct ScaleWindow {
 // rms: of the group's values; top: their largest magnitude.
 TQ_FORMAT_FN ScaleWindow scale_window(float rms, float top, float sigma_units) {
     const float unit = rms / sigma_units, reach = top / 127.0f;  // reach: the scale at which no value is clipped
-    if (reach <= scale_from_code(1) / 2) return {0, 0};            // nearer to 0 than to any other scale
+    if (reach <= scale_from_code(1) / 2) return {0, 0};          // nearer to 0 than to any other scale
     const float least = kWindowLow * unit, clipping = kReachLow * reach, most = kWindowHigh * unit,
                 reaching = kReachHigh * reach;
     const int floor = scale_code_floor(clipping < least ? clipping : least), low = floor < 1 ? 1 : floor;

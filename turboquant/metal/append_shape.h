@@ -5,7 +5,8 @@
 
 namespace tq {
 
-// Dims of a slice: the fewest that are whole heads and whole groups. A row is cut into slices; its last may be narrower.
+// Dims of a slice: the fewest that are whole heads and whole groups. A row is cut into slices; its last may be
+// narrower.
 TQ_FORMAT_FN int dims_of_slice(Side side, int head_dim) {
     int dims = head_dim;
     while (dims % group_dims(side) != 0) dims += head_dim;

@@ -1,8 +1,8 @@
 // Sizes of the attend kernel, which host and shader both need.
 #pragma once
 
-#include "turboquant/format/coding.h"
 #include "turboquant/attention/super_chunk.h"
+#include "turboquant/format/coding.h"
 
 namespace tq {
 

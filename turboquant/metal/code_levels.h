@@ -16,7 +16,8 @@ constexpr bool is_trellis_of(int codes) {
     return codes >= kTrellisFlag;
 }
 
-// The number from which t is counted. Trellis codes choose among twice as many levels; at 8 bits the middle is code 128.
+// The number from which t is counted. Trellis codes choose among twice as many levels; at 8 bits the middle is code
+// 128.
 constexpr float middle_of(int codes) {
     return codes == kMaxBits ? 128.0f : 0.5f * float((1 << (bits_of(codes) + (is_trellis_of(codes) ? 1 : 0))) - 1);
 }
@@ -61,7 +62,8 @@ template <>
 struct LevelPolynomial<6> {
     static constexpr int terms() { return 7; }
     static float coefficient(int i) {
-        constexpr float c[] = {2.28933406f, -0.000478034519f, 1.22321508e-05f, -5.44299112e-08f, 1.15892421e-10f, -1.14045045e-13f, 4.26597655e-17f};
+        constexpr float c[] = {2.28933406f,     -0.000478034519f, 1.22321508e-05f, -5.44299112e-08f,
+                               1.15892421e-10f, -1.14045045e-13f, 4.26597655e-17f};
         return c[i];
     }
 };
@@ -69,7 +71,8 @@ template <>
 struct LevelPolynomial<7> {
     static constexpr int terms() { return 9; }
     static float coefficient(int i) {
-        constexpr float c[] = {1.17344964f, -0.00107314554f, 3.23541826e-06f, -4.63608973e-09f, 3.74715623e-12f, -1.77092535e-15f, 4.85272072e-19f, -7.13660688e-23f, 4.36011627e-27f};
+        constexpr float c[] = {1.17344964f,      -0.00107314554f, 3.23541826e-06f,  -4.63608973e-09f, 3.74715623e-12f,
+                               -1.77092535e-15f, 4.85272072e-19f, -7.13660688e-23f, 4.36011627e-27f};
         return c[i];
     }
 };

@@ -19,8 +19,7 @@ inline float float_of_half(ushort half_bits) {
 inline ushort half_of_float(float value) {
     const uint bits = bits_of_float(value), sign = (bits >> 16) & 0x8000u, magnitude = bits & 0x7fffffffu;
     if (magnitude >= 0x477ff000u) return ushort(sign | (magnitude > 0x7f800000u ? 0x7e00u : 0x7c00u));
-    if (magnitude < 0x38800000u)
-        return ushort(sign | (bits_of_float(float_of_bits(magnitude) + 0.5f) - 0x3f000000u));
+    if (magnitude < 0x38800000u) return ushort(sign | (bits_of_float(float_of_bits(magnitude) + 0.5f) - 0x3f000000u));
     return ushort(sign | ((magnitude - 0x38000000u + 0xfffu + ((magnitude >> 13) & 1u)) >> 13));
 }
 
@@ -45,8 +44,7 @@ inline void store_element(device uchar* base, int64_t index, int type, float val
         reinterpret_cast<device float*>(base)[index] = value;
         return;
     }
-    reinterpret_cast<device ushort*>(base)[index] =
-        type == kElementF16 ? half_of_float(value) : bfloat_of_float(value);
+    reinterpret_cast<device ushort*>(base)[index] = type == kElementF16 ? half_of_float(value) : bfloat_of_float(value);
 }
 
 // What a mask adds to a cell's logit, before it is made base 2; -infinity: the cell is not seen.

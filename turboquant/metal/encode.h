@@ -40,8 +40,8 @@ struct Encoder {
     }
     // At 8 bits a level is what the value is rounded to after it is clipped: the same by the table.
 
-    // y: `width` values, 16 to 64, in threadgroup memory that the whole SIMD group may read. codes: their bytes. Returns
-    // the scale's code in all lanes.
+    // y: `width` values, 16 to 64, in threadgroup memory that the whole SIMD group may read. codes: their bytes.
+    // Returns the scale's code in all lanes.
     int encode(threadgroup const float* y, int width, threadgroup uchar* codes, uint lane) const {
         const int vectors = width / 16, lane16 = int(lane % 16);
         float energy = 0, top = 0;
@@ -52,8 +52,7 @@ struct Encoder {
         }
         energy = sum_of_half(energy);
         top = max_of_half(top);
-        const ScaleWindow window =
-            scale_window(metal::precise::sqrt(energy / float(width)), top, sigma_units());
+        const ScaleWindow window = scale_window(metal::precise::sqrt(energy / float(width)), top, sigma_units());
         const int best = window.count == 0 ? 0 : best_scale(y, width, energy, top, window, lane);
         int stored = best;
         if (unbiased) {
@@ -65,7 +64,9 @@ struct Encoder {
     }
 
   private:
-    static float inverse_of(int scale_code) { return scale_code == 0 ? 0.0f : 1.0f / scale_from_code(uchar(scale_code)); }
+    static float inverse_of(int scale_code) {
+        return scale_code == 0 ? 0.0f : 1.0f / scale_from_code(uchar(scale_code));
+    }
 
     // The lane's candidate: its squared error, infinite where it is not admissible (the encoder, given the decoded
     // values, would not look at it again).
@@ -88,13 +89,14 @@ struct Encoder {
             for (int i = 0; i < h; ++i) sums[i] += sums[i + h];
         }
         const float sigma_energy = sigma_units() * sigma_units() * float(width);
-        const bool admissible = centroid(top * inverse) >= float(kReachCentroid) ||
-                                centroids * (kWindowHigh * kWindowHigh) >= sigma_energy;
+        const bool admissible =
+            centroid(top * inverse) >= float(kReachCentroid) || centroids * (kWindowHigh * kWindowHigh) >= sigma_energy;
         return admissible ? greater_of(greater_of(sums[0] * scale * scale, energy * kNegligibleError), 0.0f) : INFINITY;
     }
 
     // The least error wins, of those that are equal but for rounding the smallest scale.
-    int best_scale(threadgroup const float* y, int width, float energy, float top, ScaleWindow window, uint lane) const {
+    int best_scale(threadgroup const float* y, int width, float energy, float top, ScaleWindow window,
+                   uint lane) const {
         const int own = window.low + int(lane);
         errors[lane] = int(lane) < window.count
                            ? error_of(y, width, energy, top, own < kMaxScaleCode ? own : kMaxScaleCode)

@@ -62,9 +62,7 @@ struct TrellisEncoder {
     static float inverse_of(int low, int candidate) {
         return 1.0f / scale_from_code(uchar(scale_code_of(low, candidate)));
     }
-    static int magnitude_of(float scaled) {
-        return int(rounded(scaled < 127.0f ? scaled : 127.0f));
-    }
+    static int magnitude_of(float scaled) { return int(rounded(scaled < 127.0f ? scaled : 127.0f)); }
     // The subset's entry of a value: what is nearest to a negative value mirrors the opposite subset's.
     static int entry_of(float value, int magnitude, int subset) {
         return 4 * magnitude + (value < 0 ? kTrellisSubsets - 1 - subset : subset);
@@ -139,7 +137,8 @@ struct TrellisEncoder {
 
     // Follows a candidate's path, and writes its codes if asked to. Says whether its scale is admissible: the encoder,
     // given the decoded values, would look at it again.
-    bool trace_back(threadgroup const float* y, int n, int candidate, int low, bool writes, threadgroup uchar* codes) const {
+    bool trace_back(threadgroup const float* y, int n, int candidate, int low, bool writes,
+                    threadgroup uchar* codes) const {
         const float inverse = inverse_of(low, candidate);
         int state = last_state[candidate], top = 0, energy = 0;
         for (int t = n - 1; t >= 0; --t) {

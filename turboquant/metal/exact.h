@@ -57,8 +57,7 @@ inline float exact_logit(constant AttentionParams& p, thread const ExactInputs& 
     dot = sum_of_half(dot);
     if (key < 0) return -INFINITY;
     float mask = 0;
-    if (p.mask_type != kMaskNone)
-        mask = load_mask(in.mask, in.mask_first + in.list[entry].cell, p.mask_type) * kLog2e;
+    if (p.mask_type != kMaskNone) mask = load_mask(in.mask, in.mask_first + in.list[entry].cell, p.mask_type) * kLog2e;
     return finish_logit(p.softcap, dot, p.logit_factor, mask);
 }
 

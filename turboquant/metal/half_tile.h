@@ -2,8 +2,8 @@
 // units of 4 codes in `bits` words. Of keys that are four units of each of two cells, of values eight units of four
 // cells of one dim.
 //
-// Codes become floats without shifts or conversions, which are slow on Apple's GPUs: a field's bits, put into the mantissa
-// of a power of two, are a float that is so much larger than it.
+// Codes become floats without shifts or conversions, which are slow on Apple's GPUs: a field's bits, put into the
+// mantissa of a power of two, are a float that is so much larger than it.
 #pragma once
 
 #include "turboquant/cpu/tile_offsets.h"
@@ -37,8 +37,8 @@ struct HalfTilePlace {
     uint lane;                 // of 16
 
     uint word(int first_bit, int words, int i) const {
-        return reinterpret_cast<device const uint*>(tile + 128 * first_bit)[16 * (int(half_of_tile) * words + i) +
-                                                                           int(lane)];
+        return reinterpret_cast<device const uint*>(tile +
+                                                    128 * first_bit)[16 * (int(half_of_tile) * words + i) + int(lane)];
     }
 };
 inline HalfTilePlace half_tile_place(device const uchar* tile, bool continues, uint half_of_tile, uint lane) {

@@ -110,12 +110,12 @@ AttentionParams params_of(const MetalAttention& call, int rows) {
 
 // Optional operands that a call has, else kBufferLengths, which every call has.
 int operand_of(const MetalAttention& call, int index) {
-    const bool there = index == kBufferKeyTable       ? call.k_table
-                       : index == kBufferValueTable   ? call.v_table
-                       : index == kBufferMask         ? call.mask_type != kMaskNone
-                       : index == kBufferSinks        ? call.sinks
+    const bool there = index == kBufferKeyTable      ? call.k_table
+                       : index == kBufferValueTable  ? call.v_table
+                       : index == kBufferMask        ? call.mask_type != kMaskNone
+                       : index == kBufferSinks       ? call.sinks
                        : index >= kBufferExactHidden ? call.shape.n_exact > 0
-                                                      : true;
+                                                     : true;
     return there ? index : kBufferLengths;
 }
 
@@ -148,7 +148,8 @@ Result<AttentionLaunches> plan_metal_attention(const MetalAttention& call) {
     const AttentionShape& s = call.shape;
     if (s.n_tokens <= 0 || s.n_kv <= 0 || s.n_stream <= 0)
         return Status(Error::kInvalidArgument, "n_tokens, n_kv and n_stream must be positive");
-    if (call.keys.n_embd != int64_t{s.head_dim_k} * s.n_head_kv || call.values.n_embd != int64_t{s.head_dim_v} * s.n_head_kv)
+    if (call.keys.n_embd != int64_t{s.head_dim_k} * s.n_head_kv ||
+        call.values.n_embd != int64_t{s.head_dim_v} * s.n_head_kv)
         return Status(Error::kInvalidArgument, "the packed tensors are not of this head_dim and n_head_kv");
 
     AttentionLaunches plan;
@@ -167,8 +168,8 @@ Result<AttentionLaunches> plan_metal_attention(const MetalAttention& call) {
          {kBufferPreparedQuery, kBufferLogitScale});
     plan.launches.push_back(std::move(prepare));
 
-    MetalLaunch attend = launch_of(kernel.name, {s.head_dim_k, s.head_dim_v, codes_of(call.keys), codes_of(call.values), kernel.rows,
-                                                 call.keys.centered()});
+    MetalLaunch attend = launch_of(kernel.name, {s.head_dim_k, s.head_dim_v, codes_of(call.keys), codes_of(call.values),
+                                                 kernel.rows, call.keys.centered()});
     set_sizes(attend, int64_t{s.n_head_kv} * plan.params.n_row_tiles, plan.params.n_chunks, s.n_stream,
               32 * kernel.simd_groups);
     bind(attend, call,
@@ -211,8 +212,8 @@ Result<RowsLaunch> plan_rows(const MetalRows& rows, const char* kernel) {
     plan.params.type = static_cast<int32_t>(rows.type);
     plan.params.has_table = rows.table;
     plan.params.rotation_stride = rows.scaled ? 3 * rows.head_dim : 0;
-    plan.launch = launch_of(kernel, {rows.head_dim, codes_of(rows.format), rows.format.side == Side::kKey ? 0 : 1,
-                                     rows.format.centered()});
+    plan.launch = launch_of(
+        kernel, {rows.head_dim, codes_of(rows.format), rows.format.side == Side::kKey ? 0 : 1, rows.format.centered()});
     for (int index : {kBufferParams, kBufferLengths, kBufferRows, kBufferRecords, kBufferTable, kBufferRotation})
         plan.launch.bindings.push_back({index, index == kBufferTable && !rows.table ? kBufferLengths : index, false});
     return plan;

@@ -5,13 +5,14 @@
 //   for (const MetalLaunch& launch : plan.value().launches) {
 //       library = compile(launch.kernel, metal_source() + launch.instantiation);  // once for each name; safe math
 //       for (const MetalBinding& b : launch.bindings) bind(b.index, array_of(b.operand), b.written);
-//       dispatch_threadgroups(launch.grid, launch.threads);          // in order: a later one reads what an earlier wrote
+//       dispatch_threadgroups(launch.grid, launch.threads);          // in order: a later one reads what an earlier
+//       wrote
 //   }
 //
 // Operands are numbered like buffers (metal/params.h: kBufferQuery and so on). kBufferParams is plan.value().params as
 // bytes. Buffers that the host has to provide beside its own arrays have their sizes in bytes in the plan. Threadgroup
-// memory is declared in the kernels; the host sets none. An index that a call does not use is bound to another array, so
-// that every index of a kernel is bound.
+// memory is declared in the kernels; the host sets none. An index that a call does not use is bound to another array,
+// so that every index of a kernel is bound.
 #pragma once
 
 #include <cstdint>
@@ -69,9 +70,9 @@ struct MetalRows {
     RowFormat format;
     int head_dim = 0;
     FloatType type = FloatType::kF32;
-    RowStrides rows{};     // token: from one cell's row to the next's
-    int64_t n_cells = 0;   // that a stream has room for
-    int64_t n_rows = 0;    // at most so many cells of a stream
+    RowStrides rows{};    // token: from one cell's row to the next's
+    int64_t n_cells = 0;  // that a stream has room for
+    int64_t n_rows = 0;   // at most so many cells of a stream
     int64_t n_stream = 1;
     bool table = false, scaled = false;
 };

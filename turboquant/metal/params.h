@@ -26,13 +26,13 @@ TQ_FORMAT_TABLE int kTrellisFlag = 16;
 TQ_FORMAT_TABLE int kBufferParams = 0;
 TQ_FORMAT_TABLE int kBufferLengths = 1;  // int32 [n_stream][2]: cells and query tokens of each stream
 TQ_FORMAT_TABLE int kBufferQuery = 2;
-TQ_FORMAT_TABLE int kBufferKeys = 3;        // records
-TQ_FORMAT_TABLE int kBufferValues = 4;      // records
-TQ_FORMAT_TABLE int kBufferKeyTable = 5;    // int32, the record of each block of each stream
+TQ_FORMAT_TABLE int kBufferKeys = 3;      // records
+TQ_FORMAT_TABLE int kBufferValues = 4;    // records
+TQ_FORMAT_TABLE int kBufferKeyTable = 5;  // int32, the record of each block of each stream
 TQ_FORMAT_TABLE int kBufferValueTable = 6;
 TQ_FORMAT_TABLE int kBufferMask = 7;
-TQ_FORMAT_TABLE int kBufferSinks = 8;           // f32 [n_head]
-TQ_FORMAT_TABLE int kBufferKeyRotation = 9;     // f32 [1 or n_head_kv][3][head_dim]: RotationRow
+TQ_FORMAT_TABLE int kBufferSinks = 8;        // f32 [n_head]
+TQ_FORMAT_TABLE int kBufferKeyRotation = 9;  // f32 [1 or n_head_kv][3][head_dim]: RotationRow
 TQ_FORMAT_TABLE int kBufferValueRotation = 10;
 TQ_FORMAT_TABLE int kBufferPreparedQuery = 11;  // f16 [row][head_dim_k]: integers of -127..127
 TQ_FORMAT_TABLE int kBufferLogitScale = 12;     // f32 [row]
@@ -58,7 +58,7 @@ struct AttentionParams {
     RowStrides q, mask, out;
     int64_t k_stream_blocks, v_stream_blocks;  // blocks (of the table, or records) from a stream to the next
     int64_t k_record_bytes, v_record_bytes;
-    int64_t window;       // 0: none
+    int64_t window;  // 0: none
     int32_t n_head, n_head_kv, n_tokens, n_stream;
     int32_t causal;
     int32_t n_chunks;     // partials that a row has room for
@@ -66,9 +66,9 @@ struct AttentionParams {
     int32_t q_type, out_type, mask_type;
     int32_t has_sinks, has_k_table, has_v_table;
     int32_t k_rotation_stride, v_rotation_stride;  // floats from one KV head's diagonals to the next's; 0: all share
-    float logit_factor;  // scale, with a softcap; else scale times log2 e
-    float softcap;       // 0: none
-    int32_t n_exact;     // entries of a token's list; 0: no exact rows
+    float logit_factor;                            // scale, with a softcap; else scale times log2 e
+    float softcap;                                 // 0: none
+    int32_t n_exact;                               // entries of a token's list; 0: no exact rows
     int32_t hidden_words;
     int32_t padding;
 };

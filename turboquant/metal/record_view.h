@@ -54,8 +54,9 @@ inline CodePlace place_of_code(Side side, int dim, int cell) {
     return place;
 }
 
-// Scalar codes are cut into planes of 8, 4, 2 and 1 bits, of which a code has those in its number of bits; trellis codes
-// of 3 and 5 bits too. Those of 4 bits share a byte in turn with the next unit's: a bit of the code has this place in it.
+// Scalar codes are cut into planes of 8, 4, 2 and 1 bits, of which a code has those in its number of bits; trellis
+// codes of 3 and 5 bits too. Those of 4 bits share a byte in turn with the next unit's: a bit of the code has this
+// place in it.
 inline int place_of_trellis4_bit(int bit, int unit) {
     return bit == 3 ? 6 + unit % 2 : 2 * bit + 1 - unit % 2;
 }

@@ -1,5 +1,5 @@
-// The rotation (format/rotation.h) of a vector that a SIMD group holds: element 32 * k + lane in register k of the lane, 0
-// behind the last.
+// The rotation (format/rotation.h) of a vector that a SIMD group holds: element 32 * k + lane in register k of the
+// lane, 0 behind the last.
 #pragma once
 
 #include "turboquant/metal/numerics.h"
