@@ -36,7 +36,8 @@ struct BlockCenter {
             moved[i] = own.center(writer.first_dim + i);
         }
         threadgroup_barrier(everything());
-        if (simd == 0) writer.encode(encoder, simd, lane);
+        const Encoder of_center = encoder;  // in the thread's own memory, wherever this object is
+        if (simd == 0) writer.encode(of_center, simd, lane);
         threadgroup_barrier(everything());
         store(record + offset_of_center(bits_of(own.codes), own.row_steps));
         threadgroup_barrier(everything());
