@@ -22,7 +22,8 @@ template <int codes>
     constexpr int digits = attend_digits(bits_of(codes));
     HalfTile<codes> values[2];
     for (int s = 0; s < 2; ++s)
-        values[s].load(Side::kValue, half_tile_place(tiles + s * bytes_of_tile<uint>(bits_of(codes)), true, 0, lane % 16));
+        values[s].load(Side::kValue,
+                       half_tile_place(tiles + s * bytes_of_tile<uint>(bits_of(codes)), true, 0, lane % 16));
     float sums[2 * digits * ROWS];
     for (int i = 0; i < 2 * digits * ROWS; ++i) sums[i] = out[i];
     add_weighted<codes, ROWS, digits, 2>(values, weights, sums);

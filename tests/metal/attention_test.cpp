@@ -12,9 +12,12 @@ TQ_METAL_LIBRARY(metal_attention);
 namespace tq::test {
 namespace {
 
+const testing::Environment* const kPrintCounts = testing::AddGlobalTestEnvironment(new PrintMetalCounts);
+
 template <class T>
 void expect_same_bits(const std::vector<T>& out, const std::vector<T>& expected) {
     ASSERT_EQ(out.size(), expected.size());
+    MetalCounts::all().compared += static_cast<int64_t>(out.size());
     size_t different = 0, first = 0;
     for (size_t i = 0; i < out.size(); ++i) {
         if (std::memcmp(&out[i], &expected[i], sizeof(T)) == 0) continue;

@@ -2,7 +2,10 @@
 #pragma once
 
 #include <functional>
+#include <iostream>
 #include <map>
+#include <set>
+#include <string>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -17,6 +20,25 @@ struct MetalArray {
     void* data = nullptr;
     size_t bytes = 0;
     uint8_t* defined = nullptr;
+};
+
+// What the tests of a process have run, which they print at its end.
+struct MetalCounts {
+    std::set<std::string> kernels;
+    int64_t launches = 0, lanes = 0, compared = 0;
+
+    static MetalCounts& all() {
+        static MetalCounts counts;
+        return counts;
+    }
+};
+class PrintMetalCounts : public testing::Environment {
+  public:
+    void TearDown() override {
+        const MetalCounts& c = MetalCounts::all();
+        std::cout << c.kernels.size() << " shapes of kernels, " << c.launches << " launches, " << c.lanes << " lanes; "
+                  << c.compared << " values or bytes compared\n";
+    }
 };
 
 // Faults that a test plants in launches, and what is reported of them.
@@ -54,6 +76,10 @@ class MetalRun {
         }
         launch.threadgroups({l.grid[0], l.grid[1], l.grid[2]}, {l.threads[0], l.threads[1], l.threads[2]});
         launch.check = check;
+        MetalCounts& counts = MetalCounts::all();
+        counts.kernels.insert(l.kernel);
+        ++counts.launches;
+        counts.lanes += int64_t{l.grid[0]} * l.grid[1] * l.grid[2] * l.threads[0];
         if (faults_ != nullptr) faults_->change(launch);
         for (const lanes::Report& report : lanes::run(library_, launch)) {
             if (faults_ != nullptr) {

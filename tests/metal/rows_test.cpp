@@ -14,6 +14,8 @@ TQ_METAL_LIBRARY(metal_rows);
 namespace tq::test {
 namespace {
 
+const testing::Environment* const kPrintCounts = testing::AddGlobalTestEnvironment(new PrintMetalCounts);
+
 struct Span {
     int32_t first, n;
 };
@@ -67,6 +69,7 @@ class MetalRowsTest : public testing::TestWithParam<PackedShape> {
     }
     void expect_same_records() {
         ASSERT_EQ(metal_.bytes.size(), cpu_.bytes.size());
+        MetalCounts::all().compared += static_cast<int64_t>(cpu_.bytes.size());
         size_t different = 0, first = 0;
         for (size_t i = 0; i < cpu_.bytes.size(); ++i) {
             if (metal_.bytes[i] == cpu_.bytes[i]) continue;
@@ -81,8 +84,8 @@ INSTANTIATE_TEST_SUITE_P(Shapes, MetalRowsTest, testing::ValuesIn(metal_row_shap
 TEST_P(MetalRowsTest, RecordsAreThoseOfTheCpu) {
     append(make_rows(), {{0, 61}, {0, 1}});
     for (int32_t i = 0; i < 5; ++i) append(make_rows(), {{61 + i, 1}, {1 + i, 1}});
-    append(make_rows(), {{66, 70}, {6, 123}});
-    append(make_rows(), {{60, 6}, {64, 3}});
+    append(make_rows(), {{66, 70}, {6, 60}});
+    append(make_rows(), {{60, 6}, {30, 3}});
     append(make_rows(), {{2, 3}, {130, 0}});
 }
 
@@ -108,9 +111,9 @@ TEST_P(MetalRowsTest, TakesHalvesAndBfloats) {
 }
 
 TEST_P(MetalRowsTest, DecodesAsTheCpu) {
-    append_on_cpu(make_rows(), {{0, 140}, {0, 66}});
+    append_on_cpu(make_rows(), {{0, 70}, {0, 66}});
     metal_.bytes = cpu_.bytes;
-    const std::vector<Span> spans = {{1, 139}, {60, 6}};
+    const std::vector<Span> spans = {{40, 30}, {60, 6}};
     for (FloatType type : {FloatType::kF32, FloatType::kF16, FloatType::kBf16}) {
         const size_t n = static_cast<size_t>(shape_.n_stream * shape_.n_cells * cpu_.width());
         std::vector<uint8_t> expected(n * bytes_of(type), 7), rows = expected;
@@ -124,9 +127,55 @@ TEST_P(MetalRowsTest, DecodesAsTheCpu) {
         }
         MetalRows call = metal_rows(shape_);
         call.type = type;
-        call.n_rows = 140;
+        call.n_rows = 30;
         run(plan_metal_decode(call).value(), rows.data(), rows.size(), spans);
         EXPECT_EQ(rows, expected);
+        MetalCounts::all().compared += static_cast<int64_t>(expected.size());
+    }
+}
+
+// Heads with scales of their own, and records in the opposite order of their blocks.
+TEST(MetalRows, ChannelScalesAndBlockTables) {
+    PackedShape shape{Side::kKey, centered(3), 80, 3, 200, 2};
+    Random random(5);
+    const std::vector<float> scales = random_scales(int64_t{shape.n_head} * shape.head_dim, random);
+    PackedRows cpu(shape, Isa::kScalar, scales);
+    const auto n = static_cast<size_t>(cpu.n_records()), bytes = cpu.codec.format().block_bytes();
+    const std::vector<float> rows = random.normals(shape.n_stream * shape.n_cells * cpu.width());
+    const std::vector<Span> spans = {{0, 90}, {0, 70}};
+    for (int64_t stream = 0; stream < shape.n_stream; ++stream)
+        for (int32_t i = 0; i < spans[stream].n; ++i)
+            cpu.codec.encode(&rows[(stream * shape.n_cells + i) * cpu.width()], cpu.blocks(stream), i);
+
+    MetalRows call = metal_rows(shape);
+    call.table = call.scaled = true;
+    std::vector<Rotation> rotations;
+    std::vector<int32_t> table;
+    for (int head = 0; head < shape.n_head; ++head) rotations.push_back(cpu.codec.rotation(head));
+    for (size_t i = 0; i < n; ++i) table.push_back(static_cast<int32_t>(n - 1 - i));
+    const std::vector<float> rotation = metal_rotation(rotations);
+    std::vector<uint8_t> records(cpu.bytes.size());
+    std::vector<float> decoded(rows.size());
+    const RowsLaunch append = plan_metal_append(call).value(), decode = plan_metal_decode(call).value();
+    for (const RowsLaunch* plan : {&append, &decode}) {
+        MetalRun run(msl_library_metal_rows);
+        run.give(kBufferParams, &plan->params, sizeof plan->params);
+        run.give(kBufferLengths, spans);
+        run.give(kBufferRows, plan == &append ? rows : decoded);
+        run.give(kBufferRecords, records);
+        run.give(kBufferTable, table);
+        run.give(kBufferRotation, rotation);
+        run.launch(plan->launch);
+    }
+    for (size_t i = 0; i < n; ++i)
+        EXPECT_EQ(std::memcmp(&records[(n - 1 - i) * bytes], &cpu.bytes[i * bytes], bytes), 0) << "block " << i;
+    for (int64_t stream = 0; stream < shape.n_stream; ++stream) {
+        for (int32_t i = 0; i < spans[stream].n; ++i) {
+            const std::vector<float> row = cpu.decode(i, stream);
+            EXPECT_EQ(std::memcmp(&decoded[(stream * shape.n_cells + i) * cpu.width()], row.data(),
+                                  sizeof(float) * row.size()),
+                      0);
+        }
     }
 }
 

@@ -3,102 +3,13 @@
 //
 // A threadgroup has a slice of a stream's rows. Its SIMD groups encode a cell each; then all of them put the codes of
 // these cells into the words of the record, which cells of a block share.
+#include "turboquant/metal/any_encoder.h"
 #include "turboquant/metal/append_shape.h"
-#include "turboquant/metal/center_choice.h"
+#include "turboquant/metal/block_center.h"
 #include "turboquant/metal/elements.h"
-#include "turboquant/metal/encode.h"
-#include "turboquant/metal/encode_trellis.h"
-#include "turboquant/metal/record_view.h"
 #include "turboquant/metal/rotation.h"
-#include "turboquant/metal/rows.h"
 
 namespace tq {
-
-// The slice of one record, and what a threadgroup needs to encode cells of it.
-struct SliceWriter {
-    Side side;
-    int codes_are, row_steps;  // codes_are: as code_levels.h numbers codes
-    int first_dim, n_dims;
-    int simd_groups;
-    threadgroup float* values;  // [SIMD group][n_dims]: of a cell, then
-    threadgroup uchar* codes;   // [SIMD group][n_dims]
-    threadgroup uchar* scales;  // [SIMD group][groups]
-
-    int groups() const { return (n_dims + group_dims(side) - 1) / group_dims(side); }
-
-    // The cell's values, which its SIMD group has written, into codes.
-    template <class AnyEncoder>
-    void encode(thread const AnyEncoder& encoder, uint simd, uint lane) const {
-        simdgroup_barrier(metal::mem_flags::mem_threadgroup);
-        for (int g = 0; g < groups(); ++g) {
-            const int begin = g * group_dims(side), rest = n_dims - begin, at = int(simd) * n_dims + begin;
-            const int code =
-                encoder.encode(values + at, rest < group_dims(side) ? rest : group_dims(side), codes + at, lane);
-            if (lane == 0) scales[int(simd) * groups() + g] = uchar(code);
-        }
-    }
-
-    // Cells [cell, cell + n), of which the SIMD groups have the codes. All threads of the threadgroup.
-    void store(device uchar* record, int cell, int n, uint simd, uint lane) const {
-        const int thread_index = int(simd * 32 + lane), threads = 32 * simd_groups, first_step = first_dim / kStepDims;
-        const int first_group = first_dim / group_dims(side);
-        for (int i = thread_index; i < n * groups(); i += threads) {
-            const int g = first_group + i % groups();
-            record[offset_of_scales<uint>(side, bits_of(codes_are), uint(g), uint(row_steps)) + uint(cell + i / groups())] =
-                scales[i / groups() * groups() + i % groups()];
-        }
-        // A byte of a tile belongs to one thread: of keys to that of dim % 4 and the planes' lane, which follows from the
-        // cell, of values to that of the dim.
-        const int lanes = side == Side::kKey ? 4 : kStepDims;
-        for (int i = thread_index; i < n_dims / kStepDims * lanes; i += threads) {
-            const int step = i / lanes;
-            device uchar* tile = record + offset_of_tile<uint>(side, bits_of(codes_are), uint(first_step + step));
-            for (int c = 0; c < n; ++c) {
-                threadgroup const uchar* of_step = codes + c * n_dims + step * kStepDims;
-                if (side == Side::kValue) {
-                    put(tile, place_of_code(side, i % lanes, cell + c), of_step[i % lanes]);
-                    continue;
-                }
-                for (int quad = 0; quad < 4; ++quad)
-                    put(tile, place_of_code(side, 4 * quad + i % lanes, cell + c), of_step[4 * quad + i % lanes]);
-            }
-        }
-    }
-
-  private:
-    void put(device uchar* tile, CodePlace place, int code) const {
-        if (codes_are == kTrellisFlag + 4) {
-            device uchar* byte = tile + place.byte_of(4, 0);
-            int value = *byte;
-            for (int bit = 0; bit < 4; ++bit) {
-                const int at = place_of_trellis4_bit(bit, place.unit);
-                value = (value & ~(1 << at)) | (code >> bit & 1) << at;
-            }
-            *byte = uchar(value);
-            return;
-        }
-        int first = 0;
-        for (int width = 8; width > 0; width /= 2) {
-            if ((bits_of(codes_are) & width) == 0) continue;
-            device uchar* byte = tile + place.byte_of(width, first);
-            const int shift = place.shift_of(width), mask = (1 << width) - 1;
-            *byte = uchar((*byte & ~(mask << shift)) | ((code >> first & mask) << shift));
-            first += width;
-        }
-    }
-};
-
-// The center's codes, which SIMD group 0 has made of its values, and scales: 0 would say that none is chosen, and 1 is
-// next to nothing.
-inline void write_center(device uchar* center, thread const SliceWriter& writer, int thread_index, int threads) {
-    device uchar* center_scales = center + writer.row_steps * kStepDims * kCenterBits / 8;
-    for (int i = thread_index; i < writer.n_dims / 2; i += threads) {
-        const int low = i / 4 * 8 + i % 4;
-        center[writer.first_dim / 2 + i] = uchar(writer.codes[low] | writer.codes[low + 4] << kCenterBits);
-    }
-    for (int g = thread_index; g < writer.groups(); g += threads)
-        center_scales[writer.first_dim / group_dims(Side::kKey) + g] = metal::max(writer.scales[g], uchar(1));
-}
 
 // What is smaller than half the smallest half counts as 0, NaN too; what no half can hold is clamped.
 inline float storable(float x) {
@@ -127,39 +38,6 @@ inline void rotate_slice(constant RowsParams& p, device const uchar* rows, int64
         }
     }
 }
-
-// The encoder of a kind of codes, from the memory that either kind needs.
-template <bool trellis>
-struct EncoderOf;
-template <>
-struct EncoderOf<false> {
-    using Type = Encoder;
-    static Encoder make(int bits, bool unbiased, threadgroup uchar* levels, threadgroup uchar* codes,
-                        threadgroup float* errors, threadgroup uchar*, threadgroup uchar*) {
-        Encoder encoder;
-        encoder.bits = bits;
-        encoder.unbiased = unbiased;
-        encoder.level = levels;
-        encoder.code = codes;
-        encoder.errors = errors;
-        return encoder;
-    }
-};
-template <>
-struct EncoderOf<true> {
-    using Type = TrellisEncoder;
-    static TrellisEncoder make(int bits, bool, threadgroup uchar* levels, threadgroup uchar* inner,
-                               threadgroup float* errors, threadgroup uchar* last_state, threadgroup uchar* from_high) {
-        TrellisEncoder encoder;
-        encoder.bits = bits;
-        encoder.level = reinterpret_cast<threadgroup char*>(levels);
-        encoder.inner = inner;
-        encoder.errors = errors;
-        encoder.last_state = last_state;
-        encoder.from_high = from_high;
-        return encoder;
-    }
-};
 
 // Grid (slices, blocks, streams), of centered keys one of y, as a block's center follows from the block before;
 // append_simd_groups() SIMD groups. side: 0 keys, 1 values.
@@ -214,8 +92,8 @@ template <int head_dim, int codes_are, int side, int centered>
     const typename EncoderOf<trellis>::Type encoder = EncoderOf<trellis>::make(
         bits, kSide == Side::kKey && bits == 2, levels, codes_of_levels, own_errors,
         last_state + of_trellis * kMaxCandidates, from_high + of_trellis * kMaxChain * kMaxCandidates);
-    const Encoder of_center =
-        EncoderOf<false>::make(kCenterBits, false, center_levels_of, center_codes_of, own_errors, last_state, from_high);
+    const Encoder of_center = EncoderOf<false>::make(kCenterBits, false, center_levels_of, center_codes_of, own_errors,
+                                                     last_state, from_high);
     for (int i = thread_index; i < 128; i += threads) {
         encoder.fill(i);
         if (centered != 0) of_center.fill(i);
@@ -224,8 +102,16 @@ template <int head_dim, int codes_are, int side, int centered>
     device const float* slice_rotation = rotation + first_head * p.rotation_stride;
     threadgroup_barrier(metal::mem_flags::mem_threadgroup);
 
-    // Threads read of a record what others have written.
-    const metal::mem_flags everything = metal::mem_flags::mem_threadgroup | metal::mem_flags::mem_device;
+    BlockCenter block_center;
+    block_center.writer = writer;
+    block_center.encoder = of_center;
+    block_center.values = center;
+    block_center.moved = moved;
+    block_center.live = live;
+    block_center.changed = changed;
+    block_center.simd = simd;
+    block_center.lane = lane;
+    const metal::mem_flags everything = BlockCenter::everything();
     for (; block <= last_block; ++block) {
         const int64_t index = stream * p.stream_blocks + block;
         device uchar* record = records + (p.has_table != 0 ? int64_t(table[index]) : index) * p.record_bytes;
@@ -239,65 +125,22 @@ template <int head_dim, int codes_are, int side, int centered>
                 own.bytes = record;
                 own.codes = codes_are;
                 own.row_steps = writer.row_steps;
-                const bool chosen = own.center_scales()[writer.first_dim / group_dims(kSide)] != 0;
-                if (cell == first_centered || !chosen) {
+                if (cell == first_centered || !block_center.is_chosen(own)) {
                     const int64_t source = block == 0 ? index : index - 1;
                     CenteredRecord from = own;
                     from.bytes = records + (p.has_table != 0 ? int64_t(table[source]) : source) * p.record_bytes;
-                    for (int i = thread_index; i < kBlockCells; i += threads)
-                        live[i] = uchar(from.is_live(writer.first_dim, writer.n_dims, i) ? 1 : 0);
-                    threadgroup_barrier(everything);
-                    for (int i = thread_index; i < writer.n_dims; i += threads) {
-                        const int dim = writer.first_dim + i, group_begin = dim / group_dims(kSide) * group_dims(kSide);
-                        const int group_rest = writer.row_steps * kStepDims - group_begin;
-                        values[i] = block > 0 ? mean_of_dim(from, block - 1, dim, live)
-                                    : live[1] != 0
-                                        ? estimate_of_dim(from, dim, group_begin, metal::min(group_rest, group_dims(kSide)))
-                                        : 0.0f;
-                        moved[i] = own.center(dim);
-                    }
-                    threadgroup_barrier(everything);
-                    if (simd == 0) writer.encode(of_center, simd, lane);
-                    threadgroup_barrier(everything);
-                    write_center(record + offset_of_center(bits, writer.row_steps), writer, thread_index, threads);
-                    threadgroup_barrier(everything);
-                    bool differs = false;
-                    for (int i = thread_index; i < writer.n_dims; i += threads) {
-                        const float now = own.center(writer.first_dim + i);
-                        differs = differs || bits_of_float(now) != bits_of_float(moved[i]);
-                        moved[i] -= now;
-                    }
-                    for (int i = thread_index; i < kBlockCells; i += threads) {
-                        const bool kept = (i < begin || i >= end) && i >= first_centered;
-                        live[i] = uchar(kept && own.is_live(writer.first_dim, writer.n_dims, i) ? 1 : 0);
-                    }
-                    const bool any = metal::simd_any(differs);
-                    if (lane == 0) changed[simd] = any ? 1 : 0;
-                    threadgroup_barrier(everything);
-                    bool moves = false;
-                    for (int i = 0; i < simd_groups; ++i) moves = moves || changed[i] != 0;
-                    for (int i = 0; moves && i < kBlockCells; ++i) {
-                        if (live[i] == 0) continue;
-                        if (simd == 0) {
-                            for (int d = int(lane); d < writer.n_dims; d += 32)
-                                values[d] = own.difference(writer.first_dim + d, i) + moved[d];
-                            writer.encode(encoder, simd, lane);
-                        }
-                        threadgroup_barrier(everything);
-                        writer.store(record, i, 1, simd, lane);
-                        threadgroup_barrier(everything);
-                    }
+                    block_center.choose(record, own, from, block);
+                    block_center.move_cells(encoder, record, own, begin, end, first_centered);
                 }
-                for (int i = thread_index; i < writer.n_dims; i += threads) center[i] = own.center(writer.first_dim + i);
-                threadgroup_barrier(everything);
+                block_center.load(own);
             }
             const int limit = !has_center && first_centered < end ? first_centered : end;
             const int count = metal::min(limit - cell, simd_groups);
             if (int(simd) < count) {
                 const int64_t token = block * kBlockCells + cell + int(simd) - first;
-                rotate_slice<head_dim>(p, rows, stream * p.rows.stream + token * p.rows.token + first_head * p.rows.head,
-                                       slice_rotation, center, has_center, writer.n_dims,
-                                       values + int(simd) * writer.n_dims, lane);
+                rotate_slice<head_dim>(
+                    p, rows, stream * p.rows.stream + token * p.rows.token + first_head * p.rows.head, slice_rotation,
+                    center, has_center, writer.n_dims, values + int(simd) * writer.n_dims, lane);
                 writer.encode(encoder, simd, lane);
             }
             threadgroup_barrier(everything);

@@ -4,8 +4,8 @@
 //   keys     a SIMD group for each block, a lane for two cells: no reduction for a logit
 //   softmax  a lane for the same two cells; maxima and sums of the blocks meet in threadgroup memory
 //   values   half a SIMD group for each step of 16 dims, a lane for one dim and all cells: no reduction for an output
-// Each code is decoded once for all rows. Products of integers are summed in float, where they are exact: 32 terms of at
-// most 127 * 128, or 64, are below 2^24.
+// Each code is decoded once for all rows. Products of integers are summed in float, where they are exact: 32 terms of
+// at most 127 * 128, or 64, are below 2^24.
 #include "turboquant/metal/attend_shape.h"
 #include "turboquant/metal/centers.h"
 #include "turboquant/metal/elements.h"
@@ -52,8 +52,8 @@ inline void add_products(thread const HalfTile<codes>& keys, threadgroup const h
 // Dot products of the lane's two cells of a block with all rows, in units of the query's scale, on top of those with
 // the block's center.
 template <int head_dim, int codes, int rows>
-inline void dots_of_block(device const uchar* record, thread const HeadView& keys,
-                          threadgroup const half* queries, uint lane, thread float2* sums) {
+inline void dots_of_block(device const uchar* record, thread const HeadView& keys, threadgroup const half* queries,
+                          uint lane, thread float2* sums) {
     constexpr int steps = head_dim / kStepDims, bits = bits_of(codes);
     float2 products[rows];
 #pragma unroll
@@ -77,8 +77,8 @@ inline void dots_of_block(device const uchar* record, thread const HeadView& key
     }
 }
 
-// Half tiles of values, of `steps` dims of the lane and 32 cells, times all rows' weights. weights: [digit][row][64], of
-// the first of these cells. sums: [step][digit][row].
+// Half tiles of values, of `steps` dims of the lane and 32 cells, times all rows' weights. weights: [digit][row][64],
+// of the first of these cells. sums: [step][digit][row].
 template <int codes, int rows, int digits, int steps>
 inline void add_weighted(thread const HalfTile<codes>* values, threadgroup const half* weights, thread float* sums) {
 #pragma unroll
@@ -130,8 +130,8 @@ inline void add_block(device const uchar* tiles, bool continues, threadgroup con
     }
 }
 
-// Weights w = p * value scale of the lane's two cells as integers relative to the block's largest: of one 7-bit digit, or
-// two. weights: of the first of the lane's cells, the second digit `second` halves further. Returns what one unit is
+// Weights w = p * value scale of the lane's two cells as integers relative to the block's largest: of one 7-bit digit,
+// or two. weights: of the first of the lane's cells, the second digit `second` halves further. Returns what one unit is
 // worth.
 template <int digits>
 inline float store_weights(float2 w, float top, float2 dither, threadgroup half* weights, int second) {
@@ -151,26 +151,66 @@ inline float store_weights(float2 w, float top, float2 dither, threadgroup half*
     return top * (1.0f / largest);
 }
 
+// Dot products of a block with all rows, of the lane's two cells, into base-2 logits. masks: what is added. Returns the
+// rows' largest in maxima, of a row that sees nothing -infinity.
+template <int rows>
+inline void finish_logits(float softcap, thread const float* logit_scale, thread const float2* masks,
+                          thread const float2* dots, thread const bool* sees, uint lane, thread float2* logits,
+                          threadgroup float* maxima) {
+#pragma unroll
+    for (int r = 0; r < rows; ++r) {
+        logits[r] = sees[r] ? float2(finish_logit(softcap, dots[r].x, logit_scale[r], masks[r].x),
+                                     finish_logit(softcap, dots[r].y, logit_scale[r], masks[r].y))
+                            : float2(-INFINITY);
+        const float largest = metal::simd_max(greater_of(logits[r].x, logits[r].y));
+        if (lane == 0) maxima[r] = largest;
+    }
+}
+
+// Logits of a block into probabilities; their sums over cells l, l + 16, l + 32, l + 48 into sums_of_lanes, [row][16].
+template <int rows>
+inline void exponentials_of_block(thread const float* top, uint lane, thread float2* x,
+                                  threadgroup float* sums_of_lanes) {
+#pragma unroll
+    for (int r = 0; r < rows; ++r) {
+        x[r] = float2(exp2_of(x[r].x - top[r]), exp2_of(x[r].y - top[r]));
+        const float two = x[r].x + x[r].y, four = two + metal::simd_shuffle_xor(two, ushort(16));
+        if (lane < 16) sums_of_lanes[r * 16 + int(lane)] = four;
+    }
+}
+
+// Weights of a block for one group of values, [digit][row][64], and what one unit of each row's is worth. scales: of
+// the lane's first cell. p: probabilities of the lane's two cells.
+template <int rows, int digits>
+inline void weights_of_block(thread const float2* p, device const uchar* scales, float2 dither, uint lane,
+                             threadgroup half* weights, threadgroup float* units) {
+    const float2 scale = float2(scale_from_code(scales[0]), scale_from_code(scales[16]));
+#pragma unroll
+    for (int r = 0; r < rows; ++r) {
+        const float2 w = p[r] * scale;
+        const float unit = store_weights<digits>(w, metal::simd_max(greater_of(w.x, w.y)), dither,
+                                                 weights + r * kBlockCells + first_cell_of(lane), rows * kBlockCells);
+        if (lane == 0) units[r] = unit;
+    }
+}
+
 // Grid (row tiles of all KV heads, chunks, streams), attend_simd_groups() SIMD groups each.
 template <int head_dim_k, int head_dim_v, int key_codes, int value_codes, int rows, int centered>
-[[kernel]] void attend(constant AttentionParams& p [[buffer(kBufferParams)]],
-                       device const int* lengths [[buffer(kBufferLengths)]],
-                       device const uchar* keys [[buffer(kBufferKeys)]],
-                       device const uchar* values [[buffer(kBufferValues)]],
-                       device const int* key_table [[buffer(kBufferKeyTable)]],
-                       device const int* value_table [[buffer(kBufferValueTable)]],
-                       device const uchar* mask [[buffer(kBufferMask)]],
-                       device const half* prepared [[buffer(kBufferPreparedQuery)]],
-                       device const float* logit_scale [[buffer(kBufferLogitScale)]],
-                       device float* partial_stats [[buffer(kBufferPartialStats)]],
-                       device float* partial_out [[buffer(kBufferPartialOut)]],
-                       device const uint* hidden [[buffer(kBufferExactHidden)]],
-                       uint3 group [[threadgroup_position_in_grid]], uint simd [[simdgroup_index_in_threadgroup]],
-                       uint lane [[thread_index_in_simdgroup]]) {
+[[kernel]] void attend(
+    constant AttentionParams& p [[buffer(kBufferParams)]], device const int* lengths [[buffer(kBufferLengths)]],
+    device const uchar* keys [[buffer(kBufferKeys)]], device const uchar* values [[buffer(kBufferValues)]],
+    device const int* key_table [[buffer(kBufferKeyTable)]],
+    device const int* value_table [[buffer(kBufferValueTable)]], device const uchar* mask [[buffer(kBufferMask)]],
+    device const half* prepared [[buffer(kBufferPreparedQuery)]],
+    device const float* logit_scale [[buffer(kBufferLogitScale)]],
+    device float* partial_stats [[buffer(kBufferPartialStats)]],
+    device float* partial_out [[buffer(kBufferPartialOut)]], device const uint* hidden [[buffer(kBufferExactHidden)]],
+    uint3 group [[threadgroup_position_in_grid]], uint simd [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]]) {
     constexpr int groups = attend_simd_groups(head_dim_v), threads = 32 * groups;
     constexpr int key_bits = bits_of(key_codes), value_bits = bits_of(value_codes);
     constexpr int digits = attend_digits(value_bits), segments = attend_value_segments(head_dim_v);
-    constexpr int own_blocks = kSpan / groups;                         // blocks of a span that a SIMD group has
+    constexpr int own_blocks = kSpan / groups;  // blocks of a span that a SIMD group has
     constexpr int steps_v = head_dim_v / kStepDims;
     constexpr int own_steps = (steps_v + 2 * groups - 1) / (2 * groups);  // steps that half a SIMD group has
     // Steps that share loads of weights: those of a group. With odd heads two steps may be of different groups.
@@ -263,14 +303,7 @@ template <int head_dim_k, int head_dim_v, int key_codes, int value_codes, int ro
                 for (int r = 0; r < rows; ++r) dots[r].x -= centers[r];
             }
             if (lane == 0) live[b] = any ? 1 : 0;
-#pragma unroll
-            for (int r = 0; r < rows; ++r) {
-                x[i][r] = sees[r] ? float2(finish_logit(p.softcap, dots[r].x, scale_of_row[r], masks[r].x),
-                                           finish_logit(p.softcap, dots[r].y, scale_of_row[r], masks[r].y))
-                                  : float2(-INFINITY);
-                const float largest = metal::simd_max(greater_of(x[i][r].x, x[i][r].y));
-                if (lane == 0) maxima[b * rows + r] = largest;
-            }
+            finish_logits<rows>(p.softcap, scale_of_row, masks, dots, sees, lane, x[i], maxima + b * rows);
         }
         threadgroup_barrier(metal::mem_flags::mem_threadgroup);
 
@@ -293,28 +326,15 @@ template <int head_dim_k, int head_dim_v, int key_codes, int value_codes, int ro
                     if (lane < 16) sums_of_lanes[(b * rows + r) * 16 + lane] = 0;
                 continue;
             }
-#pragma unroll
-            for (int r = 0; r < rows; ++r) {
-                x[i][r] = float2(exp2_of(x[i][r].x - running_max[r]), exp2_of(x[i][r].y - running_max[r]));
-                const float two = x[i][r].x + x[i][r].y, four = two + metal::simd_shuffle_xor(two, ushort(16));
-                if (lane < 16) sums_of_lanes[(b * rows + r) * 16 + lane] = four;
-            }
-            device const uchar* record = value_records.at(span + b);
+            exponentials_of_block<rows>(running_max, lane, x[i], sums_of_lanes + b * rows * 16);
+            device const uchar* record = value_records.at(span + b) + lane_cell;
             for (int s = 0; s < value_head.segments(Side::kValue, steps_v); ++s) {
                 const uint scale_group = (uint(value_head.first_step) >> group_steps_log2(Side::kValue)) + uint(s);
-                device const uchar* scales =
-                    record + offset_of_scales<uint>(Side::kValue, value_bits, scale_group, uint(value_head.row_steps)) +
-                    lane_cell;
-                const float2 scale = float2(scale_from_code(scales[0]), scale_from_code(scales[16]));
-                const int at = b * segments + s;
-#pragma unroll
-                for (int r = 0; r < rows; ++r) {
-                    const float2 w = x[i][r] * scale;
-                    const float unit = store_weights<digits>(w, metal::simd_max(greater_of(w.x, w.y)), dither,
-                                                             weights + (at * digits * rows + r) * kBlockCells + lane_cell,
-                                                             rows * kBlockCells);
-                    if (lane == 0) units[at * rows + r] = unit;
-                }
+                const int at = (b * segments + s) * rows;
+                weights_of_block<rows, digits>(
+                    x[i],
+                    record + offset_of_scales<uint>(Side::kValue, value_bits, scale_group, uint(value_head.row_steps)),
+                    dither, lane, weights + at * digits * kBlockCells, units + at);
             }
         }
         threadgroup_barrier(metal::mem_flags::mem_threadgroup);

@@ -11,8 +11,7 @@ namespace tq {
 // Grid (KV heads, kDecodeCells cells each, streams). side: 0 keys, 1 values.
 template <int head_dim, int codes, int side, int centered>
 [[kernel]] void decode(constant RowsParams& p [[buffer(kBufferParams)]],
-                       device const int* lengths [[buffer(kBufferLengths)]],
-                       device uchar* rows [[buffer(kBufferRows)]],
+                       device const int* lengths [[buffer(kBufferLengths)]], device uchar* rows [[buffer(kBufferRows)]],
                        device const uchar* records [[buffer(kBufferRecords)]],
                        device const int* table [[buffer(kBufferTable)]],
                        device const float* rotation [[buffer(kBufferRotation)]],

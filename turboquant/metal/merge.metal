@@ -21,20 +21,17 @@ inline void load_partial(device const float* stats, device const float* outs, in
 
 // A SIMD group for each row: grid (n_head, n_tokens, n_stream).
 template <int head_dim_k, int head_dim_v>
-[[kernel]] void merge(constant AttentionParams& p [[buffer(kBufferParams)]],
-                      device const int* lengths [[buffer(kBufferLengths)]],
-                      device const uchar* query [[buffer(kBufferQuery)]],
-                      device const float* sinks [[buffer(kBufferSinks)]],
-                      device const float* rotation [[buffer(kBufferValueRotation)]],
-                      device const float* logit_scale [[buffer(kBufferLogitScale)]],
-                      device const float* partial_stats [[buffer(kBufferPartialStats)]],
-                      device const float* partial_out [[buffer(kBufferPartialOut)]],
-                      device const uchar* mask [[buffer(kBufferMask)]],
-                      device const ExactEntry* exact_list [[buffer(kBufferExactList)]],
-                      device const ushort* exact_keys [[buffer(kBufferExactKeys)]],
-                      device const ushort* exact_values [[buffer(kBufferExactValues)]],
-                      device uchar* out [[buffer(kBufferOut)]], uint3 group [[threadgroup_position_in_grid]],
-                      uint lane [[thread_index_in_simdgroup]]) {
+[[kernel]] void merge(
+    constant AttentionParams& p [[buffer(kBufferParams)]], device const int* lengths [[buffer(kBufferLengths)]],
+    device const uchar* query [[buffer(kBufferQuery)]], device const float* sinks [[buffer(kBufferSinks)]],
+    device const float* rotation [[buffer(kBufferValueRotation)]],
+    device const float* logit_scale [[buffer(kBufferLogitScale)]],
+    device const float* partial_stats [[buffer(kBufferPartialStats)]],
+    device const float* partial_out [[buffer(kBufferPartialOut)]], device const uchar* mask [[buffer(kBufferMask)]],
+    device const ExactEntry* exact_list [[buffer(kBufferExactList)]],
+    device const ushort* exact_keys [[buffer(kBufferExactKeys)]],
+    device const ushort* exact_values [[buffer(kBufferExactValues)]], device uchar* out [[buffer(kBufferOut)]],
+    uint3 group [[threadgroup_position_in_grid]], uint lane [[thread_index_in_simdgroup]]) {
     constexpr int n = registers_of(head_dim_v);
     const int head = int(group.x), token = int(group.y), stream = int(group.z);
     const Lengths stream_lengths = lengths_of(lengths, stream);

@@ -43,7 +43,8 @@ template <int head_dim>
     largest = metal::simd_max(largest);
     const bool finite = sum_of_magnitudes<head_dim>(x, lane) < INFINITY;
     // A subnormal `largest` would overflow the inverse.
-    const float most = 127.0f / largest, inverse = finite && largest > 0 ? (kLargestInverse < most ? kLargestInverse : most) : 0.0f;
+    const float most = 127.0f / largest,
+                inverse = finite && largest > 0 ? (kLargestInverse < most ? kLargestInverse : most) : 0.0f;
     const int64_t row = row_index(p, stream, token, head);
 #pragma unroll
     for (int k = 0; k < registers_of(head_dim); ++k) {
