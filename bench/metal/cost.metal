@@ -4,27 +4,28 @@
 namespace tq {
 
 // 32 keys: 16 dims of the lane's two cells.
-template <int bits>
+template <int codes>
 [[kernel]] void cost_keys(device const uchar* tile [[buffer(0)]], threadgroup const half* queries [[threadgroup(0)]],
                           device float2* out [[buffer(1)]], uint lane [[thread_index_in_simdgroup]]) {
-    HalfTile<bits> keys;
-    keys.load(tile, lane / 16, lane % 16);
+    HalfTile<codes> keys;
+    keys.load(Side::kKey, half_tile_place(tile, true, lane / 16, lane % 16));
     float2 products[ROWS];
     for (int r = 0; r < ROWS; ++r) products[r] = out[r];
-    add_products<128, bits, ROWS>(keys, queries, products);
+    add_products<128, codes, ROWS>(keys, queries, products);
     for (int r = 0; r < ROWS; ++r) out[r] = products[r];
 }
 
 // 64 values: 32 cells of the lane's two dims.
-template <int bits>
+template <int codes>
 [[kernel]] void cost_values(device const uchar* tiles [[buffer(0)]], threadgroup const half* weights [[threadgroup(0)]],
                             device float* out [[buffer(1)]], uint lane [[thread_index_in_simdgroup]]) {
-    constexpr int digits = attend_digits(bits);
-    HalfTile<bits> values[2];
-    for (int s = 0; s < 2; ++s) values[s].load(tiles + s * bytes_of_tile<uint>(bits), 0, lane);
+    constexpr int digits = attend_digits(bits_of(codes));
+    HalfTile<codes> values[2];
+    for (int s = 0; s < 2; ++s)
+        values[s].load(Side::kValue, half_tile_place(tiles + s * bytes_of_tile<uint>(bits_of(codes)), true, 0, lane % 16));
     float sums[2 * digits * ROWS];
     for (int i = 0; i < 2 * digits * ROWS; ++i) sums[i] = out[i];
-    add_weighted<bits, ROWS, digits, 2>(values, weights, sums);
+    add_weighted<codes, ROWS, digits, 2>(values, weights, sums);
     for (int i = 0; i < 2 * digits * ROWS; ++i) out[i] = sums[i];
 }
 
@@ -69,7 +70,10 @@ template <int digits>
     COST_INSTANCE(kernel, 5)   \
     COST_INSTANCE(kernel, 6)   \
     COST_INSTANCE(kernel, 7)   \
-    COST_INSTANCE(kernel, 8)
+    COST_INSTANCE(kernel, 8)   \
+    COST_INSTANCE(kernel, 19)  \
+    COST_INSTANCE(kernel, 20)  \
+    COST_INSTANCE(kernel, 21)
 COST_INSTANCES(cost_keys)
 COST_INSTANCES(cost_values)
 COST_INSTANCE(cost_weights, 1)

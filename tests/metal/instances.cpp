@@ -1,5 +1,5 @@
 // Prints the shader text that the tests compile: all shaders, and an instance for each shape of theirs. Argument:
-// attention or rows.
+// attention, rows or faults.
 #include <cstdio>
 #include <cstring>
 #include <set>
@@ -8,16 +8,14 @@
 #include "attention_shapes.h"
 #include "metal_attention.h"
 #include "row_shapes.h"
+#include "shader_faults.h"
 
 namespace tq::test {
 namespace {
 
 using Instances = std::set<std::string>;
 
-void add_attention(Instances& instances) {
-    std::vector<AttentionCase> cases = metal_attention_cases();
-    for (const AttentionCase& c : varied_attention_cases()) cases.push_back(c);
-    cases.push_back(long_attention_case());
+void add_attention(Instances& instances, const std::vector<AttentionCase>& cases) {
     for (AttentionCase c : cases) {
         c.n_kv = std::max<int64_t>(c.n_tokens, 1);  // no matter for what is compiled
         const AttentionProblem problem(c);
@@ -28,8 +26,8 @@ void add_attention(Instances& instances) {
     }
 }
 
-void add_rows(Instances& instances) {
-    for (const PackedShape& shape : metal_row_shapes()) {
+void add_rows(Instances& instances, const std::vector<PackedShape>& shapes) {
+    for (const PackedShape& shape : shapes) {
         const MetalRows rows = metal_rows(shape);
         for (const auto& plan : {plan_metal_append(rows), plan_metal_decode(rows)})
             instances.insert(plan.value().launch.instantiation);
@@ -42,10 +40,17 @@ void add_rows(Instances& instances) {
 int main(int argc, char** argv) {
     if (argc != 2) return 1;
     tq::test::Instances instances;
-    if (std::strcmp(argv[1], "attention") == 0)
-        tq::test::add_attention(instances);
-    else
-        tq::test::add_rows(instances);
+    using namespace tq::test;
+    if (std::strcmp(argv[1], "attention") == 0) {
+        add_attention(instances, metal_attention_cases());
+        add_attention(instances, varied_attention_cases());
+        add_attention(instances, {long_attention_case()});
+    } else if (std::strcmp(argv[1], "rows") == 0) {
+        add_rows(instances, metal_row_shapes());
+    } else {
+        add_attention(instances, shader_fault_attention_cases());
+        add_rows(instances, shader_fault_row_shapes());
+    }
     std::fputs(tq::metal_source().c_str(), stdout);
     for (const std::string& instance : instances) std::fputs(instance.c_str(), stdout);
 }

@@ -27,7 +27,8 @@ inline MetalAttention metal_call(const AttentionShape& s, const AttentionInputs&
     call.mask_type = in.mask ? kMaskF16 : kMaskNone;
     call.q = strides_in_elements(in.q_stream_stride, in.q_token_stride, in.q_head_stride, bytes_of(in.q_type));
     call.mask = strides_in_elements(in.mask_stream_stride, in.mask_token_stride, 0, sizeof(uint16_t));
-    call.out = strides_in_elements(in.out_stream_stride, in.out_token_stride, in.out_head_stride, bytes_of(in.out_type));
+    call.out =
+        strides_in_elements(in.out_stream_stride, in.out_token_stride, in.out_head_stride, bytes_of(in.out_type));
     call.k_cells = in.k.n_cells;
     call.v_cells = in.v.n_cells;
     call.k_table = in.k.block_table != nullptr;
@@ -44,7 +45,8 @@ struct MetalExact {
 
     MetalExact(const AttentionShape& s, const AttentionInputs& in, const AttentionParams& p) {
         hidden.assign(static_cast<size_t>(s.n_stream * s.n_tokens * p.hidden_words), 0);
-        for (int64_t row = 0; row < s.n_stream * s.n_tokens; ++row) add_token(s, in, p, row / s.n_tokens, row % s.n_tokens);
+        for (int64_t row = 0; row < s.n_stream * s.n_tokens; ++row)
+            add_token(s, in, p, row / s.n_tokens, row % s.n_tokens);
     }
 
   private:
@@ -68,7 +70,8 @@ struct MetalExact {
                                const int32_t k = append(keys, row.k, in.k.codec->format().n_embd);
                                const int32_t v = append(values, row.v, in.v.codec->format().n_embd);
                                list.push_back({k, v, static_cast<int32_t>(row.cell)});
-                               hidden[(stream * s.n_tokens + token) * p.hidden_words + row.cell / 32] |= 1u << row.cell % 32;
+                               hidden[(stream * s.n_tokens + token) * p.hidden_words + row.cell / 32] |=
+                                   1u << row.cell % 32;
                            });
         }
         list.resize(begin + static_cast<size_t>(p.n_exact), {-1, -1, -1});
@@ -77,10 +80,11 @@ struct MetalExact {
 
 // What a call has that AttentionInputs cannot say, or whose size it does not know.
 struct MetalOptions {
-    AttentionProblem::Change change = {};  // as for AttentionProblem::run
-    int mask_type = -1;                    // -1: f16, or none
+    AttentionProblem::Change change = {};   // as for AttentionProblem::run
+    int mask_type = -1;                     // -1: f16, or none
     std::map<int, MetalArray> arrays = {};  // in place of the problem's
     bool check = true;
+    MetalFaults* faults = nullptr;
 };
 
 // The problem's output by the shaders.
@@ -123,7 +127,7 @@ inline std::vector<float> run_on_metal(const msl_library& library, const Attenti
         return sizeof(int32_t) * static_cast<size_t>((t.n_stream - stream) * blocks_of_cells(t.n_cells));
     };
 
-    MetalRun run(library);
+    MetalRun run(library, options.faults);
     run.check = options.check;
     run.give(kBufferParams, &plan.params, sizeof plan.params);
     run.give(kBufferLengths, lengths.data(), lengths.size() * sizeof(int32_t));

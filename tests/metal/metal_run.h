@@ -1,10 +1,11 @@
 // Carries out launches on the lanes, as an encoder does on a GPU.
 #pragma once
 
-#include <gtest/gtest.h>
-
+#include <functional>
 #include <map>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include "lanes/dispatch.h"
 #include "turboquant/metal/launch.h"
@@ -18,13 +19,21 @@ struct MetalArray {
     uint8_t* defined = nullptr;
 };
 
+// Faults that a test plants in launches, and what is reported of them.
+struct MetalFaults {
+    std::function<void(lanes::Launch&)> change;
+    std::vector<lanes::Report> reports;
+};
+
 class MetalRun {
   public:
-    explicit MetalRun(const msl_library& library) : library_(library) {}
+    explicit MetalRun(const msl_library& library, MetalFaults* faults = nullptr) : library_(library), faults_(faults) {}
 
     std::map<int, MetalArray> arrays;  // by operand
 
-    void give(int operand, const void* data, size_t bytes) { arrays[operand] = {const_cast<void*>(data), bytes, nullptr}; }
+    void give(int operand, const void* data, size_t bytes) {
+        arrays[operand] = {const_cast<void*>(data), bytes, nullptr};
+    }
     template <class T>
     void give(int operand, const std::vector<T>& values) {
         give(operand, values.data(), sizeof(T) * values.size());
@@ -45,13 +54,21 @@ class MetalRun {
         }
         launch.threadgroups({l.grid[0], l.grid[1], l.grid[2]}, {l.threads[0], l.threads[1], l.threads[2]});
         launch.check = check;
-        for (const lanes::Report& report : lanes::run(library_, launch)) ADD_FAILURE() << l.kernel << ": " << report.text;
+        if (faults_ != nullptr) faults_->change(launch);
+        for (const lanes::Report& report : lanes::run(library_, launch)) {
+            if (faults_ != nullptr) {
+                faults_->reports.push_back(report);
+            } else {
+                ADD_FAILURE() << l.kernel << ": " << report.text;
+            }
+        }
     }
 
     bool check = true;
 
   private:
     const msl_library& library_;
+    MetalFaults* faults_;
     std::vector<std::vector<uint8_t>> memory_, defined_;
 };
 

@@ -15,6 +15,12 @@ inline std::vector<PackedShape> metal_row_shapes() {
         shapes.push_back({Side::kKey, centered(bits), 64, 2});
         shapes.push_back({Side::kValue, bits, 64, 2});
     }
+    for (int bits = kMinTrellisBits; bits <= kMaxTrellisBits; ++bits) {
+        shapes.push_back({Side::kKey, centered(trellis(bits)), 64, 2});
+        shapes.push_back({Side::kKey, trellis(bits), 80, 3});
+        shapes.push_back({Side::kValue, trellis(bits), 64, 2});
+        shapes.push_back({Side::kValue, trellis(bits), 80, 3});
+    }
     for (int head_dim : {16, 48, 80, 96, 128, 256}) {
         shapes.push_back({Side::kKey, 4, head_dim, 3});
         shapes.push_back({Side::kKey, centered(3), head_dim, 3});

@@ -1,11 +1,12 @@
 // Rows into records and out of them by the shaders, lane by lane: byte for byte what the CPU's codec makes of them.
-#include <gtest/gtest.h>
+#include "tests/support/rows.h"
 
 #include <cstring>
 
+#include <gtest/gtest.h>
+
 #include "metal_run.h"
 #include "row_shapes.h"
-#include "tests/support/rows.h"
 #include "tests/support/vectors.h"
 
 TQ_METAL_LIBRARY(metal_rows);
@@ -39,9 +40,11 @@ class MetalRowsTest : public testing::TestWithParam<PackedShape> {
     void append_on_cpu(const std::vector<float>& rows, const std::vector<Span>& spans) {
         for (int64_t stream = 0; stream < shape_.n_stream; ++stream)
             for (int32_t i = 0; i < spans[stream].n; ++i)
-                cpu_.codec.encode(&rows[(stream * shape_.n_cells + i) * cpu_.width()], cpu_.blocks(stream), spans[stream].first + i);
+                cpu_.codec.encode(&rows[(stream * shape_.n_cells + i) * cpu_.width()], cpu_.blocks(stream),
+                                  spans[stream].first + i);
     }
-    void append_on_metal(const void* rows, size_t bytes, const std::vector<Span>& spans, FloatType type = FloatType::kF32) {
+    void append_on_metal(const void* rows, size_t bytes, const std::vector<Span>& spans,
+                         FloatType type = FloatType::kF32) {
         MetalRows call = metal_rows(shape_);
         call.type = type;
         const RowsLaunch plan = plan_metal_append(call).value();
@@ -114,8 +117,9 @@ TEST_P(MetalRowsTest, DecodesAsTheCpu) {
         for (int64_t stream = 0; stream < shape_.n_stream; ++stream) {
             for (int32_t i = 0; i < spans[stream].n; ++i) {
                 const std::vector<float> row = cpu_.decode(spans[stream].first + i, stream);
-                from_floats(row.data(), cpu_.width(), type,
-                            &expected[(stream * shape_.n_cells + i) * cpu_.width() * static_cast<int64_t>(bytes_of(type))]);
+                from_floats(
+                    row.data(), cpu_.width(), type,
+                    &expected[(stream * shape_.n_cells + i) * cpu_.width() * static_cast<int64_t>(bytes_of(type))]);
             }
         }
         MetalRows call = metal_rows(shape_);

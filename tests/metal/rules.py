@@ -68,6 +68,9 @@ class Tree:
 
     def pointers(self, node: dict, type_text: str) -> None:
         """Whether each thing that is pointed to has an address space."""
+        type_text = re.sub(r"\[[^\]]*\]", "[]", type_text)  # where * is a product
+        while (shorter := re.sub(r"<[^<>]*>", "", type_text)) != type_text:
+            type_text = shorter
         parts = re.split(r"[*&]+", re.sub(r"\(.*", "", type_text) if "(*" not in type_text and "(&" not in type_text else type_text)
         for pointed in parts[:-1]:
             if not SPACES.search(pointed):

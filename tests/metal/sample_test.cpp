@@ -7,6 +7,7 @@
 #include "lanes/dispatch.h"
 
 TQ_METAL_LIBRARY(metal_sample);
+TQ_METAL_LIBRARY(metal_sample_plain);
 
 namespace tq::lanes {
 namespace {
@@ -43,9 +44,9 @@ struct Sample {
     }
 };
 
-TEST(MetalSample, SumsAndLargestValues) {
+void expect_sums_and_largest_values(const msl_library& library) {
     Sample sample;
-    for (const auto& report : run(msl_library_metal_sample, sample.launch())) ADD_FAILURE() << report.text;
+    for (const auto& report : run(library, sample.launch())) ADD_FAILURE() << report.text;
     for (uint32_t group = 0; group < 4; ++group) {
         float sum = 0, top = -1e30f;
         for (uint32_t i = group * 300; i < std::min(1000u, group * 300 + 300); ++i) {
@@ -56,6 +57,14 @@ TEST(MetalSample, SumsAndLargestValues) {
         EXPECT_EQ(sample.sums[group * 2], sum);
         EXPECT_EQ(sample.sums[group * 2 + 1], top);
     }
+}
+
+TEST(MetalSample, SumsAndLargestValues) {
+    expect_sums_and_largest_values(msl_library_metal_sample);
+}
+
+TEST(MetalSample, IsTheSameWithoutChecks) {
+    expect_sums_and_largest_values(msl_library_metal_sample_plain);
 }
 
 TEST(MetalSample, ShortBufferIsReadOutOfBounds) {

@@ -76,6 +76,21 @@ kernel void half_arithmetic(device const half* a [[buffer(0)]], device const hal
     d[at] = a[at] * b[at] + c[at];
 }
 
+// Products and sums may become one operation, unless Metal is told not to.
+kernel void contraction(device const float* x [[buffer(0)]], device float* out [[buffer(1)]]) {
+    out[0] = x[0] * x[1] + x[2];
+    {
+#pragma METAL fp contract(off)
+        out[1] = x[0] * x[1] + x[2];
+    }
+    out[2] = fma(x[0], x[1], x[2]);
+}
+
+kernel void denormals(device const float* x [[buffer(0)]], device float* out [[buffer(1)]]) {
+    out[0] = x[0] * 0.5f;
+    out[1] = simd_sum(x[0]) * 0.25f;
+}
+
 kernel void vectors(device float4* out [[buffer(0)]], device uint4* words [[buffer(1)]]) {
     const float2 xy = float2(1, 2);
     out[0] = float4(xy, 3.0f, 4.0f).wzyx;

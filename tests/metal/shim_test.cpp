@@ -197,6 +197,36 @@ TEST(MetalShim, HalvesAreRoundedAfterEachOperation) {
     EXPECT_GT(differ, 0) << "rounding once would not have been noticed";
 }
 
+TEST(MetalShim, ContractionIsAsThePragmaSays) {
+    const std::vector<float> x{1.0f + 0x1p-12f, 1.0f + 0x1p-12f, -1.0f};
+    std::vector<float> r(3);
+    expect_good(launch_of("contraction", {in(0, x), out(1, r)}, 1));
+    const float product = x[0] * x[1];
+    EXPECT_EQ(r[1], product + x[2]);
+    EXPECT_EQ(r[2], std::fma(x[0], x[1], x[2]));
+    EXPECT_NE(r[1], r[2]);
+#if defined(__x86_64__)
+    if (!__builtin_cpu_supports("fma")) return;
+#endif
+    EXPECT_EQ(r[0], r[2]) << "Clang was expected to contract";
+}
+
+TEST(MetalShim, DenormalsAreFlushedWhereAskedFor) {
+#if !defined(__x86_64__)
+    GTEST_SKIP() << "on x86 alone";
+#endif
+    const std::vector<float> x{0x1p-126f};
+    std::vector<float> r(2);
+    Launch launch = launch_of("denormals", {in(0, x), out(1, r)}, 1);
+    expect_good(launch);
+    EXPECT_EQ(r, (std::vector<float>{0x1p-127f, 0x1p-128f}));
+    launch.flush_denormals = true;
+    expect_good(launch);
+    EXPECT_EQ(r[0], 0.0f);
+    EXPECT_EQ(r[1], 0.0f);
+    EXPECT_GT(x[0] * 0.5f, 0.0f) << "the caller's own denormals";
+}
+
 TEST(MetalShim, Vectors) {
     std::vector<float> f(32);
     std::vector<uint32_t> w(16);

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Preprocessed Metal text on stdin becomes C++ on stdout: translate.py LIBRARY [--opencl].
 
-What C++ has no words for is replaced, and nothing else: function constants, threadgroup variables, attributes of kernel
+What C++ has no words for is replaced, and nothing else: pragmas of contraction, function constants, threadgroup variables, attributes of kernel
 parameters (they become a table of slots), and instantiations with a host_name (they become entries of the library). With --opencl the
 result is C++ for OpenCL, to be compiled and not run: tables are left out."""
 import re
@@ -195,6 +195,8 @@ def translate(text: str, library_name: str, opencl: bool) -> str:
     text = CONSTANT.sub(library.constant, text)
     text = re.sub(r"\bis_function_constant_defined\s*\(\s*(\w+)\s*\)",
                   lambda m: "msl::is_defined()" if opencl else library.constant_symbols(m[1])[1], text)
+    # Metal contracts products and sums unless it is told not to, and so is Clang told here.
+    text = re.sub(r"#\s*pragma\s+METAL\s+fp\s+contract", "#pragma clang fp contract", text)
     text = re.sub(r"\[\[\s*kernel\s*,", "[[kernel]] [[", text)
     text = library.kernels(text)
     text = INSTANCE.sub(library.instance, text)

@@ -25,6 +25,9 @@ TQ_FORMAT_TABLE float kNegligibleError = 1.0f / 68719476736.0f;  // 2^-36
 TQ_FORMAT_TABLE float kOutermostSigma[] = {1.5104176f, 2.1519457f, 2.7325896f, 3.2607325f,
                                            3.7441013f, 4.1896942f, 2.8f};
 
+// The same of trellis codes, 3..5 bits.
+TQ_FORMAT_TABLE float kTrellisOutermostSigma[] = {2.494759f, 3.142176f, 3.407154f};
+
 // What counts as 0 in a row, and the largest magnitude: less than half the smallest half, so a saved row has it as 0,
 // too. Sums of what is left are never denormal, and the bytes do not depend on whether a thread flushes such numbers.
 TQ_FORMAT_TABLE float kNegligible = 1.0f / 4294967296.0f;  // 2^-32

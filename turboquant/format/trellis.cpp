@@ -3,12 +3,10 @@
 #include <cstdlib>
 
 #include "turboquant/format/levels.h"
+#include "turboquant/format/scale_search.h"
 
 namespace tq {
 namespace {
-
-// The outermost level in standard deviations.
-constexpr float kOutermostSigma[] = {2.494759f, 3.142176f, 3.407154f};
 
 // What is nearest to a negative value in a subset mirrors what is nearest to its magnitude in the opposite one.
 void fill_nearest(TrellisBook& book, int magnitude, int subset) {
@@ -29,7 +27,7 @@ void fill_nearest(TrellisBook& book, int magnitude, int subset) {
 TrellisBook make_book(int bits) {
     TrellisBook book;
     book.bits = bits;
-    book.sigma_units = 127.0f / kOutermostSigma[bits - kMinTrellisBits];
+    book.sigma_units = 127.0f / kTrellisOutermostSigma[bits - kMinTrellisBits];
     for (int i = 0; i < 2 << bits; ++i) {
         const int subset = i % kTrellisSubsets, inner = i / kTrellisSubsets;
         const int index = inner | (subset >> 1) << (bits - 1) | (subset & 1) << bits;

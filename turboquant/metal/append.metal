@@ -7,6 +7,7 @@
 #include "turboquant/metal/center_choice.h"
 #include "turboquant/metal/elements.h"
 #include "turboquant/metal/encode.h"
+#include "turboquant/metal/encode_trellis.h"
 #include "turboquant/metal/record_view.h"
 #include "turboquant/metal/rotation.h"
 #include "turboquant/metal/rows.h"
@@ -16,7 +17,7 @@ namespace tq {
 // The slice of one record, and what a threadgroup needs to encode cells of it.
 struct SliceWriter {
     Side side;
-    int bits, row_steps;
+    int codes_are, row_steps;  // codes_are: as code_levels.h numbers codes
     int first_dim, n_dims;
     int simd_groups;
     threadgroup float* values;  // [SIMD group][n_dims]: of a cell, then
@@ -26,7 +27,8 @@ struct SliceWriter {
     int groups() const { return (n_dims + group_dims(side) - 1) / group_dims(side); }
 
     // The cell's values, which its SIMD group has written, into codes.
-    void encode(thread const Encoder& encoder, uint simd, uint lane) const {
+    template <class AnyEncoder>
+    void encode(thread const AnyEncoder& encoder, uint simd, uint lane) const {
         simdgroup_barrier(metal::mem_flags::mem_threadgroup);
         for (int g = 0; g < groups(); ++g) {
             const int begin = g * group_dims(side), rest = n_dims - begin, at = int(simd) * n_dims + begin;
@@ -42,7 +44,7 @@ struct SliceWriter {
         const int first_group = first_dim / group_dims(side);
         for (int i = thread_index; i < n * groups(); i += threads) {
             const int g = first_group + i % groups();
-            record[offset_of_scales<uint>(side, bits, uint(g), uint(row_steps)) + uint(cell + i / groups())] =
+            record[offset_of_scales<uint>(side, bits_of(codes_are), uint(g), uint(row_steps)) + uint(cell + i / groups())] =
                 scales[i / groups() * groups() + i % groups()];
         }
         // A byte of a tile belongs to one thread: of keys to that of dim % 4 and the planes' lane, which follows from the
@@ -50,7 +52,7 @@ struct SliceWriter {
         const int lanes = side == Side::kKey ? 4 : kStepDims;
         for (int i = thread_index; i < n_dims / kStepDims * lanes; i += threads) {
             const int step = i / lanes;
-            device uchar* tile = record + offset_of_tile<uint>(side, bits, uint(first_step + step));
+            device uchar* tile = record + offset_of_tile<uint>(side, bits_of(codes_are), uint(first_step + step));
             for (int c = 0; c < n; ++c) {
                 threadgroup const uchar* of_step = codes + c * n_dims + step * kStepDims;
                 if (side == Side::kValue) {
@@ -65,9 +67,19 @@ struct SliceWriter {
 
   private:
     void put(device uchar* tile, CodePlace place, int code) const {
+        if (codes_are == kTrellisFlag + 4) {
+            device uchar* byte = tile + place.byte_of(4, 0);
+            int value = *byte;
+            for (int bit = 0; bit < 4; ++bit) {
+                const int at = place_of_trellis4_bit(bit, place.unit);
+                value = (value & ~(1 << at)) | (code >> bit & 1) << at;
+            }
+            *byte = uchar(value);
+            return;
+        }
         int first = 0;
         for (int width = 8; width > 0; width /= 2) {
-            if ((bits & width) == 0) continue;
+            if ((bits_of(codes_are) & width) == 0) continue;
             device uchar* byte = tile + place.byte_of(width, first);
             const int shift = place.shift_of(width), mask = (1 << width) - 1;
             *byte = uchar((*byte & ~(mask << shift)) | ((code >> first & mask) << shift));
@@ -116,9 +128,42 @@ inline void rotate_slice(constant RowsParams& p, device const uchar* rows, int64
     }
 }
 
+// The encoder of a kind of codes, from the memory that either kind needs.
+template <bool trellis>
+struct EncoderOf;
+template <>
+struct EncoderOf<false> {
+    using Type = Encoder;
+    static Encoder make(int bits, bool unbiased, threadgroup uchar* levels, threadgroup uchar* codes,
+                        threadgroup float* errors, threadgroup uchar*, threadgroup uchar*) {
+        Encoder encoder;
+        encoder.bits = bits;
+        encoder.unbiased = unbiased;
+        encoder.level = levels;
+        encoder.code = codes;
+        encoder.errors = errors;
+        return encoder;
+    }
+};
+template <>
+struct EncoderOf<true> {
+    using Type = TrellisEncoder;
+    static TrellisEncoder make(int bits, bool, threadgroup uchar* levels, threadgroup uchar* inner,
+                               threadgroup float* errors, threadgroup uchar* last_state, threadgroup uchar* from_high) {
+        TrellisEncoder encoder;
+        encoder.bits = bits;
+        encoder.level = reinterpret_cast<threadgroup char*>(levels);
+        encoder.inner = inner;
+        encoder.errors = errors;
+        encoder.last_state = last_state;
+        encoder.from_high = from_high;
+        return encoder;
+    }
+};
+
 // Grid (slices, blocks, streams), of centered keys one of y, as a block's center follows from the block before;
 // append_simd_groups() SIMD groups. side: 0 keys, 1 values.
-template <int head_dim, int bits, int side, int centered>
+template <int head_dim, int codes_are, int side, int centered>
 [[kernel]] void append(constant RowsParams& p [[buffer(kBufferParams)]],
                        device const int* lengths [[buffer(kBufferLengths)]],
                        device const uchar* rows [[buffer(kBufferRows)]],
@@ -127,6 +172,8 @@ template <int head_dim, int bits, int side, int centered>
                        device const float* rotation [[buffer(kBufferRotation)]],
                        uint3 group [[threadgroup_position_in_grid]], uint simd [[simdgroup_index_in_threadgroup]],
                        uint lane [[thread_index_in_simdgroup]]) {
+    constexpr int bits = bits_of(codes_are);
+    constexpr bool trellis = is_trellis_of(codes_are);
     constexpr Side kSide = side == 0 ? Side::kKey : Side::kValue;
     constexpr int slice_dims = dims_of_slice(kSide, head_dim), simd_groups = append_simd_groups(slice_dims);
     constexpr int threads = 32 * simd_groups, slice_groups = slice_dims / group_dims(kSide);
@@ -134,8 +181,10 @@ template <int head_dim, int bits, int side, int centered>
     threadgroup uchar codes[simd_groups * slice_dims];
     threadgroup uchar scales[simd_groups * slice_groups];
     threadgroup float errors[simd_groups * kMaxCandidates];
-    threadgroup uchar levels[128];
-    threadgroup uchar codes_of_levels[128];
+    threadgroup uchar levels[trellis ? 4 * 128 : 128];
+    threadgroup uchar codes_of_levels[trellis ? 4 * 128 : 128];
+    threadgroup uchar last_state[trellis ? simd_groups * kMaxCandidates : 1];
+    threadgroup uchar from_high[trellis ? simd_groups * kMaxChain * kMaxCandidates : 1];
     threadgroup uchar center_levels_of[centered != 0 ? 128 : 1];
     threadgroup uchar center_codes_of[centered != 0 ? 128 : 1];
     threadgroup float center[centered != 0 ? slice_dims : 1];
@@ -152,7 +201,7 @@ template <int head_dim, int bits, int side, int centered>
 
     SliceWriter writer;
     writer.side = kSide;
-    writer.bits = bits;
+    writer.codes_are = codes_are;
     writer.row_steps = p.n_head_kv * (head_dim / kStepDims);
     writer.first_dim = int(group.x) * slice_dims;
     writer.n_dims = metal::min(slice_dims, writer.row_steps * kStepDims - writer.first_dim);
@@ -160,19 +209,16 @@ template <int head_dim, int bits, int side, int centered>
     writer.values = values;
     writer.codes = codes;
     writer.scales = scales;
-    Encoder encoder;
-    encoder.bits = bits;
-    encoder.unbiased = kSide == Side::kKey && bits == 2;
-    encoder.nearest.level = levels;
-    encoder.nearest.code = codes_of_levels;
-    encoder.errors = errors + simd * kMaxCandidates;
+    threadgroup float* own_errors = errors + simd * kMaxCandidates;
+    const uint of_trellis = trellis ? simd : 0;  // without trellis codes these arrays have one element
+    const typename EncoderOf<trellis>::Type encoder = EncoderOf<trellis>::make(
+        bits, kSide == Side::kKey && bits == 2, levels, codes_of_levels, own_errors,
+        last_state + of_trellis * kMaxCandidates, from_high + of_trellis * kMaxChain * kMaxCandidates);
+    const Encoder of_center =
+        EncoderOf<false>::make(kCenterBits, false, center_levels_of, center_codes_of, own_errors, last_state, from_high);
     for (int i = thread_index; i < 128; i += threads) {
-        fill_nearest(bits, i, encoder.nearest);
-        if (centered == 0) continue;
-        NearestTables of_center;
-        of_center.level = center_levels_of;
-        of_center.code = center_codes_of;
-        fill_nearest(kCenterBits, i, of_center);
+        encoder.fill(i);
+        if (centered != 0) of_center.fill(i);
     }
     const int first_head = writer.first_dim / head_dim;
     device const float* slice_rotation = rotation + first_head * p.rotation_stride;
@@ -191,7 +237,7 @@ template <int head_dim, int bits, int side, int centered>
             if (has_center && (cell == begin || cell == first_centered)) {
                 CenteredRecord own;
                 own.bytes = record;
-                own.bits = bits;
+                own.codes = codes_are;
                 own.row_steps = writer.row_steps;
                 const bool chosen = own.center_scales()[writer.first_dim / group_dims(kSide)] != 0;
                 if (cell == first_centered || !chosen) {
@@ -211,14 +257,7 @@ template <int head_dim, int bits, int side, int centered>
                         moved[i] = own.center(dim);
                     }
                     threadgroup_barrier(everything);
-                    if (simd == 0) {
-                        Encoder of_center = encoder;
-                        of_center.bits = kCenterBits;
-                        of_center.unbiased = false;
-                        of_center.nearest.level = center_levels_of;
-                        of_center.nearest.code = center_codes_of;
-                        writer.encode(of_center, simd, lane);
-                    }
+                    if (simd == 0) writer.encode(of_center, simd, lane);
                     threadgroup_barrier(everything);
                     write_center(record + offset_of_center(bits, writer.row_steps), writer, thread_index, threads);
                     threadgroup_barrier(everything);

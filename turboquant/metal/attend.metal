@@ -33,8 +33,8 @@ inline float add_dot(float4 a, float4 b, float sum) {
 }
 
 // The queries of a step times its keys, of the lane's two cells. queries: of the step, rows head_dim apart.
-template <int head_dim, int bits, int rows>
-inline void add_products(thread const HalfTile<bits>& keys, threadgroup const half* queries, thread float2* products) {
+template <int head_dim, int codes, int rows>
+inline void add_products(thread const HalfTile<codes>& keys, threadgroup const half* queries, thread float2* products) {
 #pragma unroll
     for (int pair = 0; pair < 2; ++pair) {  // 8 dims
         const float4 first[2] = {keys.centroids(2 * pair), keys.centroids(2 * pair + 1)};
@@ -51,17 +51,19 @@ inline void add_products(thread const HalfTile<bits>& keys, threadgroup const ha
 
 // Dot products of the lane's two cells of a block with all rows, in units of the query's scale, on top of those with
 // the block's center.
-template <int head_dim, int bits, int rows>
+template <int head_dim, int codes, int rows>
 inline void dots_of_block(device const uchar* record, thread const HeadView& keys,
                           threadgroup const half* queries, uint lane, thread float2* sums) {
-    constexpr int steps = head_dim / kStepDims;
+    constexpr int steps = head_dim / kStepDims, bits = bits_of(codes);
     float2 products[rows];
 #pragma unroll
     for (int r = 0; r < rows; ++r) products[r] = float2(0);
     for (int step = 0; step < steps; ++step) {
-        HalfTile<bits> tile;
-        tile.load(record + offset_of_tile<uint>(Side::kKey, bits, uint(keys.first_step + step)), lane / 16, lane % 16);
-        add_products<head_dim, bits, rows>(tile, queries + step * kStepDims, products);
+        HalfTile<codes> tile;
+        tile.load(Side::kKey,
+                  half_tile_place(record + offset_of_tile<uint>(Side::kKey, bits, uint(keys.first_step + step)),
+                                  keys.continues(Side::kKey, step), lane / 16, lane % 16));
+        add_products<head_dim, codes, rows>(tile, queries + step * kStepDims, products);
         if (!keys.ends_segment(Side::kKey, step, steps)) continue;
         const uint group = uint(keys.first_step + step) >> group_steps_log2(Side::kKey);
         device const uchar* scales =
@@ -77,8 +79,8 @@ inline void dots_of_block(device const uchar* record, thread const HeadView& key
 
 // Half tiles of values, of `steps` dims of the lane and 32 cells, times all rows' weights. weights: [digit][row][64], of
 // the first of these cells. sums: [step][digit][row].
-template <int bits, int rows, int digits, int steps>
-inline void add_weighted(thread const HalfTile<bits>* values, threadgroup const half* weights, thread float* sums) {
+template <int codes, int rows, int digits, int steps>
+inline void add_weighted(thread const HalfTile<codes>* values, threadgroup const half* weights, thread float* sums) {
 #pragma unroll
     for (int unit = 0; unit < 8; unit += 2) {  // 8 cells
         float4 c[steps][2];
@@ -101,19 +103,20 @@ inline void add_weighted(thread const HalfTile<bits>* values, threadgroup const 
 }
 
 // Adds a block's values, of the lane's dim in `steps` steps of one group, times the weights of its cells to the rows'
-// outputs, which are out_steps floats apart. units: of the rows.
-template <int bits, int rows, int digits, int steps>
-inline void add_block(device const uchar* tiles, threadgroup const half* weights, threadgroup const float* units,
-                      uint lane, thread float* out, int out_steps) {
+// outputs, which are out_steps floats apart. continues: as HalfTilePlace has it, of the first step. units: of the rows.
+template <int codes, int rows, int digits, int steps>
+inline void add_block(device const uchar* tiles, bool continues, threadgroup const half* weights,
+                      threadgroup const float* units, uint lane, thread float* out, int out_steps) {
     float sums[steps * digits * rows];
 #pragma unroll
     for (int i = 0; i < steps * digits * rows; ++i) sums[i] = 0;
     for (int part = 0; part < 2; ++part) {
-        HalfTile<bits> values[steps];
+        HalfTile<codes> values[steps];
 #pragma unroll
         for (int s = 0; s < steps; ++s)
-            values[s].load(tiles + s * bytes_of_tile<uint>(bits), uint(part), lane % 16);
-        add_weighted<bits, rows, digits, steps>(values, weights + 32 * part, sums);
+            values[s].load(Side::kValue, half_tile_place(tiles + s * bytes_of_tile<uint>(bits_of(codes)),
+                                                         continues || s > 0, uint(part), lane % 16));
+        add_weighted<codes, rows, digits, steps>(values, weights + 32 * part, sums);
     }
 #pragma unroll
     for (int r = 0; r < rows; ++r) {
@@ -149,7 +152,7 @@ inline float store_weights(float2 w, float top, float2 dither, threadgroup half*
 }
 
 // Grid (row tiles of all KV heads, chunks, streams), attend_simd_groups() SIMD groups each.
-template <int head_dim_k, int head_dim_v, int key_bits, int value_bits, int rows, int centered>
+template <int head_dim_k, int head_dim_v, int key_codes, int value_codes, int rows, int centered>
 [[kernel]] void attend(constant AttentionParams& p [[buffer(kBufferParams)]],
                        device const int* lengths [[buffer(kBufferLengths)]],
                        device const uchar* keys [[buffer(kBufferKeys)]],
@@ -165,6 +168,7 @@ template <int head_dim_k, int head_dim_v, int key_bits, int value_bits, int rows
                        uint3 group [[threadgroup_position_in_grid]], uint simd [[simdgroup_index_in_threadgroup]],
                        uint lane [[thread_index_in_simdgroup]]) {
     constexpr int groups = attend_simd_groups(head_dim_v), threads = 32 * groups;
+    constexpr int key_bits = bits_of(key_codes), value_bits = bits_of(value_codes);
     constexpr int digits = attend_digits(value_bits), segments = attend_value_segments(head_dim_v);
     constexpr int own_blocks = kSpan / groups;                         // blocks of a span that a SIMD group has
     constexpr int steps_v = head_dim_v / kStepDims;
@@ -253,7 +257,7 @@ template <int head_dim_k, int head_dim_v, int key_bits, int value_bits, int rows
 #pragma unroll
             for (int r = 0; r < rows; ++r)
                 dots[r] = float2(centered != 0 ? centers[(block - chunk * kChunkOfBlocks) * rows + r] : 0.0f);
-            if (any) dots_of_block<head_dim_k, key_bits, rows>(key_records.at(block), key_head, queries, lane, dots);
+            if (any) dots_of_block<head_dim_k, key_codes, rows>(key_records.at(block), key_head, queries, lane, dots);
             if (centered != 0 && block == 0 && lane_cell < kUncenteredCells) {
 #pragma unroll
                 for (int r = 0; r < rows; ++r) dots[r].x -= centers[r];
@@ -334,9 +338,9 @@ template <int head_dim_k, int head_dim_v, int key_bits, int value_bits, int rows
             for (int b = 0; b < kSpan; ++b) {
                 if (live[b] == 0) continue;
                 const int at = b * segments + segment;
-                add_block<value_bits, rows, digits, steps_together>(value_records.at(span + b) + offset,
-                                                                    weights + at * digits * rows * kBlockCells,
-                                                                    units + at * rows, lane, out + i, own_steps);
+                add_block<value_codes, rows, digits, steps_together>(
+                    value_records.at(span + b) + offset, value_head.continues(Side::kValue, step),
+                    weights + at * digits * rows * kBlockCells, units + at * rows, lane, out + i, own_steps);
             }
         }
     }

@@ -35,16 +35,16 @@ inline float max_of_row(float x) {
 }
 
 // A step of keys to tile[dim][cell], by two SIMD groups: the one with part 0 has its first 8 dims.
-template <int bits>
-inline void decode_key_step(device const uchar* packed, int part, uint lane, threadgroup half* tile) {
-    HalfTile<bits> codes;
-    codes.load(packed, lane / 16, lane % 16);
+template <int codes>
+inline void decode_key_step(device const uchar* packed, bool continues, int part, uint lane, threadgroup half* tile) {
+    HalfTile<codes> values;
+    values.load(Side::kKey, half_tile_place(packed, continues, lane / 16, lane % 16));
     const int cell = int(lane / 16 * 32 + lane % 16);
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
 #pragma unroll
         for (int cells = 0; cells < 2; ++cells) {
-            const float4 c = part == 0 ? codes.centroids(4 * cells + i) : codes.centroids(4 * cells + 2 + i);
+            const float4 c = part == 0 ? values.centroids(4 * cells + i) : values.centroids(4 * cells + 2 + i);
 #pragma unroll
             for (int d = 0; d < 4; ++d) tile[(8 * part + 4 * i + d) * kTilePitch + cell + 16 * cells] = half(c[d]);
         }
@@ -52,13 +52,13 @@ inline void decode_key_step(device const uchar* packed, int part, uint lane, thr
 }
 
 // Half a tile (32 cells) of a step of values to tile[cell][dim], by half a SIMD group.
-template <int bits>
-inline void decode_value_half(device const uchar* packed, uint half_of_tile, uint lane16, threadgroup half* tile) {
-    HalfTile<bits> codes;
-    codes.load(packed, half_of_tile, lane16);
+template <int codes>
+inline void decode_value_half(device const uchar* packed, bool continues, uint half_of_tile, uint lane16, threadgroup half* tile) {
+    HalfTile<codes> values;
+    values.load(Side::kValue, half_tile_place(packed, continues, half_of_tile, lane16));
 #pragma unroll
     for (int unit = 0; unit < 8; ++unit) {
-        const float4 c = codes.centroids(unit);
+        const float4 c = values.centroids(unit);
 #pragma unroll
         for (int i = 0; i < 4; ++i)
             tile[(int(half_of_tile) * 32 + 4 * unit + i) * kTilePitch + int(lane16)] = half(c[i]);
@@ -66,7 +66,7 @@ inline void decode_value_half(device const uchar* packed, uint half_of_tile, uin
 }
 
 // Grid (row tiles of all KV heads, chunks, streams), kManySimdGroups SIMD groups each.
-template <int head_dim_k, int head_dim_v, int key_bits, int value_bits, int rows, int centered>
+template <int head_dim_k, int head_dim_v, int key_codes, int value_codes, int rows, int centered>
 [[kernel]] void attend_many(constant AttentionParams& p [[buffer(kBufferParams)]],
                             device const int* lengths [[buffer(kBufferLengths)]],
                             device const uchar* keys [[buffer(kBufferKeys)]],
@@ -82,6 +82,7 @@ template <int head_dim_k, int head_dim_v, int key_bits, int value_bits, int rows
                             uint3 group [[threadgroup_position_in_grid]],
                             uint simd [[simdgroup_index_in_threadgroup]], uint lane [[thread_index_in_simdgroup]]) {
     constexpr int threads = 32 * kManySimdGroups, row_tiles = rows / 16;
+    constexpr int key_bits = bits_of(key_codes), value_bits = bits_of(value_codes);
     constexpr int digits = attend_digits(value_bits), segments = attend_value_segments(head_dim_v);
     constexpr int steps_k = head_dim_k / kStepDims, steps_v = head_dim_v / kStepDims;
     constexpr float largest_weight = digits == 1 ? 127.0f : 127.0f * 128.0f;
@@ -167,8 +168,8 @@ template <int head_dim_k, int head_dim_v, int key_bits, int value_bits, int rows
                 threadgroup_barrier(metal::mem_flags::mem_threadgroup);
                 if (int(simd / 2) < n) {
                     const uint step = uint(key_head.first_step + first) + simd / 2;
-                    decode_key_step<key_bits>(record + offset_of_tile<uint>(Side::kKey, key_bits, step), int(simd % 2),
-                                              lane, decoded + int(simd / 2) * kStepDims * kTilePitch);
+                    decode_key_step<key_codes>(record + offset_of_tile<uint>(Side::kKey, key_bits, step),
+                                               step % group_steps(Side::kKey) != 0, int(simd % 2), lane, decoded + int(simd / 2) * kStepDims * kTilePitch);
                 }
                 threadgroup_barrier(metal::mem_flags::mem_threadgroup);
                 metal::simdgroup_float8x8 products[row_tiles][4];
@@ -330,9 +331,9 @@ template <int head_dim_k, int head_dim_v, int key_bits, int value_bits, int rows
                 const int half_group = int(2 * simd + lane / 16);  // has a half tile of a step
                 if (first + half_group / 2 < steps_v && value_head.segment_of(Side::kValue, first + half_group / 2) == s) {
                     const uint step = uint(value_head.first_step + first + half_group / 2);
-                    decode_value_half<value_bits>(record + offset_of_tile<uint>(Side::kValue, value_bits, step),
-                                                  uint(half_group % 2), lane % 16,
-                                                  decoded + half_group / 2 * kStepDims);
+                    decode_value_half<value_codes>(record + offset_of_tile<uint>(Side::kValue, value_bits, step),
+                                                   step % group_steps(Side::kValue) != 0, uint(half_group % 2), lane % 16,
+                                                   decoded + half_group / 2 * kStepDims);
                 }
                 threadgroup_barrier(metal::mem_flags::mem_threadgroup);
 #pragma unroll

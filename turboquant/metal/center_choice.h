@@ -9,9 +9,9 @@ namespace tq {
 // Keys of a record, and its center.
 struct CenteredRecord {
     device const uchar* bytes;
-    int bits, row_steps;
+    int codes, row_steps;
 
-    device const uchar* center_codes() const { return bytes + offset_of_center(bits, row_steps); }
+    device const uchar* center_codes() const { return bytes + offset_of_center(bits_of(codes), row_steps); }
     device const uchar* center_scales() const { return center_codes() + row_steps * kStepDims * kCenterBits / 8; }
 
     float center(int dim) const {
@@ -20,13 +20,13 @@ struct CenteredRecord {
     }
     // Without the center.
     float difference(int dim, int cell) const {
-        return scale_from_code(scale_code_at(bytes, Side::kKey, bits, row_steps, dim, cell)) *
-               float(level_at(bytes, Side::kKey, bits, dim, cell));
+        return scale_from_code(scale_code_at(bytes, Side::kKey, codes, row_steps, dim, cell)) *
+               float(level_at(bytes, Side::kKey, codes, dim, cell));
     }
     // Says whether the cell holds something in dims [first, first + n): some group of theirs has a scale.
     bool is_live(int first, int n, int cell) const {
         for (int dim = first; dim < first + n; dim += group_dims(Side::kKey))
-            if (scale_code_at(bytes, Side::kKey, bits, row_steps, dim, cell) != 0) return true;
+            if (scale_code_at(bytes, Side::kKey, codes, row_steps, dim, cell) != 0) return true;
         return false;
     }
 };
@@ -68,14 +68,14 @@ inline bool is_much_like(int code1, int code0, int energy1, int both, int energy
 inline float estimate_of_dim(CenteredRecord record, int dim, int first_dim, int n_dims) {
     int energy1 = 0, energy0 = 0, both = 0;
     for (int d = first_dim; d < first_dim + n_dims; ++d) {
-        const int c0 = level_at(record.bytes, Side::kKey, record.bits, d, 0);
-        const int c1 = level_at(record.bytes, Side::kKey, record.bits, d, 1);
+        const int c0 = level_at(record.bytes, Side::kKey, record.codes, d, 0);
+        const int c1 = level_at(record.bytes, Side::kKey, record.codes, d, 1);
         energy1 += c1 * c1;
         energy0 += c0 * c0;
         both += c1 * c0;
     }
-    const int code0 = scale_code_at(record.bytes, Side::kKey, record.bits, record.row_steps, first_dim, 0);
-    const int code1 = scale_code_at(record.bytes, Side::kKey, record.bits, record.row_steps, first_dim, 1);
+    const int code0 = scale_code_at(record.bytes, Side::kKey, record.codes, record.row_steps, first_dim, 0);
+    const int code1 = scale_code_at(record.bytes, Side::kKey, record.codes, record.row_steps, first_dim, 1);
     const float value = record.difference(dim, 1);
     return is_much_like(code1, code0, energy1, both, energy0) ? value : value * 0.5f;
 }

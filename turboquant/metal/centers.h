@@ -17,7 +17,7 @@ inline float4 center_levels(device const uchar* codes, int dim) {
     const uint shift = dim % 8 < 4 ? 0u : 4u;
     const float4 code = float4(float(four[0] >> shift & 15u), float(four[1] >> shift & 15u),
                                float(four[2] >> shift & 15u), float(four[3] >> shift & 15u));
-    return Levels<kCenterBits>::of(code - middle_of_codes(kCenterBits));
+    return Levels<kCenterBits>::of(code - middle_of(kCenterBits));
 }
 
 // The query of the head times the center of the record's block, in units of the query's scale.

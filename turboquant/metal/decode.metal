@@ -9,7 +9,7 @@
 namespace tq {
 
 // Grid (KV heads, kDecodeCells cells each, streams). side: 0 keys, 1 values.
-template <int head_dim, int bits, int side, int centered>
+template <int head_dim, int codes, int side, int centered>
 [[kernel]] void decode(constant RowsParams& p [[buffer(kBufferParams)]],
                        device const int* lengths [[buffer(kBufferLengths)]],
                        device uchar* rows [[buffer(kBufferRows)]],
@@ -25,7 +25,7 @@ template <int head_dim, int bits, int side, int centered>
     const int64_t cell = lengths[2 * stream] + i, index = stream * p.stream_blocks + cell / kBlockCells;
     CenteredRecord record;
     record.bytes = records + (p.has_table != 0 ? int64_t(table[index]) : index) * p.record_bytes;
-    record.bits = bits;
+    record.codes = codes;
     record.row_steps = p.n_head_kv * (head_dim / kStepDims);
     const int in_block = int(cell % kBlockCells);
     float x[registers_of(head_dim)];
@@ -34,8 +34,8 @@ template <int head_dim, int bits, int side, int centered>
         x[k] = 0;
         if (!Rotation<head_dim>::has(k, lane)) continue;
         const int dim = head * head_dim + 32 * k + int(lane);
-        x[k] = scale_from_code(scale_code_at(record.bytes, kSide, bits, record.row_steps, dim, in_block)) *
-               float(level_at(record.bytes, kSide, bits, dim, in_block));
+        x[k] = scale_from_code(scale_code_at(record.bytes, kSide, codes, record.row_steps, dim, in_block)) *
+               float(level_at(record.bytes, kSide, codes, dim, in_block));
         if (centered != 0 && cell >= kUncenteredCells) x[k] += record.center(dim);
     }
     Rotation<head_dim>::invert(x, rotation + head * p.rotation_stride, lane);

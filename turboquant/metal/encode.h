@@ -8,39 +8,35 @@
 
 namespace tq {
 
-// By rounded magnitude, 0 to 127: the nearest level, and the code of a value that is not negative.
-struct NearestTables {
-    threadgroup uchar* level;
-    threadgroup uchar* code;
-};
-
-// One entry; ties go to the smaller level (format/codebook.cpp).
-inline void fill_nearest(int bits, int magnitude, NearestTables tables) {
-    if (bits == kMaxBits) {
-        tables.level[magnitude] = uchar(magnitude);
-        tables.code[magnitude] = uchar(128 + magnitude);
-        return;
-    }
-    const int n = 1 << (bits - 1);
-    int nearest = 0;
-    for (int i = 1; i < n; ++i) {
-        const int next = positive_level(bits, i), least = positive_level(bits, nearest);
-        if (metal::abs(magnitude - next) < metal::abs(magnitude - least)) nearest = i;
-    }
-    tables.level[magnitude] = uchar(positive_level(bits, nearest));
-    tables.code[magnitude] = uchar(n + nearest);
-}
-
 struct Encoder {
     int bits;
     bool unbiased;  // stores |y|^2 / <y, c>
-    NearestTables nearest;
+    // By rounded magnitude, 0 to 127: the nearest level, and the code of a value that is not negative.
+    threadgroup uchar* level;
+    threadgroup uchar* code;
     threadgroup float* errors;  // [kMaxCandidates], the SIMD group's own
+
+    // One entry of the tables; ties go to the smaller level (format/codebook.cpp).
+    void fill(int magnitude) const {
+        if (bits == kMaxBits) {
+            level[magnitude] = uchar(magnitude);
+            code[magnitude] = uchar(128 + magnitude);
+            return;
+        }
+        const int n = 1 << (bits - 1);
+        int nearest = 0;
+        for (int i = 1; i < n; ++i) {
+            const int next = positive_level(bits, i), least = positive_level(bits, nearest);
+            if (metal::abs(magnitude - next) < metal::abs(magnitude - least)) nearest = i;
+        }
+        level[magnitude] = uchar(positive_level(bits, nearest));
+        code[magnitude] = uchar(n + nearest);
+    }
 
     float sigma_units() const { return 127.0f / kOutermostSigma[bits - kMinBits]; }
     float centroid(float scaled) const {
         const int magnitude = int(rounded(less_of(scaled, 4096.0f)));
-        return float(nearest.level[magnitude < 127 ? magnitude : 127]);
+        return float(level[magnitude < 127 ? magnitude : 127]);
     }
     // At 8 bits a level is what the value is rounded to after it is clipped: the same by the table.
 
@@ -131,9 +127,9 @@ struct Encoder {
         const float inverse = inverse_of(scale_code);
         for (int i = int(lane); i < width; i += 32) {
             const int magnitude = int(rounded(less_of(metal::fabs(y[i]) * inverse, 127.0f)));
-            const int code = nearest.code[magnitude];
-            const int negative = bits == kMaxBits ? 256 - code : (1 << bits) - 1 - code;
-            codes[i] = uchar(stored == 0 ? 0 : y[i] < 0 ? negative : code);
+            const int positive = code[magnitude];
+            const int negative = bits == kMaxBits ? 256 - positive : (1 << bits) - 1 - positive;
+            codes[i] = uchar(stored == 0 ? 0 : y[i] < 0 ? negative : positive);
         }
     }
 };

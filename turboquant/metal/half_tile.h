@@ -2,14 +2,12 @@
 // units of 4 codes in `bits` words. Of keys that are four units of each of two cells, of values eight units of four
 // cells of one dim.
 //
-// Codes become floats without shifts, conversions or tables, which are slow on Apple's GPUs: a field's bits, put into the
-// mantissa of a power of two, are a float that is so much larger than it. A code's distance t from the middle of the
-// codebook then gives its level as an odd polynomial, rounded to the nearest integer. It is exact for every code:
-// tests/metal compares all levels with format/levels.h.
+// Codes become floats without shifts or conversions, which are slow on Apple's GPUs: a field's bits, put into the mantissa
+// of a power of two, are a float that is so much larger than it.
 #pragma once
 
-#include "turboquant/format/coding.h"
-#include "turboquant/metal/numerics.h"
+#include "turboquant/cpu/tile_offsets.h"
+#include "turboquant/metal/code_levels.h"
 
 namespace tq {
 
@@ -25,94 +23,49 @@ inline float field_of(uint word, int position, int width, int shift, float less)
     return p == 0 ? (sum - offset) - less : sum - (offset + less);
 }
 
-// What half the number of levels is, less 1/2: codes are symmetric around it. At 8 bits the middle is code 128.
-constexpr float middle_of_codes(int bits) {
-    return bits == kMaxBits ? 128.0f : 0.5f * float((1 << bits) - 1);
+// Of the four bytes of a word.
+inline float4 fields_of(uint word, int bit, int width, int shift, float less) {
+    return float4(field_of(word, bit, width, shift, less), field_of(word, 8 + bit, width, shift, less),
+                  field_of(word, 16 + bit, width, shift, less), field_of(word, 24 + bit, width, shift, less));
 }
 
-// Coefficients of t, t^3, t^5, ... by bits: the best approximation of the levels in format/levels.h in the sense of the
-// largest error, which stays below 0.46.
-template <int bits>
-struct LevelPolynomial;
-template <>
-struct LevelPolynomial<2> {
-    static constexpr int terms() { return 2; }
-    static float coefficient(int i) {
-        constexpr float c[] = {74.9166641f, 4.33333349f};
-        return c[i];
-    }
-};
-template <>
-struct LevelPolynomial<3> {
-    static constexpr int terms() { return 3; }
-    static float coefficient(int i) {
-        constexpr float c[] = {28.8190098f, 0.34375f, 0.020833334f};
-        return c[i];
-    }
-};
-template <>
-struct LevelPolynomial<4> {
-    static constexpr int terms() { return 3; }
-    static float coefficient(int i) {
-        constexpr float c[] = {12.2850428f, -0.00386382616f, 0.00151982519f};
-        return c[i];
-    }
-};
-template <>
-struct LevelPolynomial<5> {
-    static constexpr int terms() { return 5; }
-    static float coefficient(int i) {
-        constexpr float c[] = {5.2629056f, -0.00275122118f, 0.000136489602f, -8.03973819e-07f, 2.0537656e-09f};
-        return c[i];
-    }
-};
-template <>
-struct LevelPolynomial<6> {
-    static constexpr int terms() { return 7; }
-    static float coefficient(int i) {
-        constexpr float c[] = {2.28933406f, -0.000478034519f, 1.22321508e-05f, -5.44299112e-08f, 1.15892421e-10f, -1.14045045e-13f, 4.26597655e-17f};
-        return c[i];
-    }
-};
-template <>
-struct LevelPolynomial<7> {
-    static constexpr int terms() { return 9; }
-    static float coefficient(int i) {
-        constexpr float c[] = {1.17344964f, -0.00107314554f, 3.23541826e-06f, -4.63608973e-09f, 3.74715623e-12f, -1.77092535e-15f, 4.85272072e-19f, -7.13660688e-23f, 4.36011627e-27f};
-        return c[i];
-    }
-};
+// Where a lane's half tile is.
+struct HalfTilePlace {
+    device const uchar* tile;  // of a record
+    bool continues;            // the step before belongs to the same group; its tile lies before this one
+    uint half_of_tile;         // 0 or 1
+    uint lane;                 // of 16
 
-// Centroids of four codes, t = code - middle_of_codes(bits).
-template <int bits>
-struct Levels {
-    static float4 of(float4 t) {
-        using Polynomial = LevelPolynomial<bits>;
-        const float4 square = t * t;
-        float4 p = float4(Polynomial::coefficient(Polynomial::terms() - 1));
-#pragma unroll
-        for (int i = Polynomial::terms() - 2; i >= 0; --i) p = metal::fma(p, square, float4(Polynomial::coefficient(i)));
-        return metal::fma(t, p, float4(kRoundToInt)) - kRoundToInt;
+    uint word(int first_bit, int words, int i) const {
+        return reinterpret_cast<device const uint*>(tile + 128 * first_bit)[16 * (int(half_of_tile) * words + i) +
+                                                                           int(lane)];
     }
 };
-template <>
-struct Levels<kMaxBits> {
-    static float4 of(float4 t) { return t; }
-};
+inline HalfTilePlace half_tile_place(device const uchar* tile, bool continues, uint half_of_tile, uint lane) {
+    HalfTilePlace place;
+    place.tile = tile;
+    place.continues = continues;
+    place.half_of_tile = half_of_tile;
+    place.lane = lane;
+    return place;
+}
 
-template <int bits>
-struct HalfTile {
-    uint word[bits];  // of the widest plane first
+template <int codes, bool trellis>
+struct HalfTileOf;
+template <int codes>
+using HalfTile = HalfTileOf<codes, is_trellis_of(codes)>;
 
-    // tile: of a record; half: 0 or 1; lane: of 16.
-    void load(device const uchar* tile, uint half_of_tile, uint lane) {
+template <int codes>
+struct HalfTileOf<codes, false> {
+    uint word[codes];  // of the widest plane first
+
+    void load(Side, HalfTilePlace place) {
         int first = 0;  // word, and bits of a code, of the planes before
 #pragma unroll
         for (int width = 8; width > 0; width /= 2) {
-            if ((bits & width) == 0) continue;
-            device const uint* plane = reinterpret_cast<device const uint*>(tile + 128 * first);
+            if ((codes & width) == 0) continue;
 #pragma unroll
-            for (int i = 0; i < width; ++i) word[first + i] = plane[16 * (half_of_tile * width + i) + lane];
+            for (int i = 0; i < width; ++i) word[first + i] = place.word(first, width, i);
             first += width;
         }
     }
@@ -123,17 +76,75 @@ struct HalfTile {
         int first = 0;
 #pragma unroll
         for (int width = 8; width > 0; width /= 2) {
-            if ((bits & width) == 0) continue;
-            const int units = 8 / width, bit = unit % units * width;  // units that share a word
-            const uint four = word[first + unit / units];
-            const float less = first == 0 ? middle_of_codes(bits) : 0.0f;
-            const float4 field = float4(field_of(four, bit, width, first, less), field_of(four, 8 + bit, width, first, less),
-                                        field_of(four, 16 + bit, width, first, less),
-                                        field_of(four, 24 + bit, width, first, less));
+            if ((codes & width) == 0) continue;
+            const int units = 8 / width;  // that share a word
+            const float less = first == 0 ? middle_of(codes) : 0.0f;
+            const float4 field = fields_of(word[first + unit / units], unit % units * width, width, first, less);
             t = first == 0 ? field : t + field;
             first += width;
         }
-        return Levels<bits>::of(t);
+        return Levels<codes>::of(t);
+    }
+};
+
+// Trellis codes: a level's number is 4 * inner index + 2 * w + s, where w and s follow from the path bits of the value
+// and the three before it, u ^ u1 ^ u3 and u2. In words of path bits byte k has its values' bits, that of unit i in bit
+// i.
+template <int codes>
+struct HalfTileOf<codes, true> {
+    static constexpr int bits() { return bits_of(codes); }
+    uint word[bits_of(codes)];
+    uint w, s;
+
+    // Codes of 4 bits have path bits in bits 6 and 7 of words of two units.
+    static uint path_bits(HalfTilePlace place) {
+        if (bits() != 4) return place.word(bits() - 1, 1, 0);
+        return (place.word(0, 4, 0) & 0xc0c0c0c0u) >> 6 | (place.word(0, 4, 1) & 0xc0c0c0c0u) >> 4 |
+               (place.word(0, 4, 2) & 0xc0c0c0c0u) >> 2 | (place.word(0, 4, 3) & 0xc0c0c0c0u);
+    }
+    // Those of the lane, or of the last lanes of the step before, `back` dims before values'.
+    static uint path_bits_before(HalfTilePlace place, uint back) {
+        if (place.lane < back) {
+            if (!place.continues) return 0;
+            place.tile -= bytes_of_tile<int>(bits());
+            place.lane += 16;
+        }
+        place.lane -= back;
+        return path_bits(place);
+    }
+
+    void load(Side side, HalfTilePlace place) {
+        const int words = bits() == 4 ? 4 : bits() - 1;
+#pragma unroll
+        for (int i = 0; i < words; ++i) word[i] = place.word(0, words, i);
+        const uint own = path_bits(place);
+        if (side == Side::kValue) {  // the dims before are other lanes'
+            w = own ^ path_bits_before(place, 1) ^ path_bits_before(place, 3);
+            s = path_bits_before(place, 2);
+            return;
+        }
+        // The dims before a unit's first are the last bytes of the unit before, one bit lower; before the step's first
+        // they are the step before's units 3 and 7.
+        uint step_before = 0;
+        if (place.continues) {
+            place.tile -= bytes_of_tile<int>(bits());
+            step_before = path_bits(place);
+        }
+        const uint before = (own >> 7 & 0xeeeeeeu) | (step_before >> 11 & 0x111111u);  // 3 bytes
+        w = own ^ (own << 8 | before >> 16) ^ (own << 24 | before);
+        s = own << 16 | before >> 8;
+    }
+
+    float4 centroids(int unit) const {
+        float4 t = fields_of(s, unit, 1, 0, middle_of(codes)) + fields_of(w, unit, 1, 1, 0.0f);
+        if (bits() == 4) {
+#pragma unroll
+            for (int i = 0; i < 3; ++i) t += fields_of(word[unit / 2], 2 * i + 1 - unit % 2, 1, 2 + i, 0.0f);
+        } else {
+            const int width = bits() - 1, units = 8 / width;
+            t += fields_of(word[unit / units], unit % units * width, width, 2, 0.0f);
+        }
+        return Levels<codes>::of(t);
     }
 };
 

@@ -125,12 +125,8 @@ void bind(MetalLaunch& launch, const MetalAttention& call, std::initializer_list
     for (int index : written) launch.bindings.push_back({index, index, true});
 }
 
-std::string reason_of_format(const RowFormat& format) {
-    if (format.trellis()) {
-        return "trellis codes have no shaders: a level needs the path bits of the three values before, which shifts and "
-               "a table of 5-bit levels make two to three times as many operations as scalar codes take";
-    }
-    return "";
+int codes_of(const RowFormat& format) {
+    return format.bits + (format.trellis() ? kTrellisFlag : 0);
 }
 
 }  // namespace
@@ -138,8 +134,6 @@ std::string reason_of_format(const RowFormat& format) {
 std::string metal_unsupported_reason(const MetalAttention& call) {
     if (std::string reason = unsupported_reason(call.shape); !reason.empty()) return reason;
     if (call.shape.max_bias > 0) return "ALiBi slopes have no shaders: none of the models that MLX runs use them";
-    for (const RowFormat* format : {&call.keys, &call.values})
-        if (std::string reason = reason_of_format(*format); !reason.empty()) return reason;
     if (rows_that_fit(call) == 0) {
         return "one query row of head_dim " + std::to_string(call.shape.head_dim_k) + "/" +
                std::to_string(call.shape.head_dim_v) + " needs more than the " + std::to_string(kThreadgroupBytes) +
@@ -173,7 +167,7 @@ Result<AttentionLaunches> plan_metal_attention(const MetalAttention& call) {
          {kBufferPreparedQuery, kBufferLogitScale});
     plan.launches.push_back(std::move(prepare));
 
-    MetalLaunch attend = launch_of(kernel.name, {s.head_dim_k, s.head_dim_v, call.keys.bits, call.values.bits, kernel.rows,
+    MetalLaunch attend = launch_of(kernel.name, {s.head_dim_k, s.head_dim_v, codes_of(call.keys), codes_of(call.values), kernel.rows,
                                                  call.keys.centered()});
     set_sizes(attend, int64_t{s.n_head_kv} * plan.params.n_row_tiles, plan.params.n_chunks, s.n_stream,
               32 * kernel.simd_groups);
@@ -196,7 +190,7 @@ Result<AttentionLaunches> plan_metal_attention(const MetalAttention& call) {
 std::string metal_unsupported_reason(const MetalRows& rows) {
     if (rows.head_dim < kMinHeadDim || rows.head_dim > kMaxHeadDim || rows.head_dim % kStepDims != 0)
         return "head_dim " + std::to_string(rows.head_dim) + " is not a multiple of 16 in 16..512";
-    return reason_of_format(rows.format);
+    return "";
 }
 
 namespace {
@@ -217,7 +211,7 @@ Result<RowsLaunch> plan_rows(const MetalRows& rows, const char* kernel) {
     plan.params.type = static_cast<int32_t>(rows.type);
     plan.params.has_table = rows.table;
     plan.params.rotation_stride = rows.scaled ? 3 * rows.head_dim : 0;
-    plan.launch = launch_of(kernel, {rows.head_dim, rows.format.bits, rows.format.side == Side::kKey ? 0 : 1,
+    plan.launch = launch_of(kernel, {rows.head_dim, codes_of(rows.format), rows.format.side == Side::kKey ? 0 : 1,
                                      rows.format.centered()});
     for (int index : {kBufferParams, kBufferLengths, kBufferRows, kBufferRecords, kBufferTable, kBufferRotation})
         plan.launch.bindings.push_back({index, index == kBufferTable && !rows.table ? kBufferLengths : index, false});

@@ -19,6 +19,9 @@ TQ_FORMAT_TABLE int kMaskF16 = 2;
 TQ_FORMAT_TABLE int kMaskF32 = 3;
 TQ_FORMAT_TABLE int kMaskBf16 = 4;
 
+// Kernels are told how codes are to be read by one number: their bits, and this if they are trellis codes.
+TQ_FORMAT_TABLE int kTrellisFlag = 16;
+
 // Numbers of the buffers of all attention kernels: the same buffer has the same number in each.
 TQ_FORMAT_TABLE int kBufferParams = 0;
 TQ_FORMAT_TABLE int kBufferLengths = 1;  // int32 [n_stream][2]: cells and query tokens of each stream

@@ -4,7 +4,8 @@
 #include "turboquant/cpu/tile_offsets.h"
 #include "turboquant/format/levels.h"
 #include "turboquant/format/scale.h"
-#include "turboquant/metal/numerics.h"
+#include "turboquant/format/trellis_path.h"
+#include "turboquant/metal/code_levels.h"
 
 namespace tq {
 
@@ -20,6 +21,8 @@ struct HeadView {
     int segment_of(Side side, int step) const {
         return ((first_step + step) >> group_steps_log2(side)) - (first_step >> group_steps_log2(side));
     }
+    // Says whether the step before, maybe another head's, belongs to the same group.
+    bool continues(Side side, int step) const { return (first_step + step) % group_steps(side) != 0; }
     int segments(Side side, int n_steps) const { return segment_of(side, n_steps - 1) + 1; }
 };
 
@@ -30,11 +33,11 @@ inline HeadView head_view(int head, int head_dim, int n_head) {
     return view;
 }
 
-// The byte of a plane that has a code's bits, and where they are in it (cpu/record.h, tile_position). Bits of a code are
-// cut into planes of 8, 4, 2 and 1, of which it has those in its number of bits.
+// Where a code's bits are (cpu/record.h, tile_position).
 struct CodePlace {
     int half_of_tile, lane, unit, byte;
 
+    // The byte of a plane of this width that has them; first_bit: bits of a code in the planes before.
     int byte_of(int width, int first_bit) const {
         return 128 * first_bit + 64 * (half_of_tile * width + unit * width / 8) + 4 * lane + byte;
     }
@@ -51,10 +54,21 @@ inline CodePlace place_of_code(Side side, int dim, int cell) {
     return place;
 }
 
-inline int code_at(device const uchar* tile, int bits, CodePlace place) {
+// Scalar codes are cut into planes of 8, 4, 2 and 1 bits, of which a code has those in its number of bits; trellis codes
+// of 3 and 5 bits too. Those of 4 bits share a byte in turn with the next unit's: a bit of the code has this place in it.
+inline int place_of_trellis4_bit(int bit, int unit) {
+    return bit == 3 ? 6 + unit % 2 : 2 * bit + 1 - unit % 2;
+}
+
+inline int code_at(device const uchar* tile, int codes, CodePlace place) {
     int code = 0, first = 0;
+    if (codes == kTrellisFlag + 4) {
+        const int byte = tile[place.byte_of(4, 0)];
+        for (int bit = 0; bit < 4; ++bit) code |= (byte >> place_of_trellis4_bit(bit, place.unit) & 1) << bit;
+        return code;
+    }
     for (int width = 8; width > 0; width /= 2) {
-        if ((bits & width) == 0) continue;
+        if ((bits_of(codes) & width) == 0) continue;
         const int field = tile[place.byte_of(width, first)] >> place.shift_of(width);
         code |= (field & ((1 << width) - 1)) << first;
         first += width;
@@ -62,14 +76,30 @@ inline int code_at(device const uchar* tile, int bits, CodePlace place) {
     return code;
 }
 
-// A value's level of one cell of a record, and its scale's code. dim: of the row.
-inline int level_at(device const uchar* record, Side side, int bits, int dim, int cell) {
-    device const uchar* tile = record + offset_of_tile<uint>(side, bits, uint(dim / kStepDims));
-    return scalar_level(bits, code_at(tile, bits, place_of_code(side, dim % kStepDims, cell)));
+// The code of one cell of a record; dim: of the row.
+inline int code_of(device const uchar* record, Side side, int codes, int dim, int cell) {
+    device const uchar* tile = record + offset_of_tile<uint>(side, bits_of(codes), uint(dim / kStepDims));
+    return code_at(tile, codes, place_of_code(side, dim % kStepDims, cell));
 }
-inline uchar scale_code_at(device const uchar* record, Side side, int bits, int row_steps, int dim, int cell) {
+
+// The path bit of a dim of a chain that begins with dim `begin`; 0 before it.
+inline int path_bit_of(device const uchar* record, Side side, int codes, int dim, int begin, int cell) {
+    return dim < begin ? 0 : code_of(record, side, codes, dim, cell) >> (bits_of(codes) - 1);
+}
+
+inline int level_at(device const uchar* record, Side side, int codes, int dim, int cell) {
+    const int code = code_of(record, side, codes, dim, cell), bits = bits_of(codes);
+    if (!is_trellis_of(codes)) return scalar_level(bits, code);
+    const int begin = dim / group_dims(side) * group_dims(side), path = code >> (bits - 1);
+    const int state = path_bit_of(record, side, codes, dim - 1, begin, cell) |
+                      path_bit_of(record, side, codes, dim - 2, begin, cell) << 1 |
+                      path_bit_of(record, side, codes, dim - 3, begin, cell) << 2;
+    return sorted_trellis_level(bits, 4 * (code & ((1 << (bits - 1)) - 1)) + trellis_subset(state, path));
+}
+
+inline uchar scale_code_at(device const uchar* record, Side side, int codes, int row_steps, int dim, int cell) {
     const uint group = uint(dim / group_dims(side));
-    return record[offset_of_scales<uint>(side, bits, group, uint(row_steps)) + uint(cell)];
+    return record[offset_of_scales<uint>(side, bits_of(codes), group, uint(row_steps)) + uint(cell)];
 }
 
 }  // namespace tq

@@ -64,6 +64,7 @@ enum msl_memory : unsigned { MSL_DEVICE_MEMORY = 1, MSL_THREADGROUP_MEMORY = 2 }
 
 constexpr int kMslSimdWidth = 32;
 constexpr int kMslSlotBytes = 64;
+constexpr int kMslParameters = 64;  // of a kernel, at most
 
 // What the lanes of a SIMD group gave to an operation, and room for a result that one of them computes for all.
 struct msl_exchange_slots {
@@ -90,8 +91,7 @@ int msl_lane();  // thread_index_in_simdgroup
 // The same memory for all lanes of a threadgroup that ask with the same id.
 void* msl_threadgroup_variable(const char* name, const void* id, size_t bytes);
 
-// Every load and store of a shader's code comes by here first (-fsanitize=kernel-address with outlined checks).
-void msl_access(const void* address, size_t bytes, bool write);
+// The shim's own accesses; those of a shader's code come through hooks.cpp.
 void msl_atomic_access(const void* address, size_t bytes, bool reads, bool writes);
 
 }  // extern "C"

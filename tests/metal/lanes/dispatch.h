@@ -17,6 +17,7 @@ enum class Fault {
     kThreadgroupRace,        // two lanes, at least one writes, and no barrier between
     kDeviceRace,             // the same in a buffer; different threadgroups are never ordered
     kUninitializedRead,      // of threadgroup memory that no lane of the threadgroup wrote, or of an undefined buffer
+    kUndefinedBehavior,      // an index beyond a local array, a shift by too many bits, signed overflow
     kDivergentBarrier,       // lanes of a threadgroup that do not meet at the same barrier
     kDivergentSimdOperation  // lanes of a SIMD group that do not meet at the same SIMD operation
 };
@@ -58,10 +59,11 @@ struct Launch {
     std::vector<Buffer> buffers;
     std::vector<ThreadgroupMemory> threadgroup_memory;
     std::vector<FunctionConstant> constants;
-    Size3 grid;         // in threads, as dispatchThreads takes it
-    Size3 threadgroup;  // threads of a threadgroup
-    bool check = true;  // false: loads and stores are not looked at (divergence still is)
-    uint64_t seed = 1;  // the order of lanes, SIMD groups and threadgroups
+    Size3 grid;                    // in threads, as dispatchThreads takes it
+    Size3 threadgroup;             // threads of a threadgroup
+    bool check = true;             // false: loads and stores are not looked at (divergence still is)
+    bool flush_denormals = false;  // as GPUs may do; on x86 alone
+    uint64_t seed = 1;             // the order of lanes, SIMD groups and threadgroups
     int max_reports = 20;
 
     static Buffer read(int index, const void* data, size_t bytes, uint8_t* defined = nullptr) {

@@ -9,14 +9,14 @@
 
 #include <boost/context/detail/fcontext.hpp>
 
+#include "source_line.h"
+
 namespace tq::lanes {
 namespace {
 
 using boost::context::detail::jump_fcontext;
 using boost::context::detail::make_fcontext;
 using boost::context::detail::transfer_t;
-
-thread_local Threadgroup* running = nullptr;
 
 // Whoever goes on stores where the one before stopped.
 void go(Context& from, const Context& to) {
@@ -26,7 +26,7 @@ void go(Context& from, const Context& to) {
 
 void lane_entry(transfer_t from) {
     static_cast<Context*>(from.data)->fibre = from.fctx;
-    running->lane_body();
+    Threadgroup::running()->lane_body();
 }
 
 // Compilers make one call of two where they can, and several of one function that is inlined: both must agree.
@@ -34,13 +34,21 @@ bool same_place(const msl_place& a, const msl_place& b) {
     return a.address == b.address && a.line == b.line;
 }
 
+const char* base_name(const char* path) {
+    const char* slash = std::strrchr(path, '/');
+    return slash != nullptr ? slash + 1 : path;
+}
+
 std::string text_of(const msl_place& place) {
-    const char* slash = std::strrchr(place.file, '/');
-    return std::string(place.operation) + " (" + (slash != nullptr ? slash + 1 : place.file) + ":" +
-           std::to_string(place.line) + ")";
+    return std::string(place.operation) + " (" + base_name(place.file) + ":" + std::to_string(place.line) + ")";
 }
 
 }  // namespace
+
+Threadgroup*& Threadgroup::running() {
+    thread_local Threadgroup* threadgroup = nullptr;
+    return threadgroup;
+}
 
 Stacks::Stacks() {
     void* memory = mmap(nullptr, kBytes * kMaxThreadsPerThreadgroup, PROT_READ | PROT_WRITE,
@@ -186,7 +194,7 @@ bool Threadgroup::run_simd_group(SimdGroup& group) {
 }
 
 bool Threadgroup::run_lanes() {
-    running = this;
+    running() = this;
     std::vector<size_t> order(groups_.size());
     for (size_t g = 0; g < order.size(); ++g) order[g] = g;
     std::vector<int> all(lanes_.size());
@@ -236,7 +244,7 @@ void Threadgroup::stop_lane() {
     suspend();
 }
 
-void Threadgroup::access(uintptr_t address, size_t size, Access access) {
+void Threadgroup::access(uintptr_t address, size_t size, Access access, const void* code) {
     if (!what_.check || size == 0) return;
     if (address - stacks_.begin(current_) < Stacks::kBytes) return;  // the lane's own: registers
     const bool threadgroup = address - arena_begin() < kThreadgroupMemoryBytes;
@@ -248,11 +256,18 @@ void Threadgroup::access(uintptr_t address, size_t size, Access access) {
     now.simd_barriers = current_group_->barriers[space];
     const auto found = memory_.access(address, size, access, now);
     if (!found) return;
-    report(found->fault, found->text + ", " + where(current_));
+    report(found->fault, found->text + ", " + where(current_) + line_of(code));
     // What would touch other memory must not happen.
     if (found->fault == Fault::kOutOfBoundsRead || found->fault == Fault::kOutOfBoundsWrite ||
         found->fault == Fault::kReadOnlyWrite)
         stop_lane();
+}
+
+void Threadgroup::undefined(const char* what, const char* file, uint32_t line, bool stops) {
+    if (!what_.check) return;
+    report(Fault::kUndefinedBehavior, std::string("undefined behaviour: ") + what + ", " + where(current_) + " (" +
+                                          base_name(file) + ":" + std::to_string(line) + ")");
+    if (stops) stop_lane();
 }
 
 uintptr_t Threadgroup::arena_begin() const {
@@ -286,65 +301,3 @@ void* Threadgroup::threadgroup_memory(const char* name, const void* id, size_t b
 }
 
 }  // namespace tq::lanes
-
-using tq::lanes::Access;
-using tq::lanes::running;
-
-extern "C" {
-
-msl_exchange_slots* msl_exchange(const void* value, size_t bytes, const msl_place* place) {
-    return running->exchange(value, bytes, *place);
-}
-void msl_barrier(msl_sync scope, unsigned memory, const msl_place* place) {
-    running->barrier(scope, memory, *place);
-}
-int msl_lane() {
-    return running->lane_in_simd_group();
-}
-void* msl_threadgroup_variable(const char* name, const void* id, size_t bytes) {
-    return running->threadgroup_memory(name, id, bytes);
-}
-void msl_access(const void* address, size_t bytes, bool write) {
-    running->access(reinterpret_cast<uintptr_t>(address), bytes, Access{!write, write, false});
-}
-void msl_atomic_access(const void* address, size_t bytes, bool reads, bool writes) {
-    running->access(reinterpret_cast<uintptr_t>(address), bytes, Access{reads, writes, true});
-}
-
-// What Clang calls before a load or store of n bytes (N: of any number).
-#define TQ_HOOK(n)                                     \
-    void msl_load##n##_noabort(const void* address) {  \
-        msl_access(address, n, false);                 \
-    }                                                  \
-    void msl_store##n##_noabort(const void* address) { \
-        msl_access(address, n, true);                  \
-    }
-TQ_HOOK(1)
-TQ_HOOK(2)
-TQ_HOOK(4)
-TQ_HOOK(8)
-TQ_HOOK(16)
-#undef TQ_HOOK
-void msl_loadN_noabort(const void* address, size_t bytes) {
-    msl_access(address, bytes, false);
-}
-void msl_storeN_noabort(const void* address, size_t bytes) {
-    msl_access(address, bytes, true);
-}
-void* msl_memcpy(void* to, const void* from, size_t bytes) {
-    msl_access(from, bytes, false);
-    msl_access(to, bytes, true);
-    return std::memcpy(to, from, bytes);
-}
-void* msl_memmove(void* to, const void* from, size_t bytes) {
-    msl_access(from, bytes, false);
-    msl_access(to, bytes, true);
-    return std::memmove(to, from, bytes);
-}
-void* msl_memset(void* to, int value, size_t bytes) {
-    msl_access(to, bytes, true);
-    return std::memset(to, value, bytes);
-}
-void msl_handle_no_return() {}
-
-}  // extern "C"

@@ -37,7 +37,7 @@ struct Lane {
     bool finished = false;
     bool stopped = false;  // by a bad access; others go on without it
     uint32_t inputs[MSL_INPUTS][3] = {};
-    const void* arguments[64] = {};
+    const void* arguments[kMslParameters] = {};
 };
 
 struct SimdGroup {
@@ -59,6 +59,7 @@ struct ThreadgroupRun {
 // Runs one threadgroup at a time.
 class Threadgroup {
   public:
+    static Threadgroup*& running();
     Threadgroup(Memory& memory, std::vector<Report>& reports, int max_reports, uint64_t seed);
     // prepare(lane, index) fills in inputs and arguments. False where lanes diverged: then the rest was not run.
     template <class Prepare>
@@ -72,7 +73,8 @@ class Threadgroup {
     // What a lane calls.
     msl_exchange_slots* exchange(const void* value, size_t bytes, const msl_place& place);
     void barrier(msl_sync scope, unsigned memory, const msl_place& place);
-    void access(uintptr_t address, size_t size, Access access);
+    void access(uintptr_t address, size_t size, Access access, const void* code);
+    void undefined(const char* what, const char* file, uint32_t line, bool stops);
     int lane_in_simd_group() const { return current_ % kMslSimdWidth; }
     void lane_body();
 

@@ -48,6 +48,7 @@ constexpr int parameter_count(void (*)(P...)) {
 }
 template <class F, F function>
 __attribute__((no_sanitize("kernel-address"))) void call_kernel(const void* const* arguments) {
+    static_assert(parameter_count(function) <= kMslParameters, "fewer parameters");
     call(function, arguments, typename indices_to<parameter_count(function)>::type{});
 }
 

@@ -19,7 +19,9 @@ struct bfloat {
     constexpr bfloat(float value) : bits(round_to_nearest_even(__builtin_bit_cast(uint, value))) {}
     constexpr operator float() const { return __builtin_bit_cast(float, static_cast<uint>(bits) << 16); }
 #if defined(__OPENCL_CPP_VERSION__)  // there, an object in constant memory is another kind of object
-    constexpr operator float() const __constant { return __builtin_bit_cast(float, static_cast<uint>(bits) << 16); }
+    constexpr operator float() const __constant {
+        return __builtin_bit_cast(float, static_cast<uint>(bits) << 16);
+    }
 #endif
 
   private:

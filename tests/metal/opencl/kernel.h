@@ -3,7 +3,8 @@
 
 namespace msl {
 
-// `threadgroup T name[n];` in a kernel: a template is none to this compiler, which allows such variables in kernels alone.
+// `threadgroup T name[n];` in a kernel: a template is none to this compiler, which allows such variables in kernels
+// alone.
 template <class T>
 __local T& threadgroup_variable();
 
