@@ -63,10 +63,39 @@ void encode(const BlockCodec& codec, const Item& item, int64_t cell, const NewRo
 }
 
 // The records before, with zeros behind them where there are more now.
-void copy_records(const uint8_t* from, size_t from_bytes, uint8_t* to, size_t to_bytes, int64_t n_stream) {
-    for (int64_t stream = 0; stream < n_stream; ++stream, from += from_bytes, to += to_bytes) {
-        if (from_bytes > 0) std::memcpy(to, from, from_bytes);
-        std::memset(to + from_bytes, 0, to_bytes - from_bytes);
+void copy_records(const Append::Records& records, int64_t n_stream) {
+    for (int64_t stream = 0; stream < n_stream; ++stream) {
+        uint8_t* to = records.to + static_cast<size_t>(stream) * records.to_bytes;
+        if (records.from_bytes > 0)
+            std::memcpy(to, records.from + static_cast<size_t>(stream) * records.from_bytes, records.from_bytes);
+        std::memset(to + records.from_bytes, 0, records.to_bytes - records.from_bytes);
+    }
+}
+
+void store_rows(const LayerCodec& codec, const AppendCall& call, const NewRows& rows, const Append::Records& records) {
+    const BlockCodec& side = codec.side(call.side);
+    const std::vector<Item> items = items_of(side, call.streams);
+    std::vector<std::vector<float>> row(n_workers());  // of each thread
+    run_items(static_cast<int64_t>(items.size()), [&](int64_t i, int thread) {
+        const Item& item = items[i];
+        row[thread].resize(side.format().n_embd);
+        const Blocks blocks{records.to + static_cast<size_t>(item.stream) * records.to_bytes, records.block_bytes};
+        encode(side, item, call.streams[item.stream].cell, rows, blocks, row[thread].data());
+    });
+}
+
+// slots: (n_stream, n_slots, n_embd).
+void keep_rows(const LayerCodec& codec, const AppendCall& call, const NewRows& rows, uint16_t* slots) {
+    const int64_t n_embd = codec.side(call.side).format().n_embd;
+    std::vector<float> row(n_embd);
+    for (size_t stream = 0; stream < call.streams.size(); ++stream, slots += codec.exact().n_slots() * n_embd) {
+        const auto& [cell, n] = call.streams[stream];
+        for (int64_t i = 0; i < n; ++i) {
+            const bool is_sink = cell + i < codec.exact().n_sink;
+            if (!is_sink && i < n - codec.exact().n_kept()) continue;  // a later row takes its slot
+            rows.read(static_cast<int64_t>(stream), i, {0, static_cast<int>(n_embd)}, row.data());
+            ExactRows::convert(row.data(), n_embd, slots + exact_slot(codec.exact(), cell + i) * n_embd);
+        }
     }
 }
 
@@ -77,60 +106,40 @@ bool Append::takes_over(const mx::array& records) const {
 }
 
 void Append::eval_cpu(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs) {
-    const mx::array &records = inputs[0], &rows = inputs[1];
-    mx::array& out = outputs[0];
-    check_contiguous(records, "append: records");
-    const bool in_place = takes_over(records);
-    if (in_place)
+    check_contiguous(inputs[0], "append: records");
+    const mx::array& rows = inputs[1];
+    const NewRows new_rows{rows.data<char>(), float_type_of(rows, "rows"), rows.shape(1), rows.shape(2), rows.shape(3)};
+    auto& encoder = mx::cpu::get_command_encoder(stream());
+    for (const mx::array& input : inputs) encoder.set_input_array(input);
+    for (mx::array& output : outputs) encoder.set_output_array(output);
+
+    encoder.dispatch([codec = codec_, call = call_, new_rows, work = records_of(inputs[0], outputs[0])] {
+        if (!work.in_place) copy_records(work, static_cast<int64_t>(call.streams.size()));
+        store_rows(*codec, call, new_rows, work);
+    });
+    if (outputs.size() == 1) return;
+    outputs[1].set_data(mx::allocator::malloc(outputs[1].nbytes()));
+    encoder.dispatch([codec = codec_, call = call_, new_rows, before = inputs[2].data<uint16_t>(),
+                      after = outputs[1].data<uint16_t>(), bytes = outputs[1].nbytes()] {
+        std::memcpy(after, before, bytes);
+        keep_rows(*codec, call, new_rows, after);
+    });
+}
+
+// Gives `out` its memory.
+Append::Records Append::records_of(const mx::array& records, mx::array& out) const {
+    Records made;
+    made.block_bytes = static_cast<size_t>(out.shape(2));
+    made.from_bytes = static_cast<size_t>(records.shape(1)) * made.block_bytes;
+    made.to_bytes = static_cast<size_t>(out.shape(1)) * made.block_bytes;
+    made.in_place = takes_over(records);
+    if (made.in_place)
         out.copy_shared_buffer(records);
     else
         allocate_aligned(out);
-    const NewRows new_rows{rows.data<char>(), float_type_of(rows, "rows"), rows.shape(1), rows.shape(2), rows.shape(3)};
-
-    auto& encoder = mx::cpu::get_command_encoder(stream());
-    encoder.set_input_array(records);
-    encoder.set_input_array(rows);
-    encoder.set_output_array(out);
-    const size_t block_bytes = static_cast<size_t>(out.shape(2));
-    const size_t from_bytes = static_cast<size_t>(records.shape(1)) * block_bytes;
-    const size_t to_bytes = static_cast<size_t>(out.shape(1)) * block_bytes;
-    const uint8_t* from = in_place || from_bytes == 0 ? nullptr : records.data<uint8_t>();
-    encoder.dispatch([=, codec = codec_, call = call_, to = out.data<uint8_t>()] {
-        const auto n_stream = static_cast<int64_t>(call.streams.size());
-        if (!in_place) copy_records(from, from_bytes, to, to_bytes, n_stream);
-        const BlockCodec& side = codec->side(call.side);
-        const std::vector<Item> items = items_of(side, call.streams);
-        std::vector<std::vector<float>> row(n_workers());
-        run_items(static_cast<int64_t>(items.size()), [&](int64_t i, int thread) {
-            const Item& item = items[i];
-            row[thread].resize(side.format().n_embd);
-            const Blocks blocks{to + static_cast<size_t>(item.stream) * to_bytes, block_bytes};
-            encode(side, item, call.streams[item.stream].cell, new_rows, blocks, row[thread].data());
-        });
-    });
-    if (outputs.size() == 1) return;
-
-    const mx::array& exact = inputs[2];
-    mx::array& kept = outputs[1];
-    kept.set_data(mx::allocator::malloc(kept.nbytes()));
-    encoder.set_input_array(exact);
-    encoder.set_output_array(kept);
-    encoder.dispatch([=, codec = codec_, call = call_, before = exact.data<uint16_t>(), after = kept.data<uint16_t>(),
-                      bytes = kept.nbytes()] {
-        std::memcpy(after, before, bytes);
-        const int64_t n_embd = codec->side(call.side).format().n_embd;
-        std::vector<float> row(n_embd);
-        for (size_t stream = 0; stream < call.streams.size(); ++stream) {
-            const auto& [cell, n] = call.streams[stream];
-            uint16_t* slots = after + static_cast<int64_t>(stream) * codec->exact().n_slots() * n_embd;
-            for (int64_t i = 0; i < n; ++i) {
-                const bool is_sink = cell + i < codec->exact().n_sink;
-                if (!is_sink && i < n - codec->exact().n_kept()) continue;  // a later row takes its slot
-                new_rows.read(static_cast<int64_t>(stream), i, {0, static_cast<int>(n_embd)}, row.data());
-                ExactRows::convert(row.data(), n_embd, slots + exact_slot(codec->exact(), cell + i) * n_embd);
-            }
-        }
-    });
+    made.from = records.data<uint8_t>();
+    made.to = out.data<uint8_t>();
+    return made;
 }
 
 namespace {

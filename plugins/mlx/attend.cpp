@@ -121,7 +121,9 @@ void check_shapes(const LayerCodec& codec, const AttendCall& call, const AttendI
             "queries", in.q,
             "(" + std::to_string(n_stream) + ", heads, tokens, " + std::to_string(shape.head_dim_k) + ")");
     }
+    int64_t n_blocks = 0;
     for (const StreamCells& stream : call.streams) {
+        n_blocks = std::max(n_blocks, blocks_of_cells(stream.n_kv));
         if (stream.n_kv < stream.n_tokens || stream.n_tokens < 0 || stream.n_tokens > in.q.shape(2))
             throw std::invalid_argument("attend: " + std::to_string(stream.n_tokens) + " tokens of a stream with " +
                                         std::to_string(stream.n_kv) + " cells");
@@ -130,10 +132,10 @@ void check_shapes(const LayerCodec& codec, const AttendCall& call, const AttendI
         const mx::array& records = side == Side::kKey ? in.keys : in.values;
         const auto block_bytes = static_cast<int>(codec.side(side).format().block_bytes());
         if (records.ndim() != 3 || records.dtype() != mx::uint8 || records.shape(0) != n_stream ||
-            records.shape(2) != block_bytes) {
-            throw wrong_shape(
-                "records", records,
-                "(" + std::to_string(n_stream) + ", blocks, " + std::to_string(block_bytes) + ") of uint8");
+            records.shape(2) != block_bytes || records.shape(1) < n_blocks) {
+            throw wrong_shape("records", records,
+                              "(" + std::to_string(n_stream) + ", at least " + std::to_string(n_blocks) + ", " +
+                                  std::to_string(block_bytes) + ") of uint8");
         }
     }
 }

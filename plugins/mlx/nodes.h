@@ -44,8 +44,17 @@ class Append : public Node {
     void eval_cpu(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs) override;
     void eval_gpu(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs) override;
 
+    // Records before and after, as bytes; from_bytes and to_bytes of each stream.
+    struct Records {
+        bool in_place = false;
+        const uint8_t* from = nullptr;
+        uint8_t* to = nullptr;
+        size_t block_bytes = 0, from_bytes = 0, to_bytes = 0;
+    };
+
   private:
     bool takes_over(const mx::array& records) const;
+    Records records_of(const mx::array& records, mx::array& out) const;
 
     AppendCall call_;
 };

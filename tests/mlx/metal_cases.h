@@ -43,6 +43,7 @@ inline std::vector<MetalCase> metal_cases() {
         {"fast", 2, 64, 64, 3, {150}, {1}},                                // centered keys, sinks and a window
         {"fast", 2, 64, 64, 3, {40}, {30}},                                //
         {"fast", 2, 64, 64, 3, {150, 3, 64}, {5, 0, 2}},                   // ragged
+        {"small", 2, 64, 64, 3, {70}, {2}},                                // trellis codes
         {"k4v4", 2, 64, 64, 4, {300}, {3}, 100},                           // sliding window
         {"fast", 2, 64, 64, 3, {150}, {3}, 20},                            //
         {"k4v4", 2, 64, 64, 4, {100}, {3}, 0, true, true},                 // a mask, sink logits

@@ -31,18 +31,6 @@ TEST_P(MetalNodes, GiveTheBitsOfTheCpu) {
     for (size_t i = 0; i < cpu.arrays.size(); ++i) expect_same_bytes(cpu.arrays[i], gpu.arrays[i], i);
 }
 
-TEST(MetalNodesErrors, TrellisCodesHaveNoShaders) {
-    on_gpu = true;
-    const MetalProblem problem({"k4tv4t", 2, 64, 64, 1, {0}, {3}});
-    try {
-        append(problem.codec, problem.append_call(Side::kKey), problem.empty_records(Side::kKey),
-               problem.new_rows(Side::kKey), {});
-        FAIL() << "nothing was thrown";
-    } catch (const std::invalid_argument& error) {
-        EXPECT_NE(std::string(error.what()).find("trellis codes have no shaders"), std::string::npos) << error.what();
-    }
-}
-
 // What attention cannot do on a GPU is known before: the caller then decodes.
 TEST(MetalNodesErrors, ReasonsAreKnownBefore) {
     const MetalProblem plain({"k4v4", 2, 64, 64, 1, {0}, {3}}), window({"fast", 2, 64, 64, 1, {0}, {3}}),
