@@ -10,7 +10,7 @@ namespace tq {
 // Cells [first, end), none if they are equal.
 struct CellRange {
     int64_t first, end;
-    TQ_INLINE bool empty() const { return first >= end; }
+    TQ_INLINE constexpr bool empty() const { return first >= end; }
 };
 
 struct StreamLengths {
@@ -22,14 +22,14 @@ TQ_INLINE StreamLengths lengths_of_stream(const AttentionShape& s, const Attenti
             in.n_tokens_of_stream ? in.n_tokens_of_stream[stream] : s.n_tokens};
 }
 
-TQ_INLINE CellRange cells_of_token(const AttentionShape& s, const StreamLengths& stream, int64_t token) {
+TQ_INLINE constexpr CellRange cells_of_token(const AttentionShape& s, const StreamLengths& stream, int64_t token) {
     if (!s.causal) return {0, stream.n_kv};
     const int64_t end = larger<int64_t>(0, stream.n_kv - stream.n_tokens + token + 1);
     return {s.window > 0 ? larger<int64_t>(0, end - s.window) : 0, end};
 }
 
 // Of tokens [first, last]: later ones see no earlier cell, and all that the earlier ones see in between.
-TQ_INLINE CellRange cells_of_tokens(const AttentionShape& s, const StreamLengths& stream, int64_t first, int64_t last) {
+TQ_INLINE constexpr CellRange cells_of_tokens(const AttentionShape& s, const StreamLengths& stream, int64_t first, int64_t last) {
     return {cells_of_token(s, stream, first).first, cells_of_token(s, stream, last).end};
 }
 

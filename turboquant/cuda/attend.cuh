@@ -1,0 +1,181 @@
+// The kernel: a thread block of four warps attends with a tile of four query rows to one segment of the cells that they
+// see. Warps take blocks of 64 cells in turn and meet at the end only. Where there are several segments, the thread
+// block that ends last merges all of them.
+#pragma once
+
+#include "turboquant/cuda/block_ring.cuh"
+#include "turboquant/cuda/block_sums.cuh"
+#include "turboquant/cuda/merge.cuh"
+#include "turboquant/cuda/query.cuh"
+
+namespace tq::cuda {
+
+// The cells that a lane's two rows see, and those that all rows of the tile do.
+struct VisibleCells {
+    int first[2], end[2];
+    int first_of_all, end_of_all;
+
+    __device__ VisibleCells(const AttendCall& call, const TileWork& work) {
+        first_of_all = 0, end_of_all = static_cast<int>(work.cells.end);
+#pragma unroll
+        for (int row = 0; row < kTileRows; ++row) {
+            const CellRange cells = TileRow(call, work, row).cells;
+            first_of_all = larger(first_of_all, static_cast<int>(cells.first));
+            end_of_all = smaller(end_of_all, static_cast<int>(cells.end));
+            if (row / 2 != static_cast<int>(threadIdx.x) % 2) continue;
+            first[row % 2] = static_cast<int>(cells.first);
+            end[row % 2] = static_cast<int>(cells.end);
+        }
+    }
+    __device__ bool all_of(int block) const {
+        return block * kBlockCells >= first_of_all && (block + 1) * kBlockCells <= end_of_all;
+    }
+    __device__ void hide(int block, float (&logits)[kTiles][2]) const {
+        const int lane = threadIdx.x % 32;
+#pragma unroll
+        for (int tile = 0; tile < kTiles; ++tile) {
+            const int cell = block * kBlockCells + 16 * tile + 8 * (lane % 4 / 2) + lane / 4;
+            for (int j = 0; j < 2; ++j)
+                if (cell < first[j] || cell >= end[j]) logits[tile][j] = kMinusInfinity;
+        }
+    }
+};
+
+// Logits in units of the softcap become softcap * tanh(logit), in base 2; exact to 2^-22 of the softcap.
+__device__ __forceinline__ void cap(float softcap, float (&logits)[kTiles][2]) {
+#pragma unroll
+    for (int i = 0; i < 2 * kTiles; ++i) {
+        float& x = logits[i / 2][i % 2];
+        x = softcap * kLog2E * (1 - __fdividef(2.0f, 1 + exp2_fast(2 * kLog2E * fminf(x, 40.0f))));
+    }
+}
+
+// logits become weights: 2^64 exp2(logit - max). Returns whether a maximum grew, and what earlier sums are to be
+// multiplied by.
+__device__ __forceinline__ bool softmax_of_block(Softmax& state, float (&logits)[kTiles][2], float (&rescale)[2]) {
+    bool grew = false;
+#pragma unroll
+    for (int j = 0; j < 2; ++j) {
+        float top = fmaxf(fmaxf(logits[0][j], logits[1][j]), fmaxf(logits[2][j], logits[3][j]));
+        top = fmaxf(max_of_cells(top), state.max[j]);
+        rescale[j] = exp2_fast(state.max[j] - top);
+        grew = grew || top > state.max[j];
+        state.max[j] = top;
+        state.sum[j] *= rescale[j];
+#pragma unroll
+        for (int tile = 0; tile < kTiles; ++tile) {
+            logits[tile][j] = exp2_fast(logits[tile][j] - top + 64);
+            state.sum[j] += logits[tile][j];
+        }
+    }
+    return __any_sync(kAllLanes, grew);
+}
+
+template <class Traits>
+__device__ __forceinline__ void attend_blocks(const AttendCall& call, const TileWork& work, BlockRing<Traits>& ring,
+                                              const int8_t* digits, const float* factors, Softmax& state,
+                                              ValueSums<Traits>& sums) {
+    const KeyProducts<Traits> products(digits, work.head_kv);
+    const VisibleCells visible(call, work);
+    const int pair = threadIdx.x % 2;
+    const float factor[2] = {factors[2 * pair], factors[2 * pair + 1]};
+    for (int i = 0; i < ring.size(); ++i) {
+        float dots[kTiles][4], logits[kTiles][2], rescale[2];
+        ring.wait_for_keys(i);
+        products.run(ring.keys(), dots);
+        ring.fetch_keys(i + 1);
+        logits_of(dots, factor, logits);
+        if (call.shape.softcap > 0) cap(call.shape.softcap, logits);
+        if (!visible.all_of(ring.block(i))) visible.hide(ring.block(i), logits);
+        if (softmax_of_block(state, logits, rescale)) sums.rescale(rescale);
+        ring.wait_for_values(i);
+        sums.add(ring.values(), logits);
+        ring.fetch_values(i + 1);
+    }
+}
+
+// A warp's result to shared memory, in the form of a partial result.
+template <class Traits>
+__device__ __forceinline__ void store_result(const Softmax& state, const ValueSums<Traits>& sums, float* partial) {
+    using Result = RowResult<Traits::kHeadDim>;
+    const int lane = threadIdx.x % 32;
+    __syncwarp();
+    sums.for_rows([&](int row, int dim, float value) { partial[row * Traits::kHeadDim + dim] = value; });
+#pragma unroll
+    for (int j = 0; j < 2; ++j) {
+        const float sum = sum_of_cells(state.sum[j]);
+        if (lane >= 2) continue;
+        partial[Result::kMaxima + 2 * lane + j] = state.max[j];
+        partial[Result::kSums + 2 * lane + j] = sum;
+    }
+}
+
+// Whether this thread block is the last of a tile's; it sees what the others have written then.
+__device__ inline bool is_last(uint32_t* ticket, int n_blocks) {
+    __shared__ bool last;
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        last = atomicAdd(ticket, 1) == static_cast<uint32_t>(n_blocks - 1);
+        if (last) *ticket = 0;  // for the next call
+        __threadfence();
+    }
+    __syncthreads();
+    return last;
+}
+
+template <int kHeadDim, int kKeyBits, int kValueBits>
+__global__ void __launch_bounds__(32 * kAttendWarps, AttendTraits<kHeadDim, kKeyBits, kValueBits>::kMinBlocks)
+    attend_segment(const __grid_constant__ AttendCall call) {
+    using Traits = AttendTraits<kHeadDim, kKeyBits, kValueBits>;
+    extern __shared__ __align__(128) unsigned char shared[];
+    const TileWork work(call);
+    if (work.idle) return;
+    const int warp = threadIdx.x / 32;
+    auto* digits = reinterpret_cast<int8_t*>(shared + Traits::kQueryOffset);
+    auto* factors = reinterpret_cast<float*>(shared + Traits::kFactorOffset);
+    auto* barriers = reinterpret_cast<uint64_t*>(shared + Traits::kBarrierOffset);
+    unsigned char* stage = shared + warp * Traits::kStageBytes;
+
+    const TileRow row(call, work, warp);
+    BlockRing<Traits> ring(call, work, stage, barriers + 2 * warp);
+    {
+        QueryRow<kHeadDim> query(call, work, row);
+        ring.start();
+        query.store(call, work, warp, digits, factors + warp);
+    }
+    __syncthreads();
+    Softmax state;
+    ValueSums<Traits> sums(work.head_kv);
+    attend_blocks(call, work, ring, digits, factors, state, sums);
+    store_result(state, sums, reinterpret_cast<float*>(stage));
+    __syncthreads();
+
+    RowResult<kHeadDim> of_segment;
+    of_segment.merge_shared(reinterpret_cast<const float*>(shared), Traits::kStageBytes / sizeof(float), warp);
+    if (work.n_segments == 1) return of_segment.finish(call, work, row);
+    float* partials = call.partials + work.index(call) * call.n_segments * Traits::kPartialFloats;
+    of_segment.store_partial(partials + int64_t{work.segment} * Traits::kPartialFloats, warp);
+    if (!is_last(call.tickets + work.index(call), work.n_segments)) return;
+    RowResult<kHeadDim> of_row;
+    of_row.merge(partials + int64_t{work.first_segment} * Traits::kPartialFloats, Traits::kPartialFloats,
+                 work.n_segments, warp);
+    of_row.finish(call, work, row);
+}
+
+template <int kHeadDim, int kKeyBits, int kValueBits>
+Status launch_attend(const AttendCall& call, cudaStream_t stream) {
+    using Traits = AttendTraits<kHeadDim, kKeyBits, kValueBits>;
+    const auto kernel = attend_segment<kHeadDim, kKeyBits, kValueBits>;
+    const dim3 grid(static_cast<unsigned>(call.shape.n_head_kv * call.n_tiles), static_cast<unsigned>(call.n_segments),
+                    static_cast<unsigned>(call.shape.n_stream));
+    cudaError_t error =
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Traits::kSharedBytes);
+    if (error == cudaSuccess) {
+        kernel<<<grid, 32 * kAttendWarps, Traits::kSharedBytes, stream>>>(call);
+        error = cudaGetLastError();
+    }
+    return status_of(error, "attention");
+}
+
+}  // namespace tq::cuda

@@ -1,0 +1,37 @@
+// What the attention kernels are given, by value.
+#pragma once
+
+#include <string>
+
+#include "turboquant/cuda/attention.h"
+
+namespace tq::cuda {
+
+struct AttendCall {
+    AttentionInputs in;
+    RecordOrder key_order, value_order;
+    int64_t key_block_bytes, value_block_bytes;
+    const float *key_diagonals, *value_diagonals;
+    int n_key_diagonal, n_value_diagonal;
+
+    AttentionShape shape;
+    int group_size, n_tiles, n_segments;
+
+    uint32_t* tickets;  // [stream][tile][KV head], 0 between calls
+    float* partials;    // [stream][tile][KV head][segment][partial_floats]
+};
+
+// Kernels for heads of this size and codes of these bits. Error: the driver's.
+template <int kHeadDim, int kKeyBits, int kValueBits>
+Status launch_attend(const AttendCall& call, cudaStream_t stream);
+
+struct AttendInstance {
+    int head_dim, key_bits, value_bits;
+    Status (*launch)(const AttendCall& call, cudaStream_t stream);
+};
+// Of those in this build, or null.
+const AttendInstance* find_attend(int head_dim, int key_bits, int value_bits);
+// All of them, as "64: k4v4 ...".
+std::string attend_instances();
+
+}  // namespace tq::cuda

@@ -1,0 +1,97 @@
+// The blocks of a warp on their way to shared memory: keys and values apart, each with a barrier that bulk copies arrive
+// at. There is one slot for each: what the next copy overwrites has been read by then.
+#pragma once
+
+#include "turboquant/cuda/attend_traits.cuh"
+#include "turboquant/cuda/ptx.cuh"
+#include "turboquant/cuda/tile_work.cuh"
+
+namespace tq::cuda {
+
+template <class Traits>
+class BlockRing {
+  public:
+    // Blocks work.begin + warp, + kAttendWarps, ... of the segment.
+    __device__ BlockRing(const AttendCall& call, const TileWork& work, unsigned char* stage, uint64_t* barriers)
+        : call_(call), work_(work), stage_(stage), barriers_(barriers) {
+        const int warp = threadIdx.x / 32;
+        const int end = static_cast<int>(work.end);
+        first_ = static_cast<int>(work.begin) + warp;
+        n_ = first_ < end ? (end - first_ + kAttendWarps - 1) / kAttendWarps : 0;
+    }
+
+    __device__ int size() const { return n_; }
+    __device__ int block(int i) const { return first_ + i * kAttendWarps; }
+    __device__ const uint8_t* keys() const { return stage_; }
+    __device__ const uint8_t* values() const { return stage_ + Traits::kKeyBytes; }
+
+    // All lanes of the warp call these.
+    __device__ void start() {
+        if (threadIdx.x % 32 == 0) {
+            barrier_init(barriers_);
+            barrier_init(barriers_ + 1);
+            barrier_init_done();
+        }
+        __syncwarp();
+        fetch_keys(0);
+        fetch_values(0);
+    }
+    __device__ void wait_for_keys(int i) const { barrier_wait(barriers_, i & 1); }
+    __device__ void wait_for_values(int i) const { barrier_wait(barriers_ + 1, i & 1); }
+    __device__ void fetch_keys(int i) {
+        __syncwarp();
+        if (i >= n_) return;
+        if (i % 32 == 0) read_table(i);
+        fetch<Traits::kKeyCodes, Traits::kKeyBytes, Traits::kWholeKeyGroups>(
+            call_.in.k.records, call_.key_order, call_.key_block_bytes, __shfl_sync(0xffffffffu, key_record_, i % 32),
+            stage_, barriers_);
+    }
+    __device__ void fetch_values(int i) {
+        __syncwarp();
+        if (i >= n_) return;
+        fetch<Traits::kValueCodes, Traits::kValueBytes, Traits::kWholeValueGroups>(
+            call_.in.v.records, call_.value_order, call_.value_block_bytes,
+            __shfl_sync(0xffffffffu, value_record_, i % 32), stage_ + Traits::kKeyBytes, barriers_ + 1);
+    }
+
+  private:
+    // Records of blocks i + lane: the table's entries are there before the copies that need them.
+    __device__ void read_table(int i) {
+        const int lane = threadIdx.x % 32;
+        if (i + lane >= n_) return;
+        key_record_ = record_of(call_.in.k, block(i + lane));
+        value_record_ = record_of(call_.in.v, block(i + lane));
+    }
+    __device__ int32_t record_of(const DeviceRecords& r, int block) const {
+        const int64_t at = work_.stream * r.blocks_of_stream + block;
+        return r.block_table ? r.block_table[at] : static_cast<int32_t>(at);
+    }
+
+    template <int kCodes, int kBytes, bool kWholeGroups>
+    __device__ void fetch(const uint8_t* records, const RecordOrder& order, int64_t block_bytes, int32_t record,
+                          unsigned char* to, uint64_t* barrier) const {
+        if (threadIdx.x % 32 != 0) return;
+        const uint8_t* from = records + record * block_bytes;
+        const uint8_t* codes = from + order.codes_offset(work_.head_kv);
+        if constexpr (kWholeGroups) {  // the head's scales lie behind its codes
+            barrier_expect(barrier, kBytes);
+            copy_bulk(to, codes, kBytes, barrier);
+        } else {
+            const int width = group_dims(order.side), first = work_.head_kv * Traits::kHeadDim / width;
+            const int last = ((work_.head_kv + 1) * Traits::kHeadDim - 1) / width;
+            const uint32_t scales = (last - first + 1) * kBlockCells;
+            barrier_expect(barrier, kCodes + scales);
+            copy_bulk(to, codes, kCodes, barrier);
+            copy_bulk(to + kCodes, from + order.scales_offset(first), scales, barrier);
+        }
+    }
+
+    const AttendCall& call_;
+    const TileWork& work_;
+    unsigned char* stage_;
+    uint64_t* barriers_;
+    int first_, n_;
+    int32_t key_record_ = 0, value_record_ = 0;
+};
+
+}  // namespace tq::cuda
