@@ -63,10 +63,11 @@ struct SlotLevels {
         const uint32_t x = nibbles & 0x11111111;
         return {permute(0xff00, 0, x), permute(0xff00, 0, x >> 16)};
     }
-    // 16 magnitudes from the index `first` on, looked up by nibbles.
-    static __device__ Eight sixteen(uint32_t x, int first) {
-        const uint32_t a = four_magnitudes(kBits, first, 1), b = four_magnitudes(kBits, first + 4, 1),
-                       c = four_magnitudes(kBits, first + 8, 1), d = four_magnitudes(kBits, first + 12, 1);
+    // 16 magnitudes from the index kFirst on, looked up by nibbles.
+    template <int kFirst>
+    static __device__ Eight sixteen(uint32_t x) {
+        constexpr uint32_t a = four_magnitudes(kBits, kFirst, 1), b = four_magnitudes(kBits, kFirst + 4, 1),
+                           c = four_magnitudes(kBits, kFirst + 8, 1), d = four_magnitudes(kBits, kFirst + 12, 1);
         const uint32_t y = x ^ 0x88888888;
         return {permute(a, b, x) | permute(c, d, y), permute(a, b, x >> 16) | permute(c, d, y >> 16)};
     }
@@ -76,12 +77,14 @@ struct SlotLevels {
     static __device__ Eight magnitudes(const uint32_t* words, int slot) {
         const uint32_t x = words[slot];
         if constexpr (kBits == 5) {
-            return sixteen(x, 0);
+            return sixteen<0>(x);
         } else {
             const Eight bit4 = bytes_where(words[5] >> slot);
-            const Eight low = choose(bit4, sixteen(x, 16), sixteen(x, 0));
-            if constexpr (kBits == 6) return low;
-            return choose(bytes_where(words[6] >> slot), choose(bit4, sixteen(x, 48), sixteen(x, 32)), low);
+            const Eight low = choose(bit4, sixteen<16>(x), sixteen<0>(x));
+            if constexpr (kBits == 6)
+                return low;
+            else
+                return choose(bytes_where(words[6] >> slot), choose(bit4, sixteen<48>(x), sixteen<32>(x)), low);
         }
     }
 };
