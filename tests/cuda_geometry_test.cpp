@@ -51,6 +51,20 @@ TEST(CudaGeometry, HasRoomForTicketsAndPartialResults) {
     EXPECT_EQ(cuda::attention_geometry(one, 4, 4).value().workspace_bytes, 256u);
 }
 
+TEST(CudaGeometry, ThreadBlocksHaveMoreSegmentsWhereThereIsMoreWork) {
+    AttentionShape s = shape();
+    s.n_tokens = 1;
+    s.n_kv = 32768;
+    const auto run = [&](int64_t n_stream) {
+        s.n_stream = n_stream;
+        return cuda::run_segments(cuda::attention_geometry(s, 4, 4).value(), 396);
+    };
+    EXPECT_EQ(run(1), 1);
+    EXPECT_EQ(run(8), 2);
+    EXPECT_EQ(run(32), 10);
+    EXPECT_EQ(run(1000), 32);
+}
+
 TEST(CudaGeometry, SaysWhatItDoesNotTake) {
     const auto reason = [](auto change) {
         AttentionShape s = shape();

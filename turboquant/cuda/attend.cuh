@@ -1,6 +1,6 @@
-// The kernel: a thread block of four warps attends with a tile of four query rows to one segment of the cells that they
-// see. Warps take blocks of 64 cells in turn and meet at the end only. Where there are several segments, the thread
-// block that ends last merges all of them.
+// The kernel: a thread block of four warps attends with a tile of four query rows to a run of segments of the cells that
+// they see. Warps take blocks of 64 cells in turn and meet at the end of each segment, while the next one's blocks are
+// on their way. Where there are several segments, the thread block that ends last merges all of them.
 #pragma once
 
 #include "turboquant/cuda/block_ring.cuh"
@@ -71,44 +71,59 @@ __device__ __forceinline__ bool softmax_of_block(Softmax& state, float (&logits)
     return __any_sync(kAllLanes, grew);
 }
 
+// A warp's state in a segment.
 template <class Traits>
-__device__ __forceinline__ void attend_blocks(const AttendCall& call, const TileWork& work, BlockRing<Traits>& ring,
-                                              const int8_t* digits, const float* factors, Softmax& state,
-                                              ValueSums<Traits>& sums) {
-    const KeyProducts<Traits> products(digits, work.head_kv);
-    const VisibleCells visible(call, work);
-    const int pair = threadIdx.x % 2;
-    const float factor[2] = {factors[2 * pair], factors[2 * pair + 1]};
-    for (int i = 0; i < ring.size(); ++i) {
+class WarpAttention {
+  public:
+    __device__ WarpAttention(const AttendCall& call, const TileWork& work, const int8_t* digits, const float* factors)
+        : softcap_(call.shape.softcap),
+          products_(digits, work.head_kv),
+          visible_(call, work),
+          factor_{factors[threadIdx.x % 2 * 2], factors[threadIdx.x % 2 * 2 + 1]},
+          sums_(work.head_kv) {}
+
+    __device__ void clear() {
+        state_ = {};
+        sums_.clear();
+    }
+
+    // Block i of the ring, whose successor is fetched.
+    __device__ __forceinline__ void attend(BlockRing<Traits>& ring, int i) {
         float dots[kTiles][4], logits[kTiles][2], rescale[2];
         ring.wait_for_keys(i);
-        products.run(ring.keys(), dots);
+        products_.run(ring.keys(), dots);
         ring.fetch_keys(i + 1);
-        logits_of(dots, factor, logits);
-        if (call.shape.softcap > 0) cap(call.shape.softcap, logits);
-        if (!visible.all_of(ring.block(i))) visible.hide(ring.block(i), logits);
-        if (softmax_of_block(state, logits, rescale)) sums.rescale(rescale);
+        logits_of(dots, factor_, logits);
+        if (softcap_ > 0) cap(softcap_, logits);
+        if (!visible_.all_of(ring.block(i))) visible_.hide(ring.block(i), logits);
+        if (softmax_of_block(state_, logits, rescale)) sums_.rescale(rescale);
         ring.wait_for_values(i);
-        sums.add(ring.values(), logits);
+        sums_.add(ring.values(), logits);
         ring.fetch_values(i + 1);
     }
-}
 
-// A warp's result to shared memory, in the form of a partial result.
-template <class Traits>
-__device__ __forceinline__ void store_result(const Softmax& state, const ValueSums<Traits>& sums, float* partial) {
-    using Result = RowResult<Traits::kHeadDim>;
-    const int lane = threadIdx.x % 32;
-    __syncwarp();
-    sums.for_rows([&](int row, int dim, float value) { partial[row * Traits::kHeadDim + dim] = value; });
+    // To shared memory, in the form of a partial result.
+    __device__ __forceinline__ void store(float* partial) const {
+        using Result = RowResult<Traits::kHeadDim>;
+        const int lane = threadIdx.x % 32;
+        sums_.for_rows([&](int row, int dim, float value) { partial[row * Traits::kHeadDim + dim] = value; });
 #pragma unroll
-    for (int j = 0; j < 2; ++j) {
-        const float sum = sum_of_cells(state.sum[j]);
-        if (lane >= 2) continue;
-        partial[Result::kMaxima + 2 * lane + j] = state.max[j];
-        partial[Result::kSums + 2 * lane + j] = sum;
+        for (int j = 0; j < 2; ++j) {
+            const float sum = sum_of_cells(state_.sum[j]);
+            if (lane >= 2) continue;
+            partial[Result::kMaxima + 2 * lane + j] = state_.max[j];
+            partial[Result::kSums + 2 * lane + j] = sum;
+        }
     }
-}
+
+  private:
+    float softcap_;
+    KeyProducts<Traits> products_;
+    VisibleCells visible_;
+    float factor_[2];
+    Softmax state_;
+    ValueSums<Traits> sums_;
+};
 
 // Whether this thread block is the last of a tile's; it sees what the others have written then.
 __device__ inline bool is_last(uint32_t* ticket, int n_blocks) {
@@ -126,7 +141,7 @@ __device__ inline bool is_last(uint32_t* ticket, int n_blocks) {
 
 template <int kHeadDim, int kKeyBits, int kValueBits>
 __global__ void __launch_bounds__(32 * kAttendWarps, AttendTraits<kHeadDim, kKeyBits, kValueBits>::kMinBlocks)
-    attend_segment(const __grid_constant__ AttendCall call) {
+    attend_segments(const __grid_constant__ AttendCall call) {
     using Traits = AttendTraits<kHeadDim, kKeyBits, kValueBits>;
     extern __shared__ __align__(128) unsigned char shared[];
     const TileWork work(call);
@@ -145,37 +160,55 @@ __global__ void __launch_bounds__(32 * kAttendWarps, AttendTraits<kHeadDim, kKey
         query.store(call, work, warp, digits, factors + warp);
     }
     __syncthreads();
-    Softmax state;
-    ValueSums<Traits> sums(work.head_kv);
-    attend_blocks(call, work, ring, digits, factors, state, sums);
-    store_result(state, sums, reinterpret_cast<float*>(stage));
-    __syncthreads();
-
-    RowResult<kHeadDim> of_segment;
-    of_segment.merge_shared(reinterpret_cast<const float*>(shared), Traits::kStageBytes / sizeof(float), warp);
-    if (work.n_segments == 1) return of_segment.finish(call, work, row);
+    WarpAttention<Traits> warp_attention(call, work, digits, factors);
+    auto* results = reinterpret_cast<float*>(shared + Traits::kResultOffset);
     float* partials = call.partials + work.index(call) * call.n_segments * Traits::kPartialFloats;
-    of_segment.store_partial(partials + int64_t{work.segment} * Traits::kPartialFloats, warp);
-    if (!is_last(call.tickets + work.index(call), work.n_segments)) return;
+    int i = 0, turn = 0;
+    for (int segment = work.begin_segment; segment < work.stop_segment; ++segment, turn ^= 1) {
+        warp_attention.clear();
+        for (const int end = static_cast<int>(first_block_of_segment(segment + 1));
+             i < ring.size() && ring.block(i) < end; ++i)
+            warp_attention.attend(ring, i);
+        // What the warps read here is overwritten two segments later: behind the next one's barrier.
+        float* result = results + turn * kAttendWarps * Traits::kPartialFloats;
+        warp_attention.store(result + warp * Traits::kPartialFloats);
+        __syncthreads();
+        RowResult<kHeadDim> of_segment;
+        of_segment.merge_shared(result, Traits::kPartialFloats, warp);
+        if (work.end_segment - work.first_segment == 1) return of_segment.finish(call, work, row);
+        of_segment.store_partial(partials + int64_t{segment} * Traits::kPartialFloats, warp);
+    }
+    if (!is_last(call.tickets + work.index(call), work.n_runs(call))) return;
     RowResult<kHeadDim> of_row;
     of_row.merge(partials + int64_t{work.first_segment} * Traits::kPartialFloats, Traits::kPartialFloats,
-                 work.n_segments, warp);
+                 work.end_segment - work.first_segment, warp);
     of_row.finish(call, work, row);
 }
 
 template <int kHeadDim, int kKeyBits, int kValueBits>
 Status launch_attend(const AttendCall& call, cudaStream_t stream) {
     using Traits = AttendTraits<kHeadDim, kKeyBits, kValueBits>;
-    const auto kernel = attend_segment<kHeadDim, kKeyBits, kValueBits>;
-    const dim3 grid(static_cast<unsigned>(call.shape.n_head_kv * call.n_tiles), static_cast<unsigned>(call.n_segments),
+    const int n_runs = (call.n_segments + call.run_segments - 1) / call.run_segments;
+    const dim3 grid(static_cast<unsigned>(call.shape.n_head_kv * call.n_tiles), static_cast<unsigned>(n_runs),
                     static_cast<unsigned>(call.shape.n_stream));
-    cudaError_t error =
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Traits::kSharedBytes);
-    if (error == cudaSuccess) {
-        kernel<<<grid, 32 * kAttendWarps, Traits::kSharedBytes, stream>>>(call);
-        error = cudaGetLastError();
-    }
-    return status_of(error, "attention");
+    attend_segments<kHeadDim, kKeyBits, kValueBits><<<grid, 32 * kAttendWarps, Traits::kSharedBytes, stream>>>(call);
+    return status_of(cudaGetLastError(), "attention");
+}
+
+template <int kHeadDim, int kKeyBits, int kValueBits>
+Result<int> resident_blocks() {
+    using Traits = AttendTraits<kHeadDim, kKeyBits, kValueBits>;
+    const auto kernel = attend_segments<kHeadDim, kKeyBits, kValueBits>;
+    int device = 0, n_multiprocessors = 0, of_one = 0;
+    cudaError_t error = cudaGetDevice(&device);
+    if (error == cudaSuccess)
+        error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Traits::kSharedBytes);
+    if (error == cudaSuccess)
+        error = cudaDeviceGetAttribute(&n_multiprocessors, cudaDevAttrMultiProcessorCount, device);
+    if (error == cudaSuccess)
+        error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&of_one, kernel, 32 * kAttendWarps, Traits::kSharedBytes);
+    if (Status s = status_of(error, "preparing an attention kernel"); !s.ok()) return s;
+    return n_multiprocessors * of_one;
 }
 
 }  // namespace tq::cuda

@@ -16,6 +16,7 @@ struct AttendCall {
 
     AttentionShape shape;
     int group_size, n_tiles, n_segments;
+    int run_segments;  // segments of a thread block
 
     uint32_t* tickets;  // [stream][tile][KV head], 0 between calls
     float* partials;    // [stream][tile][KV head][segment][partial_floats]
@@ -24,10 +25,14 @@ struct AttendCall {
 // Kernels for heads of this size and codes of these bits. Error: the driver's.
 template <int kHeadDim, int kKeyBits, int kValueBits>
 Status launch_attend(const AttendCall& call, cudaStream_t stream);
+// Thread blocks that run at the same time on the current device.
+template <int kHeadDim, int kKeyBits, int kValueBits>
+Result<int> resident_blocks();
 
 struct AttendInstance {
     int head_dim, key_bits, value_bits;
     Status (*launch)(const AttendCall& call, cudaStream_t stream);
+    Result<int> (*resident_blocks)();
 };
 // Of those in this build, or null.
 const AttendInstance* find_attend(int head_dim, int key_bits, int value_bits);

@@ -29,9 +29,10 @@ struct AttendTraits {
 
     // A partial result: rows, then a maximum and a sum of each.
     static constexpr int kPartialFloats = kTileRows * kHeadDim + 2 * kTileRows;
-    static_assert(kPartialFloats * static_cast<int>(sizeof(float)) <= kStageBytes);
+    static constexpr int kResultBytes = kAttendWarps * kPartialFloats * static_cast<int>(sizeof(float));
 
-    static constexpr int kQueryOffset = kAttendWarps * kStageBytes;  // [2 digits][rows][head_dim]
+    static constexpr int kResultOffset = kAttendWarps * kStageBytes;  // [2 turns][warp] results of segments
+    static constexpr int kQueryOffset = kResultOffset + 2 * kResultBytes;  // [2 digits][rows][head_dim]
     static constexpr int kFactorOffset = kQueryOffset + 2 * kTileRows * kHeadDim;
     static constexpr int kBarrierOffset = kFactorOffset + kTileRows * static_cast<int>(sizeof(float));
     static constexpr int kSharedBytes = kBarrierOffset + 2 * kAttendWarps * static_cast<int>(sizeof(uint64_t)) + 16;

@@ -40,6 +40,9 @@ Result<AttentionPlan> AttentionPlan::create(const AttentionShape& shape, const C
     plan.n_key_diagonal_ = keys.n_diagonal();
     plan.n_value_diagonal_ = values.n_diagonal();
     plan.launch_ = instance->launch;
+    const Result<int> resident = instance->resident_blocks();
+    if (!resident.ok()) return resident.status();
+    plan.run_segments_ = run_segments(geometry.value(), resident.value());
     return plan;
 }
 
@@ -71,6 +74,7 @@ Status AttentionPlan::run(const AttentionInputs& in, void* workspace, cudaStream
     call.group_size = geometry_.group_size;
     call.n_tiles = geometry_.n_tiles;
     call.n_segments = geometry_.n_segments;
+    call.run_segments = run_segments_;
     call.tickets = static_cast<uint32_t*>(workspace);
     call.partials = reinterpret_cast<float*>(static_cast<char*>(workspace) + geometry_.partial_offset);
     return launch_(call, stream);

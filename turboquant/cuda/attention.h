@@ -61,6 +61,7 @@ class AttentionPlan {
     int64_t key_block_bytes_ = 0, value_block_bytes_ = 0;
     const float *key_diagonals_ = nullptr, *value_diagonals_ = nullptr;
     int n_key_diagonal_ = 0, n_value_diagonal_ = 0;
+    int run_segments_ = 1;
     Status (*launch_)(const AttendCall& call, cudaStream_t stream) = nullptr;
 };
 

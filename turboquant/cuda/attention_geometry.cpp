@@ -1,5 +1,6 @@
 #include "turboquant/cuda/attention_geometry.h"
 
+#include <algorithm>
 #include <string>
 
 #include "turboquant/cuda/segments.h"
@@ -11,6 +12,8 @@ namespace {
 constexpr int64_t kMostStreams = 65535;
 constexpr int64_t kMostCells = int64_t{1} << 30;  // cells are ints in kernels
 constexpr int64_t kMostRows = int64_t{1} << 28;
+
+constexpr int kRounds = 2;  // thread blocks for each that runs at the same time, so that the last ones end together
 
 std::string text_of(int64_t n) {
     return std::to_string(n);
@@ -59,6 +62,11 @@ Result<AttentionGeometry> attention_geometry(const AttentionShape& shape, int ke
         g.n_segments > 1 ? static_cast<size_t>(g.n_row_tiles()) * static_cast<size_t>(g.n_segments) : 0;
     g.workspace_bytes = g.partial_offset + n_partials * g.partial_floats * sizeof(float);
     return g;
+}
+
+int run_segments(const AttentionGeometry& g, int resident_blocks) {
+    const int64_t rounds = g.n_row_tiles() * g.n_segments / (int64_t{kRounds} * std::max(1, resident_blocks));
+    return static_cast<int>(std::clamp<int64_t>(rounds, 1, g.n_segments));
 }
 
 }  // namespace tq::cuda

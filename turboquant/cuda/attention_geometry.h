@@ -25,4 +25,8 @@ struct AttentionGeometry {
 // What the geometry of a shape is. Error: kUnsupported, kInvalidArgument. It needs no device.
 Result<AttentionGeometry> attention_geometry(const AttentionShape& shape, int key_bits, int value_bits);
 
+// Segments that a thread block goes through one after another, where so many thread blocks run at the same time: more
+// where there is much work, since each has its beginning and end. It changes no bits.
+int run_segments(const AttentionGeometry& geometry, int resident_blocks);
+
 }  // namespace tq::cuda

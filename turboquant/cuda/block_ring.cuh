@@ -11,13 +11,12 @@ namespace tq::cuda {
 template <class Traits>
 class BlockRing {
   public:
-    // Blocks work.begin + warp, + kAttendWarps, ... of the segment.
+    // Those of the thread block's blocks whose number modulo kAttendWarps is the warp's, whatever the first.
     __device__ BlockRing(const AttendCall& call, const TileWork& work, unsigned char* stage, uint64_t* barriers)
         : call_(call), work_(work), stage_(stage), barriers_(barriers) {
-        const int warp = threadIdx.x / 32;
-        const int end = static_cast<int>(work.end);
-        first_ = static_cast<int>(work.begin) + warp;
-        n_ = first_ < end ? (end - first_ + kAttendWarps - 1) / kAttendWarps : 0;
+        const int warp = static_cast<int>(threadIdx.x) / 32;
+        first_ = work.begin + ((warp - work.begin) & (kAttendWarps - 1));
+        n_ = first_ < work.end ? (work.end - first_ + kAttendWarps - 1) / kAttendWarps : 0;
     }
 
     __device__ int size() const { return n_; }

@@ -143,7 +143,9 @@ class ValueSums {
     static constexpr int kBits = Traits::kValueBits, kUnits = Traits::kUnits;
 
     __device__ explicit ValueSums(int head_kv)
-        : group_offset_(head_kv * Traits::kHeadDim % group_dims(Side::kValue)) {
+        : group_offset_(head_kv * Traits::kHeadDim % group_dims(Side::kValue)) {}
+
+    __device__ void clear() {
 #pragma unroll
         for (int i = 0; i < 4 * kUnits; ++i) out_[i / 4][i % 4] = 0;
     }

@@ -49,11 +49,11 @@ struct SlotLevels {
             positive = {permute(kLow, kHigh, ~x), permute(kLow, kHigh, ~x >> 16)};
             negative = {permute(kLow, kHigh, x), permute(kLow, kHigh, x >> 16)};
         } else if constexpr (kBits == 8) {
-            positive = {words[2 * slot], words[2 * slot + 1]};
+            positive = {words[2 * slot] ^ 0x80808080, words[2 * slot + 1] ^ 0x80808080};  // code - 128
         } else {
-            const Eight magnitude = magnitudes(words, slot), minus = bytes_where(words[4] >> slot);
-            positive = {magnitude.low & ~minus.low, magnitude.high & ~minus.high};
-            negative = {magnitude.low & minus.low, magnitude.high & minus.high};
+            const Eight magnitude = magnitudes(words, slot), plus = bytes_where(words[4] >> slot);
+            positive = {magnitude.low & plus.low, magnitude.high & plus.high};
+            negative = {magnitude.low & ~plus.low, magnitude.high & ~plus.high};
         }
     }
 
@@ -66,8 +66,9 @@ struct SlotLevels {
     // 16 magnitudes from the index kFirst on, looked up by nibbles.
     template <int kFirst>
     static __device__ Eight sixteen(uint32_t x) {
-        constexpr uint32_t a = four_magnitudes(kBits, kFirst, 1), b = four_magnitudes(kBits, kFirst + 4, 1),
-                           c = four_magnitudes(kBits, kFirst + 8, 1), d = four_magnitudes(kBits, kFirst + 12, 1);
+        constexpr int kTop = (1 << (kBits - 1)) - 1 - kFirst;  // indices run from the largest magnitude on
+        constexpr uint32_t a = four_magnitudes(kBits, kTop, -1), b = four_magnitudes(kBits, kTop - 4, -1),
+                           c = four_magnitudes(kBits, kTop - 8, -1), d = four_magnitudes(kBits, kTop - 12, -1);
         const uint32_t y = x ^ 0x88888888;
         return {permute(a, b, x) | permute(c, d, y), permute(a, b, x >> 16) | permute(c, d, y >> 16)};
     }

@@ -79,19 +79,15 @@ TQ_FORMAT_FN int word_offset(int n_words, int word, int lane) {
     return whole / 4 * 512 + (lane * (n_words - whole) + word % 4) * 4;
 }
 
-// What is stored of a code. From 5 to 7 bits the magnitude's index below a sign, so that 16 magnitudes are one look-up;
-// at 8 bits the level itself.
+// What is stored of a code, and the code that it stands for: from 5 to 7 bits the codes of positive levels are reversed,
+// so that the bits below the sign are the magnitude's index, from the largest on. Code 0 is 0: zero-filled memory holds
+// what the CPU's does.
 TQ_FORMAT_FN uint32_t symbol_of_code(int bits, uint32_t code) {
-    if (bits == kMaxBits) return code ^ 0x80;
-    if (bits < 5) return code;
     const uint32_t half = 1u << (bits - 1);
-    return code >= half ? code - half : half | (half - 1 - code);
+    return bits >= 5 && bits <= 7 && code >= half ? code ^ (half - 1) : code;
 }
 TQ_FORMAT_FN uint32_t code_of_symbol(int bits, uint32_t symbol) {
-    if (bits == kMaxBits) return symbol ^ 0x80;
-    if (bits < 5) return symbol;
-    const uint32_t half = 1u << (bits - 1), index = symbol & (half - 1);
-    return symbol & half ? half - 1 - index : half + index;
+    return symbol_of_code(bits, symbol);
 }
 
 // Where a bit of a symbol lies in the words of a lane's unit.

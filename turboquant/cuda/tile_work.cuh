@@ -1,4 +1,4 @@
-// What one thread block is to do: a tile of query rows of a KV head, against one segment of the cells that they see.
+// What one thread block is to do: a tile of query rows of a KV head, against some segments of the cells that they see.
 #pragma once
 
 #include "turboquant/attention/cell_range.h"
@@ -7,40 +7,53 @@
 
 namespace tq::cuda {
 
-// grid: (KV heads and tiles, segments, streams); heads run fastest, since theirs of a block lie side by side.
+// grid: (KV heads and tiles, runs of segments, streams); heads run fastest, since theirs of a block lie side by side.
+// Numbers are ints: 64-bit divisions would take longer than a block of cells.
 struct TileWork {
-    int head_kv, tile, segment, stream;
+    int head_kv, tile, stream;
     StreamLengths lengths;
-    CellRange cells;          // that any row of the tile sees
-    int first_segment = 0;    // segments that have them
-    int n_segments = 1;       // one, if there are none
-    int64_t begin, end;       // blocks of this segment
+    CellRange cells;                         // that any row of the tile sees
+    int first_segment = 0, end_segment = 1;  // that have them; one, if there are none
+    int begin_segment, stop_segment;         // this thread block's
+    int begin = 0, end = 0;                  // blocks of these
     bool idle;
 
     __device__ explicit TileWork(const AttendCall& call) {
-        tile = static_cast<int>(blockIdx.x) / call.shape.n_head_kv;
-        head_kv = static_cast<int>(blockIdx.x) - tile * call.shape.n_head_kv;
-        segment = static_cast<int>(blockIdx.y);
+        const auto n_head_kv = static_cast<unsigned>(call.shape.n_head_kv);
+        tile = static_cast<int>(blockIdx.x / n_head_kv);
+        head_kv = static_cast<int>(blockIdx.x - static_cast<unsigned>(tile) * n_head_kv);
         stream = static_cast<int>(blockIdx.z);
         const AttentionInputs& in = call.in;
         lengths = {in.n_kv_of_stream ? in.n_kv_of_stream[stream] : call.shape.n_kv,
                    in.n_tokens_of_stream ? in.n_tokens_of_stream[stream] : call.shape.n_tokens};
-        const int64_t n_rows = lengths.n_tokens * call.group_size, first_row = int64_t{tile} * kTileRows;
+        const int n_rows = static_cast<int>(lengths.n_tokens) * call.group_size, first_row = tile * kTileRows;
         idle = first_row >= n_rows;
         if (idle) return;
-        const int64_t last_row = smaller<int64_t>(first_row + kTileRows, n_rows) - 1;
-        cells = cells_of_tokens(call.shape, lengths, first_row / call.group_size, last_row / call.group_size);
-        begin = end = 0;
+        const int last_row = smaller(first_row + kTileRows, n_rows) - 1;
+        cells = cells_of_tokens(call.shape, lengths, token_of(call, first_row), token_of(call, last_row));
+        const int first_block = static_cast<int>(cells.first / kBlockCells),
+                  end_block = static_cast<int>((cells.end + kBlockCells - 1) / kBlockCells);
         if (!cells.empty()) {
-            const int64_t first_block = cells.first / kBlockCells, last_block = (cells.end - 1) / kBlockCells;
             first_segment = segment_of_block(first_block);
-            n_segments = segment_of_block(last_block) - first_segment + 1;
-            begin = larger(first_block, first_block_of_segment(segment));
-            end = smaller(last_block + 1, first_block_of_segment(segment + 1));
+            end_segment = segment_of_block(end_block - 1) + 1;
         }
-        idle = segment < first_segment || segment >= first_segment + n_segments;
+        const int run = static_cast<int>(blockIdx.y) * call.run_segments;
+        begin_segment = larger(first_segment, run);
+        stop_segment = smaller(end_segment, run + call.run_segments);
+        idle = begin_segment >= stop_segment;
+        if (idle || cells.empty()) return;
+        begin = larger(first_block, static_cast<int>(first_block_of_segment(begin_segment)));
+        end = smaller(end_block, static_cast<int>(first_block_of_segment(stop_segment)));
     }
 
+    static __device__ int token_of(const AttendCall& call, int row) {
+        return static_cast<int>(static_cast<unsigned>(row) / static_cast<unsigned>(call.group_size));
+    }
+    // Thread blocks that share the tile.
+    __device__ int n_runs(const AttendCall& call) const {
+        const auto n = static_cast<unsigned>(call.run_segments);
+        return static_cast<int>(static_cast<unsigned>(end_segment - 1) / n - static_cast<unsigned>(first_segment) / n) + 1;
+    }
     __device__ int64_t index(const AttendCall& call) const {
         return (int64_t{stream} * call.n_tiles + tile) * call.shape.n_head_kv + head_kv;
     }
@@ -49,14 +62,13 @@ struct TileWork {
 // A row of the tile.
 struct TileRow {
     bool valid;
-    int64_t token;
-    int head;
+    int token, head;
     CellRange cells;
 
     __device__ TileRow(const AttendCall& call, const TileWork& work, int row) {
-        const int64_t at = int64_t{work.tile} * kTileRows + row;
-        token = at / call.group_size;
-        head = work.head_kv * call.group_size + static_cast<int>(at - token * call.group_size);
+        const int at = work.tile * kTileRows + row;
+        token = TileWork::token_of(call, at);
+        head = work.head_kv * call.group_size + at - token * call.group_size;
         valid = token < work.lengths.n_tokens;
         // A row that is not there sees what the tile sees, so that it makes no block a border.
         cells = valid ? cells_of_token(call.shape, work.lengths, token) : work.cells;
