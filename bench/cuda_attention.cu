@@ -1,4 +1,5 @@
-// Decode attention of the CUDA engine: `tq_cuda_bench [--quick]` prints a JSON object, times in microseconds.
+// Decode attention of the CUDA engine: `tq_cuda_bench [--quick | --one PRESET SEQUENCES CELLS]` prints a JSON object, times
+// in microseconds.
 //
 // Each shape is timed in a CUDA graph of launches back to back and singly, over several caches in turn so that none of it
 // is in L2; medians. Rotation of queries and outputs, the causal mask and a shuffled block table are included.
@@ -248,7 +249,9 @@ int main(int argc, char** argv) {
     check(cudaStreamCreate(&stream));
     std::printf("{\"device\": \"%s\", \"read_bytes_per_s\": %.4g, \"attention\": [\n", properties.name,
                 read_bandwidth(stream));
-    const std::vector<Shape> all = shapes(quick);
+    std::vector<Shape> all = shapes(quick);
+    if (argc == 5 && std::strcmp(argv[1], "--one") == 0)
+        all = {{128, 32, 8, std::atoll(argv[3]), std::atoll(argv[4]), 1, argv[2]}};
     for (size_t i = 0; i < all.size(); ++i) {
         const Shape& s = all[i];
         const Problem problem(s, stream);

@@ -13,7 +13,12 @@ class BlockRing {
   public:
     // Those of the thread block's blocks whose number modulo kAttendWarps is the warp's, whatever the first.
     __device__ BlockRing(const AttendCall& call, const TileWork& work, unsigned char* stage, uint64_t* barriers)
-        : call_(call), work_(work), stage_(stage), barriers_(barriers) {
+        : key_piece_(call.in.k.records, call.key_order, call.key_block_bytes, work.head_kv),
+          value_piece_(call.in.v.records, call.value_order, call.value_block_bytes, work.head_kv),
+          call_(call),
+          work_(work),
+          stage_(stage),
+          barriers_(barriers) {
         const int warp = static_cast<int>(threadIdx.x) / 32;
         first_ = work.begin + ((warp - work.begin) & (kAttendWarps - 1));
         n_ = first_ < work.end ? (work.end - first_ + kAttendWarps - 1) / kAttendWarps : 0;
@@ -42,15 +47,13 @@ class BlockRing {
         if (i >= n_) return;
         if (i % 32 == 0) read_table(i);
         fetch<Traits::kKeyCodes, Traits::kKeyBytes, Traits::kWholeKeyGroups>(
-            call_.in.k.records, call_.key_order, call_.key_block_bytes, __shfl_sync(0xffffffffu, key_record_, i % 32),
-            stage_, barriers_);
+            key_piece_, __shfl_sync(0xffffffffu, key_record_, i % 32), stage_, barriers_);
     }
     __device__ void fetch_values(int i) {
         __syncwarp();
         if (i >= n_) return;
         fetch<Traits::kValueCodes, Traits::kValueBytes, Traits::kWholeValueGroups>(
-            call_.in.v.records, call_.value_order, call_.value_block_bytes,
-            __shfl_sync(0xffffffffu, value_record_, i % 32), stage_ + Traits::kKeyBytes, barriers_ + 1);
+            value_piece_, __shfl_sync(0xffffffffu, value_record_, i % 32), stage_ + Traits::kKeyBytes, barriers_ + 1);
     }
 
   private:
@@ -66,25 +69,37 @@ class BlockRing {
         return r.block_table ? r.block_table[at] : static_cast<int32_t>(at);
     }
 
+    // What a warp reads of every record: the head's codes and, behind them or behind all heads' codes, its scales.
+    struct Piece {
+        const uint8_t* codes;  // in record 0
+        int64_t block_bytes;
+        int scales_offset;      // from the codes, where heads are not whole groups
+        uint32_t scales_bytes;  // there
+
+        __device__ Piece(const uint8_t* records, const RecordOrder& order, int64_t block_bytes, int head)
+            : codes(records + order.codes_offset(head)), block_bytes(block_bytes) {
+            const int width = group_dims(order.side), first = head * Traits::kHeadDim / width;
+            const int last = ((head + 1) * Traits::kHeadDim - 1) / width;
+            scales_offset = order.scales_offset(first) - order.codes_offset(head);
+            scales_bytes = static_cast<uint32_t>(last - first + 1) * kBlockCells;
+        }
+    };
+
     template <int kCodes, int kBytes, bool kWholeGroups>
-    __device__ void fetch(const uint8_t* records, const RecordOrder& order, int64_t block_bytes, int32_t record,
-                          unsigned char* to, uint64_t* barrier) const {
+    static __device__ void fetch(const Piece& piece, int32_t record, unsigned char* to, uint64_t* barrier) {
         if (threadIdx.x % 32 != 0) return;
-        const uint8_t* from = records + record * block_bytes;
-        const uint8_t* codes = from + order.codes_offset(work_.head_kv);
-        if constexpr (kWholeGroups) {  // the head's scales lie behind its codes
+        const uint8_t* codes = piece.codes + record * piece.block_bytes;
+        if constexpr (kWholeGroups) {
             barrier_expect(barrier, kBytes);
             copy_bulk(to, codes, kBytes, barrier);
         } else {
-            const int width = group_dims(order.side), first = work_.head_kv * Traits::kHeadDim / width;
-            const int last = ((work_.head_kv + 1) * Traits::kHeadDim - 1) / width;
-            const uint32_t scales = (last - first + 1) * kBlockCells;
-            barrier_expect(barrier, kCodes + scales);
+            barrier_expect(barrier, kCodes + piece.scales_bytes);
             copy_bulk(to, codes, kCodes, barrier);
-            copy_bulk(to + kCodes, from + order.scales_offset(first), scales, barrier);
+            copy_bulk(to + kCodes, codes + piece.scales_offset, piece.scales_bytes, barrier);
         }
     }
 
+    const Piece key_piece_, value_piece_;
     const AttendCall& call_;
     const TileWork& work_;
     unsigned char* stage_;
