@@ -1,10 +1,9 @@
 // Attention on a device against attention_reference on the same cells, in double precision.
-#include "turboquant/cuda/attention.h"
-
 #include "tests/support/attention_problem.h"
 #include "tests/support/attention_variants.h"
 #include "tests/support/device_arrays.h"
 #include "turboquant/cpu/codec/plain_records.h"
+#include "turboquant/cuda/attention.h"
 #include "turboquant/cuda/plain_records.h"
 
 namespace tq::test {
@@ -105,16 +104,20 @@ std::vector<float> reference_of(const AttentionProblem& problem, const Change& c
     return out;
 }
 
-// The rows' largest relative error; what lies between rows has to be untouched.
-double largest_error(const AttentionProblem& problem, const std::vector<float>& out, const std::vector<float>& reference) {
+// The rows' largest error, as a part of what is allowed: kRelativeError of the row's norm, with channel scales, where
+// large keys and queries meet, a hundredth of the CPU's bound (attention/plan.h). What lies between rows has to be
+// untouched.
+double largest_error(const AttentionProblem& problem, const std::vector<float>& out,
+                     const std::vector<float>& reference) {
+    const AccuracyBound bound(problem);
     double largest = 0;
     std::vector<float> gaps = out;
     problem.for_rows(out, [&](int64_t stream, int64_t token, int head, std::span<const float> row) {
-        // With channel scales, as the codec has them: its values are what is added up.
-        const std::vector<float> expected = problem.scaled_output(problem.row(reference, stream, token, head), head);
-        const double size = norm(expected), error = distance(problem.scaled_output(row, head), expected);
-        const double relative = size > 0 ? error / size : error;
-        largest = std::isfinite(relative) ? std::max(largest, relative) : std::numeric_limits<double>::infinity();
+        const std::span<const float> expected = problem.row(reference, stream, token, head);
+        const double allowed = problem.description().scaled ? bound.allowed(stream, token, head) / 100
+                                                            : kRelativeError * (norm(expected) + 1e-30);
+        const double part = bound.error(row, expected, head) / allowed;
+        largest = std::isfinite(part) ? std::max(largest, part) : std::numeric_limits<double>::infinity();
         std::fill_n(gaps.begin() + (row.data() - out.data()), row.size(), AttentionProblem::kUntouched);
     });
     EXPECT_EQ(gaps, problem.empty_output());
@@ -158,8 +161,8 @@ std::vector<DeviceCase> device_cases() {
     add({112, 112, 5, 3, 2, 700, 3, 3, M::kNone, 1, 0, false, 0, 0, 1, true}, true);
     for (float size : {0.0f, 0.001f, 0.15f, 3.0f, 9.0f})
         add({128, 128, 4, 1, 2, 4200, 4, 4, M::kNone, 1, 0, false, 0, 0, size});
-    add({128, 128, 4, 1, 1, 70000, 4, 4});
-    add({64, 64, 1, 300, 1, 9000, 3, 3});  // thread blocks with several segments each
+    add({64, 64, 4, 1, 1, 70000, 4, 4});
+    add({64, 64, 1, 4, 256, 9000, 3, 3}, true);  // thread blocks with several segments each
     return cases;
 }
 
@@ -178,7 +181,7 @@ TEST_P(CudaAttention, AgreesWithTheReference) {
     const AttentionProblem problem(GetParam().problem);
     const DeviceProblem device(problem);
     const std::vector<float> out = device.run(change());
-    EXPECT_LE(largest_error(problem, out, reference_of(problem, change())), kRelativeError);
+    EXPECT_LE(largest_error(problem, out, reference_of(problem, change())), 1);
     // Another run, with a workspace that has been used.
     EXPECT_TRUE(same_bits(device.run(change(), {}, 3), out));
 }
@@ -199,9 +202,11 @@ TEST_F(CudaAttentionOptions, RecordsInAnyOrderGiveTheSameBits) {
     for (int64_t i = 0; i < n; ++i) std::memcpy(&moved[table[i] * size], &plain[i * size], size);
     const DeviceArray<uint8_t> records(moved);
     const DeviceArray<int32_t> on_device(table);
-    EXPECT_TRUE(same_bits(device.run({}, [&](cuda::AttentionInputs& in) {
-        in.k = {records.data(), per_stream, on_device.data()};
-    }), device.run()));
+    EXPECT_TRUE(same_bits(device.run({},
+                                     [&](cuda::AttentionInputs& in) {
+                                         in.k = {records.data(), per_stream, on_device.data()};
+                                     }),
+                          device.run()));
 }
 
 // Streams of a ragged batch, and tokens of it, have the bits that they have alone.
@@ -264,8 +269,7 @@ TEST_F(CudaAttentionOptions, QueriesAndOutputsMayBeHalves) {
         to_floats(halves.data(), type, std::ssize(halves), rounded.data());
         const DeviceArray<uint16_t> q(halves), out(problem.empty_output().size());
         const DeviceArray<float> q_floats(rounded);
-        const std::vector<float> expected =
-            device.run({}, [&](cuda::AttentionInputs& in) { in.q = q_floats.data(); });
+        const std::vector<float> expected = device.run({}, [&](cuda::AttentionInputs& in) { in.q = q_floats.data(); });
         device.run({}, [&](cuda::AttentionInputs& in) {
             in.q = q.data();
             in.q_type = in.out_type = type;

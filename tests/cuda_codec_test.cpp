@@ -1,11 +1,10 @@
 // The codec on a device: the CPU's codes and scales, and the CPU's rows back, bit for bit.
-#include "turboquant/cuda/codec.h"
-
 #include "tests/support/device_arrays.h"
 #include "tests/support/packed_rows.h"
 #include "tests/support/rows.h"
 #include "turboquant/base/half.h"
 #include "turboquant/cpu/codec/plain_records.h"
+#include "turboquant/cuda/codec.h"
 #include "turboquant/cuda/plain_records.h"
 
 namespace tq::test {
@@ -138,14 +137,17 @@ TEST_P(CudaCodec, UnpacksAndPacksAsTheHostDoes) {
     const DeviceArray<uint8_t> records(t.expected());
     const DeviceArray<uint8_t> codes(static_cast<size_t>(n_blocks * kBlockCells * format.n_embd), 0xee),
         scales(static_cast<size_t>(n_blocks * kBlockCells * format.n_groups()), 0xee);
-    ASSERT_TRUE(t.codec.unpack({records.data(), n_blocks, nullptr}, n_blocks, codes.data(), scales.data(), nullptr).ok());
+    ASSERT_TRUE(
+        t.codec.unpack({records.data(), n_blocks, nullptr}, n_blocks, codes.data(), scales.data(), nullptr).ok());
     const Bytes all_codes = codes.values(), all_scales = scales.values();
     for (int64_t block = 0; block < n_blocks; ++block) {
         const PlainBlock plain = unpack_record(format, t.cpu.blocks(0).at(block));
-        EXPECT_TRUE(std::equal(plain.codes.begin(), plain.codes.end(),
-                               all_codes.begin() + block * kBlockCells * format.n_embd)) << block;
+        EXPECT_TRUE(
+            std::equal(plain.codes.begin(), plain.codes.end(), all_codes.begin() + block * kBlockCells * format.n_embd))
+            << block;
         EXPECT_TRUE(std::equal(plain.scales.begin(), plain.scales.end(),
-                               all_scales.begin() + block * kBlockCells * format.n_groups())) << block;
+                               all_scales.begin() + block * kBlockCells * format.n_groups()))
+            << block;
     }
     ASSERT_TRUE(t.codec.pack(codes.data(), scales.data(), n_blocks, t.tensor(), nullptr).ok());
     Bytes expected = t.expected();
@@ -214,14 +216,16 @@ TEST_F(CudaCodecOptions, StreamsOfAnyLengthsGoWhereTheTableSays) {
     r.first_cell_of_stream = first_cells.data();
     r.n_tokens_of_stream = n_tokens.data();
     ASSERT_TRUE(t.codec.encode(r, {t.records.data(), n_blocks, table_on_device.data()}, nullptr).ok());
-    for (int64_t token = 0; token < 100; ++token) t.cpu.codec.encode(&rows[token * n_embd], t.cpu.blocks(0), 90 + token);
+    for (int64_t token = 0; token < 100; ++token)
+        t.cpu.codec.encode(&rows[token * n_embd], t.cpu.blocks(0), 90 + token);
     for (int64_t token = 0; token < 37; ++token)
         t.cpu.codec.encode(&rows[(n + token) * n_embd], t.cpu.blocks(1), token);
     const Bytes expected = t.expected(), got = t.records.values();
     const size_t size = t.cpu.codec.format().block_bytes();
     for (size_t i = 0; i < table.size(); ++i) {
         const auto at = got.begin() + static_cast<ptrdiff_t>(table[i] * size);
-        EXPECT_TRUE(std::equal(at, at + static_cast<ptrdiff_t>(size), expected.begin() + static_cast<ptrdiff_t>(i * size)))
+        EXPECT_TRUE(
+            std::equal(at, at + static_cast<ptrdiff_t>(size), expected.begin() + static_cast<ptrdiff_t>(i * size)))
             << i;
     }
 }

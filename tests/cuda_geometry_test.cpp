@@ -1,8 +1,7 @@
 // What the CUDA engine's plans work out on the host: segments of cells, sizes, reasons for what is not supported.
-#include "turboquant/cuda/attention_geometry.h"
-
 #include <gtest/gtest.h>
 
+#include "turboquant/cuda/attention_geometry.h"
 #include "turboquant/cuda/segments.h"
 
 namespace tq::test {

@@ -29,7 +29,8 @@ TQ_INLINE constexpr CellRange cells_of_token(const AttentionShape& s, const Stre
 }
 
 // Of tokens [first, last]: later ones see no earlier cell, and all that the earlier ones see in between.
-TQ_INLINE constexpr CellRange cells_of_tokens(const AttentionShape& s, const StreamLengths& stream, int64_t first, int64_t last) {
+TQ_INLINE constexpr CellRange cells_of_tokens(const AttentionShape& s, const StreamLengths& stream, int64_t first,
+                                              int64_t last) {
     return {cells_of_token(s, stream, first).first, cells_of_token(s, stream, last).end};
 }
 

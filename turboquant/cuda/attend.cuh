@@ -77,29 +77,27 @@ class WarpAttention {
   public:
     __device__ WarpAttention(const AttendCall& call, const TileWork& work, const int8_t* digits, const float* factors)
         : softcap_(call.shape.softcap),
-          products_(digits, work.head_kv),
+          products_(digits, work.head_kv, {call.minus_one, call.byte_one}),
           visible_(call, work),
           factor_{factors[threadIdx.x % 2 * 2], factors[threadIdx.x % 2 * 2 + 1]},
-          sums_(work.head_kv) {}
+          sums_(work.head_kv, {call.minus_one, call.byte_one}) {}
 
     __device__ void clear() {
         state_ = {};
         sums_.clear();
     }
 
-    // Block i of the ring, whose successor is fetched.
+    // Block i of the ring.
     __device__ __forceinline__ void attend(BlockRing<Traits>& ring, int i) {
         float dots[kTiles][4], logits[kTiles][2], rescale[2];
-        ring.wait_for_keys(i);
         products_.run(ring.keys(), dots);
-        ring.fetch_keys(i + 1);
+        ring.keys_done(i);
         logits_of(dots, factor_, logits);
         if (softcap_ > 0) cap(softcap_, logits);
         if (!visible_.all_of(ring.block(i))) visible_.hide(ring.block(i), logits);
         if (softmax_of_block(state_, logits, rescale)) sums_.rescale(rescale);
-        ring.wait_for_values(i);
         sums_.add(ring.values(), logits);
-        ring.fetch_values(i + 1);
+        ring.values_done(i);
     }
 
     // To shared memory, in the form of a partial result.
@@ -153,7 +151,7 @@ __global__ void __launch_bounds__(32 * kAttendWarps, AttendTraits<kHeadDim, kKey
     unsigned char* stage = shared + warp * Traits::kStageBytes;
 
     const TileRow row(call, work, warp);
-    BlockRing<Traits> ring(call, work, stage, barriers + 2 * warp);
+    BlockRing<Traits> ring(call, work, stage, barriers + Traits::kSlots * warp);
     {
         QueryRow<kHeadDim> query(call, work, row);
         ring.start();

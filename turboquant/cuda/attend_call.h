@@ -18,6 +18,8 @@ struct AttendCall {
     int group_size, n_tiles, n_segments;
     int run_segments;  // segments of a thread block
 
+    uint32_t minus_one, byte_one;  // -1 and 256 (levels.cuh)
+
     uint32_t* tickets;  // [stream][tile][KV head], 0 between calls
     float* partials;    // [stream][tile][KV head][segment][partial_floats]
 };

@@ -25,20 +25,33 @@ struct AttendTraits {
     static constexpr int kKeyCodes = kHeadDim * kKeyBits * 8, kValueCodes = kHeadDim * kValueBits * 8;
     static constexpr int kKeyBytes = kKeyCodes + groups_touched(Side::kKey) * kBlockCells;
     static constexpr int kValueBytes = kValueCodes + groups_touched(Side::kValue) * kBlockCells;
-    static constexpr int kStageBytes = kKeyBytes + kValueBytes;
-
     // A partial result: rows, then a maximum and a sum of each.
     static constexpr int kPartialFloats = kTileRows * kHeadDim + 2 * kTileRows;
     static constexpr int kResultBytes = kAttendWarps * kPartialFloats * static_cast<int>(sizeof(float));
 
-    static constexpr int kResultOffset = kAttendWarps * kStageBytes;  // [2 turns][warp] results of segments
-    static constexpr int kQueryOffset = kResultOffset + 2 * kResultBytes;  // [2 digits][rows][head_dim]
-    static constexpr int kFactorOffset = kQueryOffset + 2 * kTileRows * kHeadDim;
-    static constexpr int kBarrierOffset = kFactorOffset + kTileRows * static_cast<int>(sizeof(float));
-    static constexpr int kSharedBytes = kBarrierOffset + 2 * kAttendWarps * static_cast<int>(sizeof(uint64_t)) + 16;
-
-    // Thread blocks of a multiprocessor: as many as registers allow, so that while one begins or ends the others read.
+    // Thread blocks of a multiprocessor, as far as registers allow: while one begins or ends the others read.
     static constexpr int kMinBlocks = kHeadDim <= 64 ? 4 : kHeadDim <= 128 ? 3 : 2;
+    // A warp's slots of shared memory, which keys and values of its blocks go to in turn. With three, everything is
+    // fetched a whole block ahead; with two, as much as there is time for. Three, if they cost no thread block.
+    static constexpr int kSlotBytes = kKeyBytes > kValueBytes ? kKeyBytes : kValueBytes;
+    static constexpr int shared_bytes(int slots) {
+        return kAttendWarps * slots * (kSlotBytes + static_cast<int>(sizeof(uint64_t))) + 2 * kResultBytes +
+               2 * kTileRows * kHeadDim + kTileRows * static_cast<int>(sizeof(float));
+    }
+    static constexpr int blocks_that_fit(int slots) {
+        constexpr int kSharedOfMultiprocessor = 228 << 10, kReserved = 1 << 10;
+        const int n = kSharedOfMultiprocessor / (shared_bytes(slots) + kReserved);
+        return n < kMinBlocks ? n : kMinBlocks;
+    }
+    static constexpr int kSlots = blocks_that_fit(3) < blocks_that_fit(2) ? 2 : 3;
+
+    static constexpr int kStageBytes = kSlots * kSlotBytes;                  // of a warp
+    static constexpr int kResultOffset = kAttendWarps * kStageBytes;         // [2 turns][warp] results of segments
+    static constexpr int kBarrierOffset = kResultOffset + 2 * kResultBytes;  // [warp][slot]
+    static constexpr int kQueryOffset =                                      // [2 digits][rows][head_dim]
+        kBarrierOffset + kAttendWarps * kSlots * static_cast<int>(sizeof(uint64_t));
+    static constexpr int kFactorOffset = kQueryOffset + 2 * kTileRows * kHeadDim;
+    static constexpr int kSharedBytes = shared_bytes(kSlots);
 };
 
 }  // namespace tq::cuda

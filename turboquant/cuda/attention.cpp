@@ -19,8 +19,7 @@ Result<AttentionPlan> AttentionPlan::create(const AttentionShape& shape, const C
     if (Status s = device_status(); !s.ok()) return s;
     if (Status s = check_codec("key", keys, Side::kKey, shape.head_dim_k, shape.n_head_kv); !s.ok()) return s;
     if (Status s = check_codec("value", values, Side::kValue, shape.head_dim_v, shape.n_head_kv); !s.ok()) return s;
-    const Result<AttentionGeometry> geometry =
-        attention_geometry(shape, keys.format().bits, values.format().bits);
+    const Result<AttentionGeometry> geometry = attention_geometry(shape, keys.format().bits, values.format().bits);
     if (!geometry.ok()) return geometry.status();
     const AttendInstance* instance = find_attend(shape.head_dim_k, keys.format().bits, values.format().bits);
     if (!instance) {
@@ -55,10 +54,10 @@ Status AttentionPlan::run(const AttentionInputs& in, void* workspace, cudaStream
         return Status(Error::kInvalidArgument, "q, out, the records of keys or values, or the workspace is null");
     const int64_t n_blocks = (geometry_.shape.n_kv + kBlockCells - 1) / kBlockCells;
     if (n_blocks > in.k.blocks_of_stream || n_blocks > in.v.blocks_of_stream) {
-        return Status(Error::kInvalidArgument,
-                      "n_kv " + std::to_string(geometry_.shape.n_kv) + " needs " + std::to_string(n_blocks) +
-                          " blocks of a stream; there are " + std::to_string(in.k.blocks_of_stream) + " of keys and " +
-                          std::to_string(in.v.blocks_of_stream) + " of values");
+        return Status(Error::kInvalidArgument, "n_kv " + std::to_string(geometry_.shape.n_kv) + " needs " +
+                                                   std::to_string(n_blocks) + " blocks of a stream; there are " +
+                                                   std::to_string(in.k.blocks_of_stream) + " of keys and " +
+                                                   std::to_string(in.v.blocks_of_stream) + " of values");
     }
     AttendCall call{};
     call.in = in;
@@ -75,6 +74,8 @@ Status AttentionPlan::run(const AttentionInputs& in, void* workspace, cudaStream
     call.n_tiles = geometry_.n_tiles;
     call.n_segments = geometry_.n_segments;
     call.run_segments = run_segments_;
+    call.minus_one = 0xffffffff;
+    call.byte_one = 0x100;
     call.tickets = static_cast<uint32_t*>(workspace);
     call.partials = reinterpret_cast<float*>(static_cast<char*>(workspace) + geometry_.partial_offset);
     return launch_(call, stream);

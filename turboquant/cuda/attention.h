@@ -44,7 +44,8 @@ class AttentionPlan {
     // n_threads of the shape is not used. Errors: kUnsupported with the reason, kInvalidArgument.
     static Result<AttentionPlan> create(const AttentionShape& shape, const Codec& keys, const Codec& values);
 
-    // Bytes of device memory, at a multiple of 256, that run() needs. Calls that may run at the same time need one each.
+    // Bytes of device memory, at a multiple of 256, that run() needs. Calls that may run at the same time need one
+    // each.
     size_t workspace_bytes() const { return geometry_.workspace_bytes; }
     // Starts what the workspace needs once, before its first run.
     Status initialize(void* workspace, cudaStream_t stream) const;

@@ -44,9 +44,9 @@ Result<AttentionGeometry> attention_geometry(const AttentionShape& shape, int ke
     if (shape.window < 0 || (shape.window > 0 && !shape.causal))
         return Status(Error::kInvalidArgument, "window is " + text_of(shape.window) + "; allowed: 0, with causal more");
     if (shape.n_stream > kMostStreams || shape.n_kv > kMostCells || shape.n_tokens > kMostRows / shape.n_head) {
-        return Status(Error::kInvalidArgument,
-                      "n_stream " + text_of(shape.n_stream) + ", n_kv " + text_of(shape.n_kv) + " or n_tokens " +
-                          text_of(shape.n_tokens) + " is too large; allowed: 65535, 2^30, 2^28 rows");
+        return Status(Error::kInvalidArgument, "n_stream " + text_of(shape.n_stream) + ", n_kv " + text_of(shape.n_kv) +
+                                                   " or n_tokens " + text_of(shape.n_tokens) +
+                                                   " is too large; allowed: 65535, 2^30, 2^28 rows");
     }
     AttentionGeometry g{};
     g.shape = shape;

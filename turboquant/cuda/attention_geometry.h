@@ -12,9 +12,9 @@ inline constexpr int kTileRows = 4;  // query rows of a KV head that share one r
 struct AttentionGeometry {
     AttentionShape shape;
     int key_bits, value_bits;
-    int group_size;    // query heads a KV head
-    int n_tiles;       // tiles of kTileRows rows of a KV head: n_tokens * group_size of them, the head running fastest
-    int n_segments;    // at most so many have a row's cells
+    int group_size;  // query heads a KV head
+    int n_tiles;     // tiles of kTileRows rows of a KV head: n_tokens * group_size of them, the head running fastest
+    int n_segments;  // at most so many have a row's cells
     size_t partial_floats;  // of a tile's partial result: kTileRows rows, then kTileRows maxima and as many sums
     size_t partial_offset;  // bytes from the workspace's begin; the tickets come first
     size_t workspace_bytes;

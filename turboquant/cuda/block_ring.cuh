@@ -1,5 +1,5 @@
-// The blocks of a warp on their way to shared memory: keys and values apart, each with a barrier that bulk copies arrive
-// at. There is one slot for each: what the next copy overwrites has been read by then.
+// The blocks of a warp on their way to shared memory, keys and values in turn, each to the next slot of a ring with a
+// barrier that its bulk copies arrive at.
 #pragma once
 
 #include "turboquant/cuda/attend_traits.cuh"
@@ -26,37 +26,61 @@ class BlockRing {
 
     __device__ int size() const { return n_; }
     __device__ int block(int i) const { return first_ + i * kAttendWarps; }
-    __device__ const uint8_t* keys() const { return stage_; }
-    __device__ const uint8_t* values() const { return stage_ + Traits::kKeyBytes; }
 
-    // All lanes of the warp call these.
+    // All lanes of the warp call these: start, then for each block keys, keys_done, values, values_done.
     __device__ void start() {
         if (threadIdx.x % 32 == 0) {
-            barrier_init(barriers_);
-            barrier_init(barriers_ + 1);
+            for (int slot = 0; slot < kSlots; ++slot) barrier_init(barriers_ + slot);
             barrier_init_done();
         }
-        __syncwarp();
-        fetch_keys(0);
-        fetch_values(0);
+        fetch_keys(0, 0);
+        fetch_values(0, 1);
+        if constexpr (kSlots == 3) fetch_keys(1, 2);
     }
-    __device__ void wait_for_keys(int i) const { barrier_wait(barriers_, i & 1); }
-    __device__ void wait_for_values(int i) const { barrier_wait(barriers_ + 1, i & 1); }
-    __device__ void fetch_keys(int i) {
+    __device__ const uint8_t* keys() const { return wait(); }
+    __device__ const uint8_t* values() const { return wait(); }
+    __device__ void keys_done(int i) {
+        if constexpr (kSlots == 3)
+            fetch_values(i + 1, slot_);
+        else
+            fetch_keys(i + 1, slot_);
+        advance();
+    }
+    __device__ void values_done(int i) {
+        if constexpr (kSlots == 3)
+            fetch_keys(i + 2, slot_);
+        else
+            fetch_values(i + 1, slot_);
+        advance();
+    }
+
+  private:
+    static constexpr int kSlots = Traits::kSlots;
+
+    __device__ const uint8_t* wait() const {
+        barrier_wait(barriers_ + slot_, phase_);
+        return stage_ + slot_ * Traits::kSlotBytes;
+    }
+    __device__ void advance() {
+        if (++slot_ < kSlots) return;
+        slot_ = 0;
+        phase_ ^= 1;
+    }
+    // What the slot held has been read by all lanes. Fetches come in the order of blocks.
+    __device__ void fetch_keys(int i, int slot) {
         __syncwarp();
         if (i >= n_) return;
         if (i % 32 == 0) read_table(i);
         fetch<Traits::kKeyCodes, Traits::kKeyBytes, Traits::kWholeKeyGroups>(
-            key_piece_, __shfl_sync(0xffffffffu, key_record_, i % 32), stage_, barriers_);
+            key_piece_, __shfl_sync(0xffffffffu, key_record_, i % 32), slot);
     }
-    __device__ void fetch_values(int i) {
+    __device__ void fetch_values(int i, int slot) {
         __syncwarp();
         if (i >= n_) return;
         fetch<Traits::kValueCodes, Traits::kValueBytes, Traits::kWholeValueGroups>(
-            value_piece_, __shfl_sync(0xffffffffu, value_record_, i % 32), stage_ + Traits::kKeyBytes, barriers_ + 1);
+            value_piece_, __shfl_sync(0xffffffffu, value_record_, i % 32), slot);
     }
 
-  private:
     // Records of blocks i + lane: the table's entries are there before the copies that need them.
     __device__ void read_table(int i) {
         const int lane = threadIdx.x % 32;
@@ -86,8 +110,10 @@ class BlockRing {
     };
 
     template <int kCodes, int kBytes, bool kWholeGroups>
-    static __device__ void fetch(const Piece& piece, int32_t record, unsigned char* to, uint64_t* barrier) {
+    __device__ void fetch(const Piece& piece, int32_t record, int slot) const {
         if (threadIdx.x % 32 != 0) return;
+        unsigned char* to = stage_ + slot * Traits::kSlotBytes;
+        uint64_t* barrier = barriers_ + slot;
         const uint8_t* codes = piece.codes + record * piece.block_bytes;
         if constexpr (kWholeGroups) {
             barrier_expect(barrier, kBytes);
@@ -105,6 +131,8 @@ class BlockRing {
     unsigned char* stage_;
     uint64_t* barriers_;
     int first_, n_;
+    int slot_ = 0;  // of what is read next
+    uint32_t phase_ = 0;
     int32_t key_record_ = 0, value_record_ = 0;
 };
 

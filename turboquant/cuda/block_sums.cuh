@@ -41,8 +41,8 @@ class KeyProducts {
     static constexpr int kBits = Traits::kKeyBits, kUnits = Traits::kUnits;
 
     // digits: [8 columns][head_dim] in shared memory; head_kv: where the head begins in its first group.
-    __device__ KeyProducts(const int8_t* digits, int head_kv)
-        : group_offset_(head_kv * Traits::kHeadDim % group_dims(Side::kKey)) {
+    __device__ KeyProducts(const int8_t* digits, int head_kv, const Multipliers& by)
+        : by_(by), group_offset_(head_kv * Traits::kHeadDim % group_dims(Side::kKey)) {
 #pragma unroll
         for (int unit = 0; unit < kUnits; ++unit)
             query_[unit] = *reinterpret_cast<const uint32_t*>(digits + r_ * Traits::kHeadDim + 16 * unit + 4 * t_);
@@ -69,8 +69,8 @@ class KeyProducts {
 #pragma unroll
         for (int tile = 0; tile < kTiles; ++tile) {
             Eight p0, n0, p1, n1;
-            SlotLevels<kBits>::decode(words, tile, p0, n0);
-            SlotLevels<kBits>::decode(words + kBits, tile, p1, n1);
+            SlotLevels<kBits>::decode(words, tile, by_, p0, n0);
+            SlotLevels<kBits>::decode(words + kBits, tile, by_, p1, n1);
             LevelSums<kBits> product;
             mma_signed(product.positive, p0.low, p0.high, p1.low, p1.high, query_[2 * kGroup], query_[2 * kGroup + 1]);
             if constexpr (!SlotLevels<kBits>::kSigned)
@@ -88,7 +88,7 @@ class KeyProducts {
 #pragma unroll
         for (int tile = 0; tile < kTiles; ++tile) {
             Eight p, n;
-            SlotLevels<kBits>::decode(words, tile, p, n);
+            SlotLevels<kBits>::decode(words, tile, by_, p, n);
             LevelSums<kBits> product;
             mma_half(product.positive, p.low, p.high, query_[kUnit]);
             if constexpr (!SlotLevels<kBits>::kSigned) mma_half(product.negative, n.low, n.high, query_[kUnit]);
@@ -111,6 +111,7 @@ class KeyProducts {
     }
 
     const int lane_ = threadIdx.x % 32, r_ = lane_ / 4, t_ = lane_ % 4;
+    const Multipliers by_;
     int group_offset_;
     uint32_t query_[kUnits];
 };
@@ -142,8 +143,8 @@ class ValueSums {
   public:
     static constexpr int kBits = Traits::kValueBits, kUnits = Traits::kUnits;
 
-    __device__ explicit ValueSums(int head_kv)
-        : group_offset_(head_kv * Traits::kHeadDim % group_dims(Side::kValue)) {}
+    __device__ ValueSums(int head_kv, const Multipliers& by)
+        : by_(by), group_offset_(head_kv * Traits::kHeadDim % group_dims(Side::kValue)) {}
 
     __device__ void clear() {
 #pragma unroll
@@ -244,13 +245,13 @@ class ValueSums {
         add_unit(words, digits, out_[kUnit]);
         add_unit(words + kBits, digits, out_[kUnit + 1]);
     }
-    static __device__ __forceinline__ void add_unit(const uint32_t* words, const Digits& digits, float (&out)[4]) {
+    __device__ __forceinline__ void add_unit(const uint32_t* words, const Digits& digits, float (&out)[4]) const {
         LevelSums<kBits> product;
 #pragma unroll
         for (int step = 0; step < 2; ++step) {
             Eight p0, n0, p1, n1;
-            SlotLevels<kBits>::decode(words, step, p0, n0);
-            SlotLevels<kBits>::decode(words, 2 + step, p1, n1);
+            SlotLevels<kBits>::decode(words, step, by_, p0, n0);
+            SlotLevels<kBits>::decode(words, 2 + step, by_, p1, n1);
             mma_unsigned(product.positive, p0.low, p1.low, p0.high, p1.high, digits.b[step][0], digits.b[step][1]);
             if constexpr (!SlotLevels<kBits>::kSigned)
                 mma_unsigned(product.negative, n0.low, n1.low, n0.high, n1.high, digits.b[step][0],
@@ -261,6 +262,7 @@ class ValueSums {
     }
 
     const int lane_ = threadIdx.x % 32, r_ = lane_ / 4, t_ = lane_ % 4;
+    const Multipliers by_;
     int group_offset_;
     float out_[kUnits][4];  // dims r and 8 + r of the unit, two columns each
 };

@@ -1,10 +1,10 @@
 // Rows into records on a device and back: the codec of turboquant/cpu, code for code, in the GPU's order of bits.
 #pragma once
 
-#include <cuda_runtime_api.h>
-
 #include <cstdint>
 #include <span>
+
+#include <cuda_runtime_api.h>
 
 #include "turboquant/base/float_type.h"
 #include "turboquant/cuda/device.h"
@@ -61,8 +61,8 @@ class Codec {
     // Records into rows; `rotated`: without the rotation back, as attention has them.
     Status decode(const DeviceRecords& from, const DeviceRows& rows, bool rotated, cudaStream_t stream) const;
 
-    // Blocks [0, n_blocks) of stream 0 as rows of codes [64 n_blocks][n_embd] and scales [64 n_blocks][n_groups], a byte
-    // each, which are the same for all engines (format/plain_block.h); and the other way round.
+    // Blocks [0, n_blocks) of stream 0 as rows of codes [64 n_blocks][n_embd] and scales [64 n_blocks][n_groups], a
+    // byte each, which are the same for all engines (format/plain_block.h); and the other way round.
     Status unpack(const DeviceRecords& from, int64_t n_blocks, uint8_t* codes, uint8_t* scales,
                   cudaStream_t stream) const;
     Status pack(const uint8_t* codes, const uint8_t* scales, int64_t n_blocks, const DeviceRecords& to,

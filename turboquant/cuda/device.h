@@ -1,10 +1,10 @@
 // What the host does with a device: memory that is given back, and the driver's errors as Status.
 #pragma once
 
-#include <cuda_runtime_api.h>
-
 #include <cstddef>
 #include <utility>
+
+#include <cuda_runtime_api.h>
 
 #include "turboquant/base/status.h"
 

@@ -14,6 +14,15 @@ struct Eight {
     uint32_t low, high;  // of codes 0-3, 4-7
 };
 
+// -1 and 256, which the compiler is not to know: a complement and a shift by 16 bits are then done by the multipliers,
+// which have time, where it would have the logic units do them, which do the look-ups.
+struct Multipliers {
+    uint32_t minus_one, byte_one;
+
+    __device__ __forceinline__ uint32_t complement(uint32_t x) const { return x * minus_one + minus_one; }
+    __device__ __forceinline__ uint32_t high_half(uint32_t x) const { return __dp2a_lo(x, byte_one, 0u); }
+};
+
 // Four levels of a codebook as bytes: of codes, or the magnitudes of indices, from `first` on.
 constexpr uint32_t four_levels(int bits, int first) {
     uint32_t bytes = 0;
@@ -31,23 +40,24 @@ template <int kBits>
 struct SlotLevels {
     static constexpr bool kSigned = kBits <= 3 || kBits == 8;  // `positive` has the levels themselves, there is no other
 
-    static __device__ void decode(const uint32_t* words, int slot, Eight& positive, Eight& negative) {
+    static __device__ __forceinline__ void decode(const uint32_t* words, int slot, const Multipliers& by, Eight& positive,
+                                                  Eight& negative) {
         if constexpr (kBits == 2) {
             const uint32_t x = (slot % 2 ? words[slot / 2] >> 2 : words[slot / 2]) & 0x33333333;
             constexpr uint32_t kLevels = four_levels(2, 0);
-            positive = {permute(kLevels, 0, x), permute(kLevels, 0, x >> 16)};
+            positive = {permute(kLevels, 0, x), permute(kLevels, 0, by.high_half(x))};
         } else if constexpr (kBits == 3) {
             const uint32_t x = slot < 3 ? words[slot] & 0x77777777
                                         : (words[0] >> 3 & 0x11111111) | (words[1] >> 2 & 0x22222222) |
                                               (words[2] >> 1 & 0x44444444);
             constexpr uint32_t kLow = four_levels(3, 0), kHigh = four_levels(3, 4);
-            positive = {permute(kLow, kHigh, x), permute(kLow, kHigh, x >> 16)};
+            positive = {permute(kLow, kHigh, x), permute(kLow, kHigh, by.high_half(x))};
         } else if constexpr (kBits == 4) {
             // Code c < 8 is minus the magnitude 7 - c, code 15 - c plus that.
             constexpr uint32_t kLow = four_magnitudes(4, 7, -1), kHigh = four_magnitudes(4, 3, -1);
-            const uint32_t x = words[slot];
-            positive = {permute(kLow, kHigh, ~x), permute(kLow, kHigh, ~x >> 16)};
-            negative = {permute(kLow, kHigh, x), permute(kLow, kHigh, x >> 16)};
+            const uint32_t x = words[slot], y = by.high_half(x);
+            positive = {permute(kLow, kHigh, by.complement(x)), permute(kLow, kHigh, by.complement(y))};
+            negative = {permute(kLow, kHigh, x), permute(kLow, kHigh, y)};
         } else if constexpr (kBits == 8) {
             positive = {words[2 * slot] ^ 0x80808080, words[2 * slot + 1] ^ 0x80808080};  // code - 128
         } else {

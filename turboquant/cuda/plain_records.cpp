@@ -44,7 +44,8 @@ void for_codes(const RecordOrder& order, int64_t n_embd, int head, int unit, int
     for (int slot = 0; slot < kSlots; ++slot)
         for (int index = 0; index < kSlotCodes; ++index) {
             const CodeOf code = code_of(order.side, lane, slot, index);
-            fn(slot, index, static_cast<size_t>(code.cell * n_embd + head * order.head_dim + unit * kStepDims + code.dim));
+            fn(slot, index,
+               static_cast<size_t>(code.cell * n_embd + head * order.head_dim + unit * kStepDims + code.dim));
         }
 }
 

@@ -1,12 +1,13 @@
 // Where the bits of a block record lie for NVIDIA GPUs: codes in the order in which a warp's lanes hold the matrix A of
-// mma.m16n8k32, so that what a lane reads in 16 bytes is what it multiplies. One source for host and device; all offsets
-// are in bytes from the record's begin.
+// mma.m16n8k32, so that what a lane reads in 16 bytes is what it multiplies. One source for host and device; all
+// offsets are in bytes from the record's begin.
 //
 //   unit = 16 dims of a head x 64 cells: 1024 codes, 32 of them in each of 32 lanes, in `bits` 32-bit words a lane
 //
 // A lane's 32 codes are 4 slots of 8. Lane = 4 * r + t:
 //   keys    slot = cell / 16,  codes 0-3: cell r of these 16, dims 4 t ..;  codes 4-7: cell 8 + r
-//   values  slot = 2 * (dim / 8) + cell / 32,  dim % 8 = r,  code i: cell 16 * (i / 2 % 2) + 8 * (i / 4) + 2 * t + i % 2
+//   values  slot = 2 * (dim / 8) + cell / 32,  dim % 8 = r,  code i: cell 16 * (i / 2 % 2) + 8 * (i / 4) + 2 * t + i %
+//   2
 // A record: [head][unit][word][lane], words in fours (16 bytes a lane); scales are 64 bytes a group, behind each head's
 // codes where heads are whole groups, else behind all codes; the center at the end lies as in cpu/record.h.
 #pragma once
@@ -79,9 +80,9 @@ TQ_FORMAT_FN int word_offset(int n_words, int word, int lane) {
     return whole / 4 * 512 + (lane * (n_words - whole) + word % 4) * 4;
 }
 
-// What is stored of a code, and the code that it stands for: from 5 to 7 bits the codes of positive levels are reversed,
-// so that the bits below the sign are the magnitude's index, from the largest on. Code 0 is 0: zero-filled memory holds
-// what the CPU's does.
+// What is stored of a code, and the code that it stands for: from 5 to 7 bits the codes of positive levels are
+// reversed, so that the bits below the sign are the magnitude's index, from the largest on. Code 0 is 0: zero-filled
+// memory holds what the CPU's does.
 TQ_FORMAT_FN uint32_t symbol_of_code(int bits, uint32_t code) {
     const uint32_t half = 1u << (bits - 1);
     return bits >= 5 && bits <= 7 && code >= half ? code ^ (half - 1) : code;

@@ -1,5 +1,5 @@
-// Segments: runs of blocks of cells that one thread block attends to, and whose result is merged with the others'. Their
-// borders depend on the cell alone, never on the batch or the length, so that a row's bits do not either.
+// Segments: runs of blocks of cells that one thread block attends to, and whose result is merged with the others'.
+// Their borders depend on the cell alone, never on the batch or the length, so that a row's bits do not either.
 //
 // 64 segments of 1024 cells each, then 32 for every doubling of the context: a million cells have 192.
 #pragma once
