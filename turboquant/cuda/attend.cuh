@@ -126,9 +126,9 @@ class WarpAttention {
 // Whether this thread block is the last of a tile's; it sees what the others have written then.
 __device__ inline bool is_last(uint32_t* ticket, int n_blocks) {
     __shared__ bool last;
-    __threadfence();
     __syncthreads();
     if (threadIdx.x == 0) {
+        __threadfence();
         last = atomicAdd(ticket, 1) == static_cast<uint32_t>(n_blocks - 1);
         if (last) *ticket = 0;  // for the next call
         __threadfence();
@@ -155,7 +155,7 @@ __global__ void __launch_bounds__(32 * kAttendWarps, AttendTraits<kHeadDim, kKey
     {
         QueryRow<kHeadDim> query(call, work, row);
         ring.start();
-        query.store(call, work, warp, digits, factors + warp);
+        query.store(call, warp, digits, factors + warp);
     }
     __syncthreads();
     WarpAttention<Traits> warp_attention(call, work, digits, factors);

@@ -16,7 +16,7 @@ template <int kHeadDim>
 __device__ void decode_row(const RowsCall& call, const RowsOfBlock& work, const PlainCodes& plain, int cell) {
     using Rotation = WarpRotation<kHeadDim>;
     const int lane = threadIdx.x % 32, width = group_dims(call.order.side);
-    const Diagonals diagonals = diagonals_of(call.diagonals, call.n_diagonal, kHeadDim);
+    const Diagonals diagonals(call.diagonals, call.n_diagonal, kHeadDim);
     for (int first = 0; first < work.dims.n; first += kHeadDim) {
         typename Rotation::Values v;
         for (int k = 0; k < Rotation::kRegs; ++k) {
@@ -27,7 +27,8 @@ __device__ void decode_row(const RowsCall& call, const RowsOfBlock& work, const 
             const int8_t level = call.tables->level[plain.codes[cell * work.dims.n + dim]];
             v[k] = scale_from_code(scale) * static_cast<float>(level);
         }
-        if (!call.rotated) Rotation::rotate_inverse(diagonals, (work.dims.first + first) / kHeadDim, lane, v);
+        const int head = (work.dims.first + first) / kHeadDim;
+        if (!call.rotated) Rotation::rotate_inverse(Rotation::inverse_factors(diagonals, head, lane), lane, v);
         for (int k = 0; k < Rotation::kRegs; ++k)
             if (Rotation::has(k, lane))
                 store_float(work.row_of(call, cell), call.rows.type, work.dims.first + first + 32 * k + lane, v[k]);

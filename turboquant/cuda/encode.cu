@@ -42,12 +42,12 @@ template <int kHeadDim>
 __device__ void rotate_slice(const RowsCall& call, const Dims& dims, const void* row, float* window) {
     using Rotation = WarpRotation<kHeadDim>;
     const int lane = threadIdx.x % 32;
-    const Diagonals diagonals = diagonals_of(call.diagonals, call.n_diagonal, kHeadDim);
+    const Diagonals diagonals(call.diagonals, call.n_diagonal, kHeadDim);
     for (int dim = 0; dim < dims.n; dim += kHeadDim) {
         typename Rotation::Values v;
         for (int k = 0; k < Rotation::kRegs; ++k)
             v[k] = Rotation::has(k, lane) ? load_float(row, call.rows.type, dims.first + dim + 32 * k + lane) : 0.0f;
-        Rotation::rotate_row(diagonals, (dims.first + dim) / kHeadDim, lane, v);
+        Rotation::rotate_row(Rotation::row_factors(diagonals, (dims.first + dim) / kHeadDim, lane), lane, v);
         for (int k = 0; k < Rotation::kRegs; ++k)
             if (Rotation::has(k, lane)) window[dim + 32 * k + lane] = v[k];
     }

@@ -45,10 +45,8 @@ struct RowResult {
         if (call.in.sinks) add_sink(call.in.sinks[row.head] * kLog2E);
         const float factor = sum == 0 ? 0.0f : __fdiv_rn(0x1p106f, sum);
         for (int k = 0; k < Rotation::kRegs; ++k) v[k] *= factor;
-        const int n = call.n_value_diagonal;
-        const float* all = call.value_diagonals;
-        const Diagonals diagonals{all, all + n, all + 2 * n, n == kHeadDim ? 0 : kHeadDim};
-        Rotation::rotate_inverse(diagonals, work.head_kv, lane, v);
+        const Diagonals diagonals(call.value_diagonals, call.n_value_diagonal, kHeadDim);
+        Rotation::rotate_inverse(Rotation::inverse_factors(diagonals, work.head_kv, lane), lane, v);
         void* out = row.out(call, work);
         for (int k = 0; k < Rotation::kRegs; ++k)
             if (Rotation::has(k, lane)) store_float(out, call.in.out_type, 32 * k + lane, v[k]);

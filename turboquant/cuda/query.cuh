@@ -17,7 +17,9 @@ class QueryRow {
   public:
     using Rotation = WarpRotation<kHeadDim>;
 
-    __device__ QueryRow(const AttendCall& call, const TileWork& work, const TileRow& row) {
+    __device__ QueryRow(const AttendCall& call, const TileWork& work, const TileRow& row)
+        : factors_(Rotation::inverse_factors(Diagonals(call.key_diagonals, call.n_key_diagonal, kHeadDim), work.head_kv,
+                                             lane_)) {
         const float sign = call.shape.scale < 0 ? -1.0f : 1.0f;
         for (int k = 0; k < Rotation::kRegs; ++k) {
             const int i = 32 * k + lane_;
@@ -29,11 +31,8 @@ class QueryRow {
     // digits: [2: high, low][kTileRows][head_dim], the row's share; factor: what turns a sum of products of digits and
     // levels, times the float of a key scale's code << 20 (format/scale.h: 2^-106 of the scale), into a logit: in base
     // 2, with a softcap in units of it.
-    __device__ void store(const AttendCall& call, const TileWork& work, int row, int8_t* digits, float* factor) {
-        const int n = call.n_key_diagonal;
-        const float* all = call.key_diagonals;
-        const Diagonals diagonals{all, all + n, all + 2 * n, n == kHeadDim ? 0 : kHeadDim};
-        Rotation::rotate_query(diagonals, work.head_kv, lane_, value_);
+    __device__ void store(const AttendCall& call, int row, int8_t* digits, float* factor) {
+        Rotation::rotate_query(factors_, lane_, value_);
         float top = 0;
         for (int k = 0; k < Rotation::kRegs; ++k)
             if (Rotation::has(k, lane_)) top = fmaxf(top, fabsf(value_[k]));
@@ -55,6 +54,7 @@ class QueryRow {
 
   private:
     const int lane_ = threadIdx.x % 32;
+    const typename Rotation::Factors factors_;
     typename Rotation::Values value_;
 };
 

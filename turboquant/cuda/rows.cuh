@@ -52,10 +52,6 @@ __host__ inline dim3 grid_of(const RowsCall& call) {
             static_cast<unsigned>(call.rows.n_stream)};
 }
 
-__device__ inline Diagonals diagonals_of(const float* all, int n, int head_dim) {
-    return {all, all + n, all + 2 * n, n == head_dim ? 0 : head_dim};
-}
-
 // Launches kernel<head_dim> of those in this build, kernel being a functor with a template argument.
 template <class Launch>
 Status with_head_dim(int head_dim, Launch launch) {

@@ -12,6 +12,10 @@ inline constexpr unsigned kAllLanes = 0xffffffffu;
 struct Diagonals {
     const float *first, *first_inverse, *second;
     int stride;
+
+    // all: [3][n], as Codec has them.
+    __device__ Diagonals(const float* all, int n, int head_dim)
+        : first(all), first_inverse(all + n), second(all + 2 * n), stride(n == head_dim ? 0 : head_dim) {}
 };
 
 template <int kHeadDim>
@@ -20,21 +24,39 @@ class WarpRotation {
     static constexpr int kRegs = (kHeadDim + 31) / 32;
     using Values = float[kRegs];
 
+    // The lane's part of a head's diagonals, loaded beforehand.
+    struct Factors {
+        Values before, between;
+
+        __device__ Factors(const float* first, const float* second, int lane) {
+            for (int k = 0; k < kRegs; ++k) {
+                before[k] = has(k, lane) ? first[32 * k + lane] : 0.0f;
+                between[k] = has(k, lane) ? second[32 * k + lane] : 0.0f;
+            }
+        }
+    };
+    static __device__ Factors row_factors(const Diagonals& d, int head, int lane) {
+        return Factors(d.first + head * d.stride, d.second + head * d.stride, lane);
+    }
+    // Of queries and of the inverse rotation.
+    static __device__ Factors inverse_factors(const Diagonals& d, int head, int lane) {
+        return Factors(d.first_inverse + head * d.stride, d.second + head * d.stride, lane);
+    }
+
     // y = R D x of a row of keys or values, whatever it holds.
-    static __device__ void rotate_row(const Diagonals& d, int head, int lane, Values& v) {
+    static __device__ void rotate_row(const Factors& f, int lane, Values& v) {
         for (int k = 0; k < kRegs; ++k) v[k] = finite(v[k]);
-        rotate(d.first + head * d.stride, d.second + head * d.stride, lane, v);
+        rotate(f, lane, v);
     }
-    static __device__ void rotate_query(const Diagonals& d, int head, int lane, Values& v) {
-        rotate(d.first_inverse + head * d.stride, d.second + head * d.stride, lane, v);
-    }
+    // y = R D^-1 x
+    static __device__ void rotate_query(const Factors& f, int lane, Values& v) { rotate(f, lane, v); }
     // x = D^-1 R^T y
-    static __device__ void rotate_inverse(const Diagonals& d, int head, int lane, Values& v) {
+    static __device__ void rotate_inverse(const Factors& f, int lane, Values& v) {
         for (int k = 0; k < kRegs; ++k) v[k] *= kNorm;
         mix(lane, v);
-        multiply(d.second + head * d.stride, lane, v);
+        multiply(f.between, v);
         mix(lane, v);
-        multiply(d.first_inverse + head * d.stride, lane, v);
+        multiply(f.before, v);
     }
 
     static __device__ bool has(int k, int lane) { return kHeadDim % 32 == 0 || 32 * k + lane < kHeadDim; }
@@ -49,16 +71,15 @@ class WarpRotation {
         return fmaxf(fminf(kept, 65504.0f), -65504.0f);
     }
 
-    static __device__ void multiply(const float* factors, int lane, Values& v) {
-        for (int k = 0; k < kRegs; ++k)
-            if (has(k, lane)) v[k] *= factors[32 * k + lane];
+    static __device__ void multiply(const Values& factors, Values& v) {
+        for (int k = 0; k < kRegs; ++k) v[k] *= factors[k];
     }
 
-    static __device__ void rotate(const float* first, const float* second, int lane, Values& v) {
+    static __device__ void rotate(const Factors& f, int lane, Values& v) {
         for (int k = 0; k < kRegs; ++k) v[k] *= kNorm;
-        multiply(first, lane, v);
+        multiply(f.before, v);
         mix(lane, v);
-        multiply(second, lane, v);
+        multiply(f.between, v);
         mix(lane, v);
     }
 
@@ -100,8 +121,7 @@ class WarpRotation {
 #pragma unroll
                 for (int j = 1; j < kRuns; ++j) sum += v[j * kRegsOfRun + c];
 #pragma unroll
-                for (int j = 0; j < kRuns; ++j)
-                    v[j * kRegsOfRun + c] = __fmaf_rn(kFactor, sum, v[j * kRegsOfRun + c]);
+                for (int j = 0; j < kRuns; ++j) v[j * kRegsOfRun + c] = __fmaf_rn(kFactor, sum, v[j * kRegsOfRun + c]);
             }
         } else {
             static_assert(kRun == 16);
