@@ -41,6 +41,7 @@ struct Shape {
     int head_dim, n_head, n_head_kv;
     int64_t n_stream, n_kv, n_tokens;
     const char* preset;  // k<bits>v<bits>
+    bool batch_invariant = false;
 };
 
 // Codes of any kind; scales of a plausible size, since what is far too large or 0 may take another time.
@@ -128,7 +129,7 @@ class Problem {
         : shape_(s),
           keys_(codec(tq::Side::kKey, s.preset[1] - '0')),
           values_(codec(tq::Side::kValue, s.preset[3] - '0')),
-          plan_(made(cuda::AttentionPlan::create(attention_shape(), keys_, values_))),
+          plan_(made(cuda::AttentionPlan::create(attention_shape(), keys_, values_, {s.batch_invariant}))),
           n_blocks_((s.n_kv + kBlockCells - 1) / kBlockCells),
           stream_(stream) {
         const auto n_caches = static_cast<int>(std::clamp<size_t>(kBeyondL2 / cache_bytes() + 1, 2, 64));
@@ -227,6 +228,7 @@ std::vector<Shape> shapes(bool quick) {
     const std::pair<int64_t, int64_t> batches[] = {{1, 32768}, {1, 131072}, {8, 8192}, {8, 32768}, {32, 32768}};
     for (const char* preset : {"k4v4", "k3v3", "k2v2", "k5v5", "k8v8"})
         for (auto [n_stream, n_kv] : batches) all.push_back({128, 32, 8, n_stream, n_kv, 1, preset});
+    for (auto [n_stream, n_kv] : batches) all.push_back({128, 32, 8, n_stream, n_kv, 1, "k4v4", true});
     if (quick) return all;
     for (auto [n_stream, n_kv] : batches) all.push_back({128, 64, 8, n_stream, n_kv, 1, "k4v4"});
     for (auto [n_stream, n_kv] : batches) all.push_back({128, 8, 8, n_stream, n_kv, 1, "k4v4"});
@@ -257,9 +259,9 @@ int main(int argc, char** argv) {
         const Problem problem(s, stream);
         const Times times = problem.times();
         std::printf("  {\"preset\": \"%s\", \"head_dim\": %d, \"n_head\": %d, \"n_head_kv\": %d, \"n_stream\": %lld, "
-                    "\"n_kv\": %lld, \"n_tokens\": %lld, \"bytes\": %zu, \"graph_us\": %.2f, \"single_us\": %.2f}%s\n",
+                    "\"n_kv\": %lld, \"n_tokens\": %lld, \"batch_invariant\": %s, \"bytes\": %zu, \"graph_us\": %.2f, \"single_us\": %.2f}%s\n",
                     s.preset, s.head_dim, s.n_head, s.n_head_kv, static_cast<long long>(s.n_stream),
-                    static_cast<long long>(s.n_kv), static_cast<long long>(s.n_tokens), problem.cache_bytes(),
+                    static_cast<long long>(s.n_kv), static_cast<long long>(s.n_tokens), s.batch_invariant ? "true" : "false", problem.cache_bytes(),
                     times.graph, times.single, i + 1 < all.size() ? "," : "");
         std::fflush(stdout);
     }

@@ -49,10 +49,11 @@ class DeviceProblem {
 
     // The strided output, gaps included.
     std::vector<float> run(const Change& change = {},
-                           const std::function<void(cuda::AttentionInputs&)>& change_inputs = {}, int times = 1) const {
+                           const std::function<void(cuda::AttentionInputs&)>& change_inputs = {}, int times = 1,
+                           const cuda::AttentionOptions& options = {}) const {
         AttentionShape shape = problem_.shape();
         if (change) change(shape);
-        Result<cuda::AttentionPlan> plan = cuda::AttentionPlan::create(shape, keys_, values_);
+        Result<cuda::AttentionPlan> plan = cuda::AttentionPlan::create(shape, keys_, values_, options);
         std::vector<float> out = problem_.empty_output();
         if (!plan.ok()) {
             ADD_FAILURE() << plan.status().message();
@@ -182,6 +183,8 @@ TEST_P(CudaAttention, AgreesWithTheReference) {
     const DeviceProblem device(problem);
     const std::vector<float> out = device.run(change());
     EXPECT_LE(largest_error(problem, out, reference_of(problem, change())), 1);
+    const std::vector<float> invariant = device.run(change(), {}, 1, {.batch_invariant = true});
+    EXPECT_LE(largest_error(problem, invariant, reference_of(problem, change())), 1);
     // Another run, with a workspace that has been used.
     EXPECT_TRUE(same_bits(device.run(change(), {}, 3), out));
 }
@@ -211,16 +214,20 @@ TEST_F(CudaAttentionOptions, RecordsInAnyOrderGiveTheSameBits) {
 
 // Streams of a ragged batch, and tokens of it, have the bits that they have alone.
 TEST_F(CudaAttentionOptions, RowsDoNotDependOnTheBatch) {
+    constexpr cuda::AttentionOptions kInvariant{.batch_invariant = true};
     AttentionCase c{128, 128, 4, 2, 3, 5000, 4, 4, Mask::kNone, 3};
     const AttentionProblem problem(c);
     const DeviceProblem device(problem);
     const std::vector<int64_t> n_kv{5000, 70, 2200}, n_tokens{1, 3, 2};
     const DeviceArray<int64_t> kv_on_device(n_kv), tokens_on_device(n_tokens);
     const auto causal = [](AttentionShape& s) { s.causal = true; };
-    const std::vector<float> batch = device.run(causal, [&](cuda::AttentionInputs& in) {
-        in.n_kv_of_stream = kv_on_device.data();
-        in.n_tokens_of_stream = tokens_on_device.data();
-    });
+    const std::vector<float> batch = device.run(
+        causal,
+        [&](cuda::AttentionInputs& in) {
+            in.n_kv_of_stream = kv_on_device.data();
+            in.n_tokens_of_stream = tokens_on_device.data();
+        },
+        1, kInvariant);
     for (int64_t stream = 0; stream < 3; ++stream)
         for (int64_t token = 0; token < 3; ++token) {
             const int64_t cells = n_kv[stream] - n_tokens[stream] + token + 1;
@@ -235,7 +242,8 @@ TEST_F(CudaAttentionOptions, RowsDoNotDependOnTheBatch) {
                     in.q = static_cast<const char*>(in.q) + stream * in.q_stream_stride + token * in.q_token_stride;
                     in.k.records += blocks * problem.keys().codec.format().block_bytes();
                     in.v.records += blocks * problem.values().codec.format().block_bytes();
-                });
+                },
+                1, kInvariant);
             for (int head = 0; head < c.n_head(); ++head) {
                 const std::span<const float> row = problem.row(batch, stream, token, head);
                 if (token >= n_tokens[stream]) {

@@ -2,29 +2,32 @@
 #include <gtest/gtest.h>
 
 #include "turboquant/cuda/attention_geometry.h"
-#include "turboquant/cuda/segments.h"
 
 namespace tq::test {
 namespace {
 
 TEST(CudaSegments, CoverAllBlocksInOrder) {
-    EXPECT_EQ(cuda::first_block_of_segment(0), 0);
-    for (int segment = 0; segment < 400; ++segment) {
-        const int64_t first = cuda::first_block_of_segment(segment), end = cuda::first_block_of_segment(segment + 1);
-        ASSERT_LT(first, end) << segment;
-        for (int64_t block : {first, (first + end) / 2, end - 1})
-            ASSERT_EQ(cuda::segment_of_block(block), segment) << block;
+    for (int even_blocks : {0, 16, 48}) {
+        const cuda::Segments segments{even_blocks};
+        EXPECT_EQ(segments.first_block(0), 0);
+        for (int segment = 0; segment < 400; ++segment) {
+            const int64_t first = segments.first_block(segment), end = segments.first_block(segment + 1);
+            ASSERT_LT(first, end) << segment;
+            for (int64_t block : {first, (first + end) / 2, end - 1})
+                ASSERT_EQ(segments.of_block(block), segment) << block;
+        }
     }
 }
 
 TEST(CudaSegments, AreFewForLongContextsAndSmallForShortOnes) {
-    EXPECT_EQ(cuda::n_segments(0), 0);
-    EXPECT_EQ(cuda::n_segments(1), 1);
-    EXPECT_EQ(cuda::n_segments(1024), 1);
-    EXPECT_EQ(cuda::n_segments(1025), 2);
-    EXPECT_EQ(cuda::n_segments(1 << 16), 64);
-    EXPECT_EQ(cuda::n_segments(1 << 20), 192);
-    EXPECT_LT(cuda::n_segments(int64_t{1} << 30), 600);
+    const cuda::Segments segments{0};
+    EXPECT_EQ(segments.count(0), 0);
+    EXPECT_EQ(segments.count(1), 1);
+    EXPECT_EQ(segments.count(1024), 1);
+    EXPECT_EQ(segments.count(1025), 2);
+    EXPECT_EQ(segments.count(1 << 16), 64);
+    EXPECT_EQ(segments.count(1 << 20), 192);
+    EXPECT_LT(segments.count(int64_t{1} << 30), 600);
 }
 
 AttentionShape shape() {
@@ -38,8 +41,12 @@ AttentionShape shape() {
     return s;
 }
 
+cuda::AttentionGeometry geometry_of(const AttentionShape& s, bool batch_invariant) {
+    return cuda::attention_geometry(s, 4, 4, {batch_invariant}, 132).value();
+}
+
 TEST(CudaGeometry, HasRoomForTicketsAndPartialResults) {
-    const cuda::AttentionGeometry g = cuda::attention_geometry(shape(), 4, 4).value();
+    const cuda::AttentionGeometry g = geometry_of(shape(), true);
     EXPECT_EQ(g.group_size, 4);
     EXPECT_EQ(g.n_tiles, 3);
     EXPECT_EQ(g.n_segments, 5);
@@ -47,28 +54,38 @@ TEST(CudaGeometry, HasRoomForTicketsAndPartialResults) {
     EXPECT_EQ(g.workspace_bytes, 256u + size_t{48} * 5 * (4 * 128 + 8) * 4);
     AttentionShape one = shape();
     one.n_kv = 1024;
-    EXPECT_EQ(cuda::attention_geometry(one, 4, 4).value().workspace_bytes, 256u);
+    EXPECT_EQ(geometry_of(one, true).workspace_bytes, 256u);
 }
 
-TEST(CudaGeometry, ThreadBlocksHaveMoreSegmentsWhereThereIsMoreWork) {
+TEST(CudaGeometry, ThereAreAsManyThreadBlocksAsRunAtTheSameTime) {
     AttentionShape s = shape();
     s.n_tokens = 1;
-    s.n_kv = 32768;
-    const auto run = [&](int64_t n_stream) {
+    const auto run = [&](int64_t n_stream, int64_t n_kv, bool batch_invariant) {
         s.n_stream = n_stream;
-        return cuda::run_segments(cuda::attention_geometry(s, 4, 4).value(), 396);
+        s.n_kv = n_kv;
+        const cuda::AttentionGeometry g = geometry_of(s, batch_invariant);
+        EXPECT_EQ(g.segments.even_blocks, batch_invariant ? 0 : g.run_blocks);
+        return g.run_blocks;
     };
-    EXPECT_EQ(run(1), 1);
-    EXPECT_EQ(run(8), 2);
-    EXPECT_EQ(run(32), 10);
-    EXPECT_EQ(run(1000), 32);
+    for (bool batch_invariant : {false, true}) {
+        s.n_head = 32, s.n_head_kv = 8;
+        EXPECT_EQ(run(1, 100, batch_invariant), 16);
+        EXPECT_EQ(run(1, 32768, batch_invariant), 16);
+        EXPECT_EQ(run(8, 8192, batch_invariant), 32);
+        EXPECT_EQ(run(8, 32768, batch_invariant), 128);
+        EXPECT_EQ(run(32, 32768, batch_invariant), 512);
+        EXPECT_EQ(run(1000, 32768, batch_invariant), 32);
+        EXPECT_EQ(run(1, 1 << 20, batch_invariant), 512);
+        s.n_head = s.n_head_kv = 1;
+        EXPECT_EQ(run(1, 1 << 20, batch_invariant), batch_invariant ? 256 : 64);  // the longest segment
+    }
 }
 
 TEST(CudaGeometry, SaysWhatItDoesNotTake) {
     const auto reason = [](auto change) {
         AttentionShape s = shape();
         change(s);
-        const auto geometry = cuda::attention_geometry(s, 4, 4);
+        const auto geometry = cuda::attention_geometry(s, 4, 4, {}, 132);
         return geometry.ok() ? std::string() : geometry.status().message();
     };
     EXPECT_EQ(reason([](AttentionShape&) {}), "");

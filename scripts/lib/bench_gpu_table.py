@@ -19,7 +19,8 @@ def main():
         share = row["bytes"] / (row["graph_us"] * 1e-6) / bandwidth
         against = (f"{rival['graph_us']:.1f} ({rival['backend']})", f"{rival['graph_us'] / row['graph_us']:.2f}") \
             if rival else ("", "")
-        print(f"| {row['preset']} | {row['n_head']}/{row['n_head_kv']} | {row['head_dim']} | {row['n_stream']} x {row['n_kv']} "
+        preset = row["preset"] + (", batch-invariant" if row["batch_invariant"] else "")
+        print(f"| {preset} | {row['n_head']}/{row['n_head_kv']} | {row['head_dim']} | {row['n_stream']} x {row['n_kv']} "
               f"| {row['n_tokens']} | {row['graph_us']:.1f} | {100 * share:.0f}% | {against[0]} | {against[1]} |")
 
 

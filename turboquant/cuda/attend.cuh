@@ -164,7 +164,7 @@ __global__ void __launch_bounds__(32 * kAttendWarps, AttendTraits<kHeadDim, kKey
     int i = 0, turn = 0;
     for (int segment = work.begin_segment; segment < work.stop_segment; ++segment, turn ^= 1) {
         warp_attention.clear();
-        for (const int end = static_cast<int>(first_block_of_segment(segment + 1));
+        for (const int end = static_cast<int>(call.segments.first_block(segment + 1));
              i < ring.size() && ring.block(i) < end; ++i)
             warp_attention.attend(ring, i);
         // What the warps read here is overwritten two segments later: behind the next one's barrier.
@@ -186,7 +186,8 @@ __global__ void __launch_bounds__(32 * kAttendWarps, AttendTraits<kHeadDim, kKey
 template <int kHeadDim, int kKeyBits, int kValueBits>
 Status launch_attend(const AttendCall& call, cudaStream_t stream) {
     using Traits = AttendTraits<kHeadDim, kKeyBits, kValueBits>;
-    const int n_runs = (call.n_segments + call.run_segments - 1) / call.run_segments;
+    const int64_t n_blocks = (call.shape.n_kv + kBlockCells - 1) / kBlockCells,
+                  n_runs = (n_blocks + call.run_blocks - 1) / call.run_blocks;
     const dim3 grid(static_cast<unsigned>(call.shape.n_head_kv * call.n_tiles), static_cast<unsigned>(n_runs),
                     static_cast<unsigned>(call.shape.n_stream));
     attend_segments<kHeadDim, kKeyBits, kValueBits><<<grid, 32 * kAttendWarps, Traits::kSharedBytes, stream>>>(call);
@@ -194,19 +195,11 @@ Status launch_attend(const AttendCall& call, cudaStream_t stream) {
 }
 
 template <int kHeadDim, int kKeyBits, int kValueBits>
-Result<int> resident_blocks() {
-    using Traits = AttendTraits<kHeadDim, kKeyBits, kValueBits>;
-    const auto kernel = attend_segments<kHeadDim, kKeyBits, kValueBits>;
-    int device = 0, n_multiprocessors = 0, of_one = 0;
-    cudaError_t error = cudaGetDevice(&device);
-    if (error == cudaSuccess)
-        error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Traits::kSharedBytes);
-    if (error == cudaSuccess)
-        error = cudaDeviceGetAttribute(&n_multiprocessors, cudaDevAttrMultiProcessorCount, device);
-    if (error == cudaSuccess)
-        error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&of_one, kernel, 32 * kAttendWarps, Traits::kSharedBytes);
-    if (Status s = status_of(error, "preparing an attention kernel"); !s.ok()) return s;
-    return n_multiprocessors * of_one;
+Status prepare_attend() {
+    return status_of(cudaFuncSetAttribute(attend_segments<kHeadDim, kKeyBits, kValueBits>,
+                                          cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                          AttendTraits<kHeadDim, kKeyBits, kValueBits>::kSharedBytes),
+                     "preparing an attention kernel");
 }
 
 }  // namespace tq::cuda

@@ -16,7 +16,8 @@ struct AttendCall {
 
     AttentionShape shape;
     int group_size, n_tiles, n_segments;
-    int run_segments;  // segments of a thread block
+    int run_blocks;  // a thread block has the segments that begin in a run of so many blocks
+    Segments segments;
 
     uint32_t minus_one, byte_one;  // -1 and 256 (levels.cuh)
 
@@ -27,14 +28,14 @@ struct AttendCall {
 // Kernels for heads of this size and codes of these bits. Error: the driver's.
 template <int kHeadDim, int kKeyBits, int kValueBits>
 Status launch_attend(const AttendCall& call, cudaStream_t stream);
-// Thread blocks that run at the same time on the current device.
+// Lets the kernel have the shared memory that it needs; once before its launches. Error: the driver's.
 template <int kHeadDim, int kKeyBits, int kValueBits>
-Result<int> resident_blocks();
+Status prepare_attend();
 
 struct AttendInstance {
     int head_dim, key_bits, value_bits;
     Status (*launch)(const AttendCall& call, cudaStream_t stream);
-    Result<int> (*resident_blocks)();
+    Status (*prepare)();
 };
 // Of those in this build, or null.
 const AttendInstance* find_attend(int head_dim, int key_bits, int value_bits);

@@ -15,11 +15,18 @@ Status check_codec(const char* name, const Codec& codec, Side side, int head_dim
 
 }  // namespace
 
-Result<AttentionPlan> AttentionPlan::create(const AttentionShape& shape, const Codec& keys, const Codec& values) {
+Result<AttentionPlan> AttentionPlan::create(const AttentionShape& shape, const Codec& keys, const Codec& values,
+                                            const AttentionOptions& options) {
     if (Status s = device_status(); !s.ok()) return s;
     if (Status s = check_codec("key", keys, Side::kKey, shape.head_dim_k, shape.n_head_kv); !s.ok()) return s;
     if (Status s = check_codec("value", values, Side::kValue, shape.head_dim_v, shape.n_head_kv); !s.ok()) return s;
-    const Result<AttentionGeometry> geometry = attention_geometry(shape, keys.format().bits, values.format().bits);
+    int device = 0, n_multiprocessors = 0;
+    cudaError_t error = cudaGetDevice(&device);
+    if (error == cudaSuccess)
+        error = cudaDeviceGetAttribute(&n_multiprocessors, cudaDevAttrMultiProcessorCount, device);
+    if (Status s = status_of(error, "reading a device's properties"); !s.ok()) return s;
+    const Result<AttentionGeometry> geometry =
+        attention_geometry(shape, keys.format().bits, values.format().bits, options, n_multiprocessors);
     if (!geometry.ok()) return geometry.status();
     const AttendInstance* instance = find_attend(shape.head_dim_k, keys.format().bits, values.format().bits);
     if (!instance) {
@@ -39,9 +46,7 @@ Result<AttentionPlan> AttentionPlan::create(const AttentionShape& shape, const C
     plan.n_key_diagonal_ = keys.n_diagonal();
     plan.n_value_diagonal_ = values.n_diagonal();
     plan.launch_ = instance->launch;
-    const Result<int> resident = instance->resident_blocks();
-    if (!resident.ok()) return resident.status();
-    plan.run_segments_ = run_segments(geometry.value(), resident.value());
+    if (Status s = instance->prepare(); !s.ok()) return s;
     return plan;
 }
 
@@ -73,7 +78,8 @@ Status AttentionPlan::run(const AttentionInputs& in, void* workspace, cudaStream
     call.group_size = geometry_.group_size;
     call.n_tiles = geometry_.n_tiles;
     call.n_segments = geometry_.n_segments;
-    call.run_segments = run_segments_;
+    call.run_blocks = geometry_.run_blocks;
+    call.segments = geometry_.segments;
     call.minus_one = 0xffffffff;
     call.byte_one = 0x100;
     call.tickets = static_cast<uint32_t*>(workspace);

@@ -2,8 +2,8 @@
 // may be captured in a CUDA graph). turboquant/attention says what is computed; the bits are not the CPU's, since
 // queries and weights have 16 bits here.
 //
-// Batch invariance: an output row depends on its query and the cells that it sees, not on the batch, the lengths of
-// other streams, or which thread blocks ran when (cuda/segments.h).
+// Two runs of a plan give the same bits; with AttentionOptions::batch_invariant, so do any two calls in which a row has
+// the same query and cells.
 //
 // Accuracy, against attention_reference: queries are rounded to 16 bits of their head's largest value, weights to 16
 // bits of their block's largest. tests/cuda_attention_test.cpp has the bound.
@@ -42,7 +42,8 @@ struct AttendCall;  // attend_call.h
 class AttentionPlan {
   public:
     // n_threads of the shape is not used. Errors: kUnsupported with the reason, kInvalidArgument.
-    static Result<AttentionPlan> create(const AttentionShape& shape, const Codec& keys, const Codec& values);
+    static Result<AttentionPlan> create(const AttentionShape& shape, const Codec& keys, const Codec& values,
+                                        const AttentionOptions& options = {});
 
     // Bytes of device memory, at a multiple of 256, that run() needs. Calls that may run at the same time need one
     // each.
@@ -62,7 +63,6 @@ class AttentionPlan {
     int64_t key_block_bytes_ = 0, value_block_bytes_ = 0;
     const float *key_diagonals_ = nullptr, *value_diagonals_ = nullptr;
     int n_key_diagonal_ = 0, n_value_diagonal_ = 0;
-    int run_segments_ = 1;
     Status (*launch_)(const AttendCall& call, cudaStream_t stream) = nullptr;
 };
 

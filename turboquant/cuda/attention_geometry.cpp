@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <string>
 
-#include "turboquant/cuda/segments.h"
-
 namespace tq::cuda {
 namespace {
 
@@ -13,7 +11,7 @@ constexpr int64_t kMostStreams = 65535;
 constexpr int64_t kMostCells = int64_t{1} << 30;  // cells are ints in kernels
 constexpr int64_t kMostRows = int64_t{1} << 28;
 
-constexpr int kRounds = 2;  // thread blocks for each that runs at the same time, so that the last ones end together
+constexpr int kBlocksOfMultiprocessor = 2;  // thread blocks; a third adds little, and a few left over take a round
 
 std::string text_of(int64_t n) {
     return std::to_string(n);
@@ -30,9 +28,28 @@ std::string missing_feature(const AttentionShape& s) {
     return "";
 }
 
+// Cells of a row are shared out among so many thread blocks as run at the same time with those of the other rows.
+int64_t blocks_of_run(const AttentionGeometry& g, int64_t n_blocks, int n_multiprocessors) {
+    const int64_t of_row = int64_t{kBlocksOfMultiprocessor} * n_multiprocessors / g.n_row_tiles();
+    // More rows than thread blocks at a time: runs of 2048 cells, so that the last ones end together.
+    const int64_t wanted = of_row > 0 ? (n_blocks + of_row - 1) / of_row : int64_t{2} * kSegmentBlocks;
+    return (std::min(wanted, n_blocks) + kSegmentBlocks - 1) / kSegmentBlocks * kSegmentBlocks;
+}
+
+void share_work(AttentionGeometry& g, bool batch_invariant, int n_multiprocessors) {
+    const int64_t n_blocks = (g.shape.n_kv + kBlockCells - 1) / kBlockCells;
+    int64_t run = blocks_of_run(g, n_blocks, n_multiprocessors);
+    g.segments.even_blocks = batch_invariant ? 0 : static_cast<int>(run);
+    g.n_segments = g.segments.count(g.shape.n_kv);
+    // No segment is longer than a run.
+    run = std::max(run, g.segments.first_block(g.n_segments) - g.segments.first_block(g.n_segments - 1));
+    g.run_blocks = static_cast<int>(run);
+}
+
 }  // namespace
 
-Result<AttentionGeometry> attention_geometry(const AttentionShape& shape, int key_bits, int value_bits) {
+Result<AttentionGeometry> attention_geometry(const AttentionShape& shape, int key_bits, int value_bits,
+                                             const AttentionOptions& options, int n_multiprocessors) {
     if (std::string reason = missing_feature(shape); !reason.empty())
         return Status(Error::kUnsupported, std::move(reason));
     if (shape.n_head_kv <= 0 || shape.n_head <= 0 || shape.n_head % shape.n_head_kv != 0) {
@@ -54,7 +71,7 @@ Result<AttentionGeometry> attention_geometry(const AttentionShape& shape, int ke
     g.value_bits = value_bits;
     g.group_size = shape.n_head / shape.n_head_kv;
     g.n_tiles = static_cast<int>((shape.n_tokens * g.group_size + kTileRows - 1) / kTileRows);
-    g.n_segments = n_segments(shape.n_kv);
+    share_work(g, options.batch_invariant, n_multiprocessors);
     g.partial_floats = static_cast<size_t>(kTileRows) * (static_cast<size_t>(shape.head_dim_v) + 2);
     const auto tickets = static_cast<size_t>(g.n_row_tiles()) * sizeof(uint32_t);
     g.partial_offset = (tickets + 255) / 256 * 256;
@@ -62,11 +79,6 @@ Result<AttentionGeometry> attention_geometry(const AttentionShape& shape, int ke
         g.n_segments > 1 ? static_cast<size_t>(g.n_row_tiles()) * static_cast<size_t>(g.n_segments) : 0;
     g.workspace_bytes = g.partial_offset + n_partials * g.partial_floats * sizeof(float);
     return g;
-}
-
-int run_segments(const AttentionGeometry& g, int resident_blocks) {
-    const int64_t rounds = g.n_row_tiles() * g.n_segments / (int64_t{kRounds} * std::max(1, resident_blocks));
-    return static_cast<int>(std::clamp<int64_t>(rounds, 1, g.n_segments));
 }
 
 }  // namespace tq::cuda

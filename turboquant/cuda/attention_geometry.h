@@ -3,10 +3,17 @@
 
 #include "turboquant/attention/params.h"
 #include "turboquant/base/status.h"
+#include "turboquant/cuda/segments.h"
 
 namespace tq::cuda {
 
 inline constexpr int kTileRows = 4;  // query rows of a KV head that share one reading of the cache
+
+struct AttentionOptions {
+    // An output row's bits then depend on its query and the cells that it sees, not on the batch, the lengths of other
+    // streams or the device. It costs about a tenth of the time of long contexts.
+    bool batch_invariant = false;
+};
 
 // What a plan works out.
 struct AttentionGeometry {
@@ -14,7 +21,11 @@ struct AttentionGeometry {
     int key_bits, value_bits;
     int group_size;  // query heads a KV head
     int n_tiles;     // tiles of kTileRows rows of a KV head: n_tokens * group_size of them, the head running fastest
+    Segments segments;
     int n_segments;  // at most so many have a row's cells
+    // A thread block goes through the segments that begin in a run of so many blocks of cells. Each has its beginning
+    // and end, so there are just as many as run at the same time where a row's cells are enough for that.
+    int run_blocks;
     size_t partial_floats;  // of a tile's partial result: kTileRows rows, then kTileRows maxima and as many sums
     size_t partial_offset;  // bytes from the workspace's begin; the tickets come first
     size_t workspace_bytes;
@@ -22,11 +33,8 @@ struct AttentionGeometry {
     int64_t n_row_tiles() const { return shape.n_stream * shape.n_head_kv * n_tiles; }
 };
 
-// What the geometry of a shape is. Error: kUnsupported, kInvalidArgument. It needs no device.
-Result<AttentionGeometry> attention_geometry(const AttentionShape& shape, int key_bits, int value_bits);
-
-// Segments that a thread block goes through one after another, where so many thread blocks run at the same time: more
-// where there is much work, since each has its beginning and end. It changes no bits.
-int run_segments(const AttentionGeometry& geometry, int resident_blocks);
+// Errors: kUnsupported, kInvalidArgument.
+Result<AttentionGeometry> attention_geometry(const AttentionShape& shape, int key_bits, int value_bits,
+                                             const AttentionOptions& options, int n_multiprocessors);
 
 }  // namespace tq::cuda

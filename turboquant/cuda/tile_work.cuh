@@ -7,14 +7,14 @@
 
 namespace tq::cuda {
 
-// grid: (KV heads and tiles, runs of segments, streams); heads run fastest, since theirs of a block lie side by side.
+// grid: (KV heads and tiles, runs of blocks, streams); heads run fastest, since theirs of a block lie side by side.
 // Numbers are ints: 64-bit divisions would take longer than a block of cells.
 struct TileWork {
     int head_kv, tile, stream;
     StreamLengths lengths;
     CellRange cells;                         // that any row of the tile sees
     int first_segment = 0, end_segment = 1;  // that have them; one, if there are none
-    int begin_segment, stop_segment;         // this thread block's
+    int begin_segment, stop_segment;         // this thread block's: those that begin in its run of blocks
     int begin = 0, end = 0;                  // blocks of these
     bool idle;
 
@@ -34,25 +34,26 @@ struct TileWork {
         const int first_block = static_cast<int>(cells.first / kBlockCells),
                   end_block = static_cast<int>((cells.end + kBlockCells - 1) / kBlockCells);
         if (!cells.empty()) {
-            first_segment = segment_of_block(first_block);
-            end_segment = segment_of_block(end_block - 1) + 1;
+            first_segment = call.segments.of_block(first_block);
+            end_segment = call.segments.of_block(end_block - 1) + 1;
         }
-        const int run = static_cast<int>(blockIdx.y) * call.run_segments;
-        begin_segment = larger(first_segment, run);
-        stop_segment = smaller(end_segment, run + call.run_segments);
+        const int run = static_cast<int>(blockIdx.y) * call.run_blocks;
+        begin_segment = larger(first_segment, run == 0 ? 0 : call.segments.of_block(run - 1) + 1);
+        stop_segment = smaller(end_segment, call.segments.of_block(run + call.run_blocks - 1) + 1);
         idle = begin_segment >= stop_segment;
         if (idle || cells.empty()) return;
-        begin = larger(first_block, static_cast<int>(first_block_of_segment(begin_segment)));
-        end = smaller(end_block, static_cast<int>(first_block_of_segment(stop_segment)));
+        begin = larger(first_block, static_cast<int>(call.segments.first_block(begin_segment)));
+        end = smaller(end_block, static_cast<int>(call.segments.first_block(stop_segment)));
     }
 
     static __device__ int token_of(const AttendCall& call, int row) {
         return static_cast<int>(static_cast<unsigned>(row) / static_cast<unsigned>(call.group_size));
     }
-    // Thread blocks that share the tile.
-    __device__ int n_runs(const AttendCall& call) const {
-        const auto n = static_cast<unsigned>(call.run_segments);
-        return static_cast<int>(static_cast<unsigned>(end_segment - 1) / n - static_cast<unsigned>(first_segment) / n) + 1;
+    // Thread blocks that share the tile. Each has a segment, since none is longer than a run.
+    __device__ int n_runs(const AttendCall& call) const { return run_of(call, end_segment - 1) - run_of(call, first_segment) + 1; }
+    static __device__ int run_of(const AttendCall& call, int segment) {
+        return static_cast<int>(static_cast<unsigned>(call.segments.first_block(segment)) /
+                                static_cast<unsigned>(call.run_blocks));
     }
     __device__ int64_t index(const AttendCall& call) const {
         return (int64_t{stream} * call.n_tiles + tile) * call.shape.n_head_kv + head_kv;
