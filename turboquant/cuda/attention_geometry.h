@@ -11,8 +11,8 @@ inline constexpr int kTileRows = 4;  // query rows of a KV head that share one r
 
 struct AttentionOptions {
     // An output row's bits then depend on its query and the cells that it sees, not on the batch, the lengths of other
-    // streams or the device. It costs up to a tenth of the time where there is much
-    // work, a fifth where few rows are long (docs/cuda.md).
+    // streams or the device. It costs up to a tenth of the time where there is much work, a fifth where few rows are
+    // long (docs/cuda.md).
     bool batch_invariant = false;
 };
 
