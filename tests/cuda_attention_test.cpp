@@ -212,10 +212,13 @@ TEST_F(CudaAttentionOptions, RecordsInAnyOrderGiveTheSameBits) {
                           device.run()));
 }
 
-// Streams of a ragged batch, and tokens of it, have the bits that they have alone.
-TEST_F(CudaAttentionOptions, RowsDoNotDependOnTheBatch) {
+// Streams of a ragged batch, and tokens of it, have the bits that they have alone; in tiles of four rows and of eight.
+class CudaAttentionBatches : public WithDevice<testing::TestWithParam<int>> {};
+INSTANTIATE_TEST_SUITE_P(GroupSizes, CudaAttentionBatches, testing::Values(4, 6));
+
+TEST_P(CudaAttentionBatches, RowsDoNotDependOnTheBatch) {
     constexpr cuda::AttentionOptions kInvariant{.batch_invariant = true};
-    AttentionCase c{128, 128, 4, 2, 3, 5000, 4, 4, Mask::kNone, 3};
+    AttentionCase c{128, 128, GetParam(), 2, 3, 5000, 4, 4, Mask::kNone, 3};
     const AttentionProblem problem(c);
     const DeviceProblem device(problem);
     const std::vector<int64_t> n_kv{5000, 70, 2200}, n_tokens{1, 3, 2};

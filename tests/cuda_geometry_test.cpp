@@ -57,6 +57,18 @@ TEST(CudaGeometry, HasRoomForTicketsAndPartialResults) {
     EXPECT_EQ(geometry_of(one, true).workspace_bytes, 256u);
 }
 
+TEST(CudaGeometry, TilesAreWideWhereThereAreMoreThanFourRows) {
+    AttentionShape s = shape();
+    EXPECT_EQ(geometry_of(s, false).tile_rows, 8);
+    EXPECT_EQ(geometry_of(s, false).n_tiles, 2);
+    EXPECT_EQ(geometry_of(s, true).tile_rows, 4);
+    s.n_tokens = 1;
+    EXPECT_EQ(geometry_of(s, false).tile_rows, 4);
+    s.n_head = 64;
+    EXPECT_EQ(geometry_of(s, false).tile_rows, 8);
+    EXPECT_EQ(geometry_of(s, true).tile_rows, 8);
+}
+
 TEST(CudaGeometry, ThereAreAsManyThreadBlocksAsRunAtTheSameTime) {
     AttentionShape s = shape();
     s.n_tokens = 1;

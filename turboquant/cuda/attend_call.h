@@ -15,7 +15,7 @@ struct AttendCall {
     int n_key_diagonal, n_value_diagonal;
 
     AttentionShape shape;
-    int group_size, n_tiles, n_segments;
+    int group_size, tile_rows, n_tiles, n_segments;
     int run_blocks;  // a thread block has the segments that begin in a run of so many blocks
     Segments segments;
 

@@ -6,10 +6,11 @@
 namespace tq::cuda {
 
 inline constexpr int kAttendWarps = 4;  // each takes blocks of its own; one prepares, and one finishes, each row
-static_assert(kAttendWarps == kTileRows);
 
-template <int kHeadDim_, int kKeyBits_, int kValueBits_>
+// kRows: query rows of a tile, 4 or 8.
+template <int kHeadDim_, int kKeyBits_, int kValueBits_, int kRows_>
 struct AttendTraits {
+    static constexpr int kRows = kRows_, kRowsOfWarp = kRows / kAttendWarps;
     static constexpr int kHeadDim = kHeadDim_, kKeyBits = kKeyBits_, kValueBits = kValueBits_;
     static constexpr int kUnits = kHeadDim / kStepDims;
 
@@ -26,17 +27,17 @@ struct AttendTraits {
     static constexpr int kKeyBytes = kKeyCodes + groups_touched(Side::kKey) * kBlockCells;
     static constexpr int kValueBytes = kValueCodes + groups_touched(Side::kValue) * kBlockCells;
     // A partial result: rows, then a maximum and a sum of each.
-    static constexpr int kPartialFloats = kTileRows * kHeadDim + 2 * kTileRows;
+    static constexpr int kPartialFloats = kRows * kHeadDim + 2 * kRows;
     static constexpr int kResultBytes = kAttendWarps * kPartialFloats * static_cast<int>(sizeof(float));
 
     // Thread blocks of a multiprocessor, as far as registers allow: while one begins or ends the others read.
-    static constexpr int kMinBlocks = kHeadDim <= 64 ? 4 : kHeadDim <= 128 ? 3 : 2;
+    static constexpr int kMinBlocks = kHeadDim > 128 || kRows == 8 ? 2 : kHeadDim > 64 ? 3 : 4;
     // A warp's slots of shared memory, which keys and values of its blocks go to in turn. With three, everything is
     // fetched a whole block ahead; with two, as much as there is time for. Three, if they cost no thread block.
     static constexpr int kSlotBytes = kKeyBytes > kValueBytes ? kKeyBytes : kValueBytes;
     static constexpr int shared_bytes(int slots) {
         return kAttendWarps * slots * (kSlotBytes + static_cast<int>(sizeof(uint64_t))) + 2 * kResultBytes +
-               2 * kTileRows * kHeadDim + kTileRows * static_cast<int>(sizeof(float));
+               2 * kRows * kHeadDim + kRows * static_cast<int>(sizeof(float));
     }
     static constexpr int blocks_that_fit(int slots) {
         constexpr int kSharedOfMultiprocessor = 228 << 10, kReserved = 1 << 10;
@@ -50,7 +51,7 @@ struct AttendTraits {
     static constexpr int kBarrierOffset = kResultOffset + 2 * kResultBytes;  // [warp][slot]
     static constexpr int kQueryOffset =                                      // [2 digits][rows][head_dim]
         kBarrierOffset + kAttendWarps * kSlots * static_cast<int>(sizeof(uint64_t));
-    static constexpr int kFactorOffset = kQueryOffset + 2 * kTileRows * kHeadDim;
+    static constexpr int kFactorOffset = kQueryOffset + 2 * kRows * kHeadDim;
     static constexpr int kSharedBytes = shared_bytes(kSlots);
 };
 

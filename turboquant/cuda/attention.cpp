@@ -76,6 +76,7 @@ Status AttentionPlan::run(const AttentionInputs& in, void* workspace, cudaStream
     call.n_value_diagonal = n_value_diagonal_;
     call.shape = geometry_.shape;
     call.group_size = geometry_.group_size;
+    call.tile_rows = geometry_.tile_rows;
     call.n_tiles = geometry_.n_tiles;
     call.n_segments = geometry_.n_segments;
     call.run_blocks = geometry_.run_blocks;

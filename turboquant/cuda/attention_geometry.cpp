@@ -70,9 +70,11 @@ Result<AttentionGeometry> attention_geometry(const AttentionShape& shape, int ke
     g.key_bits = key_bits;
     g.value_bits = value_bits;
     g.group_size = shape.n_head / shape.n_head_kv;
-    g.n_tiles = static_cast<int>((shape.n_tokens * g.group_size + kTileRows - 1) / kTileRows);
+    // Batch invariance leaves the number of tokens out of it: the sums of wide and narrow tiles differ.
+    g.tile_rows = g.group_size * (options.batch_invariant ? 1 : shape.n_tokens) > 4 ? 8 : 4;
+    g.n_tiles = static_cast<int>((shape.n_tokens * g.group_size + g.tile_rows - 1) / g.tile_rows);
     share_work(g, options.batch_invariant, n_multiprocessors);
-    g.partial_floats = static_cast<size_t>(kTileRows) * (static_cast<size_t>(shape.head_dim_v) + 2);
+    g.partial_floats = static_cast<size_t>(g.tile_rows) * (static_cast<size_t>(shape.head_dim_v) + 2);
     const auto tickets = static_cast<size_t>(g.n_row_tiles()) * sizeof(uint32_t);
     g.partial_offset = (tickets + 255) / 256 * 256;
     const size_t n_partials =

@@ -7,8 +7,6 @@
 
 namespace tq::cuda {
 
-inline constexpr int kTileRows = 4;  // query rows of a KV head that share one reading of the cache
-
 struct AttentionOptions {
     // An output row's bits then depend on its query and the cells that it sees, not on the batch, the lengths of other
     // streams or the device. It costs up to a tenth of the time where there is much work, a fifth where few rows are
@@ -21,13 +19,14 @@ struct AttentionGeometry {
     AttentionShape shape;
     int key_bits, value_bits;
     int group_size;  // query heads a KV head
-    int n_tiles;     // tiles of kTileRows rows of a KV head: n_tokens * group_size of them, the head running fastest
+    int tile_rows;   // query rows of a KV head that share one reading of the cache: 4 or 8
+    int n_tiles;     // of a KV head's rows, n_tokens * group_size of them, the head running fastest
     Segments segments;
     int n_segments;  // at most so many have a row's cells
     // A thread block goes through the segments that begin in a run of so many blocks of cells. Each has its beginning
     // and end, so there are just as many as run at the same time where a row's cells are enough for that.
     int run_blocks;
-    size_t partial_floats;  // of a tile's partial result: kTileRows rows, then kTileRows maxima and as many sums
+    size_t partial_floats;  // of a tile's partial result: its rows, then a maximum and a sum of each
     size_t partial_offset;  // bytes from the workspace's begin; the tickets come first
     size_t workspace_bytes;
 

@@ -11,13 +11,13 @@ namespace tq::cuda {
 
 // One row's part of a partial result, by one warp; element 32 * k + lane in v[k]. Values are 2^-42 of the true sums, the
 // sum is 2^64 times the true one (block_sums.cuh).
-template <int kHeadDim>
+template <int kHeadDim, int kRows>
 struct RowResult {
     using Rotation = WarpRotation<kHeadDim>;
     typename Rotation::Values v = {};
     float max = kNoLogit, sum = 0;
 
-    static constexpr int kMaxima = kTileRows * kHeadDim, kSums = kMaxima + kTileRows;  // in a partial result
+    static constexpr int kMaxima = kRows * kHeadDim, kSums = kMaxima + kRows;  // in a partial result
 
     // Merges n partial results of other thread blocks, each `stride` floats behind the one before.
     __device__ void merge(const float* partials, int64_t stride, int n, int row) {

@@ -28,10 +28,10 @@ class QueryRow {
         }
     }
 
-    // digits: [2: high, low][kTileRows][head_dim], the row's share; factor: what turns a sum of products of digits and
+    // digits: [2: high, low][n_rows][head_dim], the row's share; factor: what turns a sum of products of digits and
     // levels, times the float of a key scale's code << 20 (format/scale.h: 2^-106 of the scale), into a logit: in base
     // 2, with a softcap in units of it.
-    __device__ void store(const AttendCall& call, int row, int8_t* digits, float* factor) {
+    __device__ void store(const AttendCall& call, int row, int n_rows, int8_t* digits, float* factor) {
         Rotation::rotate_query(factors_, lane_, value_);
         float top = 0;
         for (int k = 0; k < Rotation::kRegs; ++k)
@@ -42,7 +42,7 @@ class QueryRow {
             if (!Rotation::has(k, lane_)) continue;
             const int n16 = __float2int_rn(value_[k] * inverse), high = (n16 + 128) >> 8;
             digits[row * kHeadDim + 32 * k + lane_] = static_cast<int8_t>(high);
-            digits[(kTileRows + row) * kHeadDim + 32 * k + lane_] = static_cast<int8_t>(n16 - 256 * high);
+            digits[(n_rows + row) * kHeadDim + 32 * k + lane_] = static_cast<int8_t>(n16 - 256 * high);
         }
         const float unit = call.shape.softcap > 0 ? __fdiv_rn(1.0f, call.shape.softcap) : kLog2E;
         // NaN where the query has one, or an infinity.

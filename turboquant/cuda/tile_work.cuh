@@ -26,10 +26,10 @@ struct TileWork {
         const AttentionInputs& in = call.in;
         lengths = {in.n_kv_of_stream ? in.n_kv_of_stream[stream] : call.shape.n_kv,
                    in.n_tokens_of_stream ? in.n_tokens_of_stream[stream] : call.shape.n_tokens};
-        const int n_rows = static_cast<int>(lengths.n_tokens) * call.group_size, first_row = tile * kTileRows;
+        const int n_rows = static_cast<int>(lengths.n_tokens) * call.group_size, first_row = tile * call.tile_rows;
         idle = first_row >= n_rows;
         if (idle) return;
-        const int last_row = smaller(first_row + kTileRows, n_rows) - 1;
+        const int last_row = smaller(first_row + call.tile_rows, n_rows) - 1;
         cells = cells_of_tokens(call.shape, lengths, token_of(call, first_row), token_of(call, last_row));
         const int first_block = static_cast<int>(cells.first / kBlockCells),
                   end_block = static_cast<int>((cells.end + kBlockCells - 1) / kBlockCells);
@@ -67,7 +67,7 @@ struct TileRow {
     CellRange cells;
 
     __device__ TileRow(const AttendCall& call, const TileWork& work, int row) {
-        const int at = work.tile * kTileRows + row;
+        const int at = work.tile * call.tile_rows + row;
         token = TileWork::token_of(call, at);
         head = work.head_kv * call.group_size + at - token * call.group_size;
         valid = token < work.lengths.n_tokens;
