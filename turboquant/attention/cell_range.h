@@ -17,12 +17,13 @@ TQ_INLINE StreamLengths lengths_of_stream(const AttentionShape& s, const Attenti
             in.n_tokens_of_stream ? in.n_tokens_of_stream[stream] : s.n_tokens};
 }
 
-TQ_INLINE CellRange cells_of_token(const AttentionShape& s, const StreamLengths& stream, int64_t token) {
+TQ_INLINE constexpr CellRange cells_of_token(const AttentionShape& s, const StreamLengths& stream, int64_t token) {
     return visible_cells(s.causal, s.window, stream.n_kv, stream.n_tokens, token);
 }
 
 // Of tokens [first, last]: later ones see no earlier cell, and all that the earlier ones see in between.
-TQ_INLINE CellRange cells_of_tokens(const AttentionShape& s, const StreamLengths& stream, int64_t first, int64_t last) {
+TQ_INLINE constexpr CellRange cells_of_tokens(const AttentionShape& s, const StreamLengths& stream, int64_t first,
+                                              int64_t last) {
     return {cells_of_token(s, stream, first).first, cells_of_token(s, stream, last).end};
 }
 
