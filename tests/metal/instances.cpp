@@ -1,5 +1,5 @@
 // Prints the shader text that the tests compile: all shaders, and an instance for each shape of theirs. Argument:
-// attention, rows or faults.
+// attention, rows, nvidia or faults.
 #include <cstdio>
 #include <cstring>
 #include <set>
@@ -7,6 +7,7 @@
 
 #include "attention_shapes.h"
 #include "metal_attention.h"
+#include "nvidia/cases.h"
 #include "row_shapes.h"
 #include "shader_faults.h"
 
@@ -47,6 +48,9 @@ int main(int argc, char** argv) {
         add_attention(instances, {long_attention_case()});
     } else if (std::strcmp(argv[1], "rows") == 0) {
         add_rows(instances, metal_row_shapes());
+    } else if (std::strcmp(argv[1], "nvidia") == 0) {
+        add_attention(instances, nvidia_attention_cases());
+        add_rows(instances, nvidia_row_shapes());
     } else {
         add_attention(instances, shader_fault_attention_cases());
         add_rows(instances, shader_fault_row_shapes());

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Preprocessed Metal text on stdin becomes C++ on stdout: translate.py LIBRARY [--opencl].
+"""Preprocessed Metal text on stdin becomes C++ on stdout: translate.py LIBRARY [--opencl | --cuda].
 
 What C++ has no words for is replaced, and nothing else: pragmas of contraction, function constants, threadgroup variables, attributes of kernel
 parameters (they become a table of slots), and instantiations with a host_name (they become entries of the library). With --opencl the
-result is C++ for OpenCL, to be compiled and not run: tables are left out."""
+result is C++ for OpenCL, to be compiled and not run: tables are left out. With --cuda it is CUDA as Clang compiles it for an NVIDIA GPU (nvidia/):
+an entry is a kernel of the instance's host_name, and threadgroup variables are shared ones."""
 import re
 import sys
 
@@ -60,11 +61,13 @@ def split_at_commas(text: str) -> list[str]:
 
 
 class Library:
-    def __init__(self, name: str, opencl: bool):
+    def __init__(self, name: str, language: str):
         self.name = name
-        self.opencl = opencl
+        self.opencl = language == "--opencl"
+        self.cuda = language == "--cuda"
         self.constants: list[tuple[int, str, str]] = []  # index, type, name
         self.slots: dict[str, int] = {}  # kernel function -> number of slots
+        self.arguments: dict[str, str] = {}  # kernel function -> where each slot's argument is, in CUDA
         self.limits: dict[str, str] = {}
         self.instances = 0
         self.variables = 0
@@ -81,27 +84,28 @@ class Library:
     def constant_symbols(self, name: str) -> tuple[str, str]:
         return f"msl_constant_{self.name}_{name}", f"msl_defined_{self.name}_{name}"
 
-    def slot(self, kernel: str, parameter: str) -> tuple[str, str]:
-        """The slot's initializer, and the parameter without its attributes."""
+    def slot(self, kernel: str, parameter: str) -> tuple[str, str, str]:
+        """The slot's initializer, the parameter without its attributes, and where CUDA has the argument."""
         attributes = re.findall(r"\[\[(.*?)\]\]", parameter, re.S)
         bare = re.sub(r"\[\[.*?\]\]", "", parameter, flags=re.S)
         name = re.search(r"(\w+)\s*(?:\[\s*\])?\s*$", bare)
         if name is None:
             raise Problem(f"kernel {kernel}: a parameter without a name: {parameter.strip()!r}")
-        kind, only_where = None, "nullptr"
+        kind, argument, only_where = None, "", "nullptr"
         for attribute in split_at_commas(",".join(attributes)):
             indexed = re.fullmatch(r"\s*(buffer|threadgroup|function_constant)\s*\(\s*(\w+)\s*\)\s*", attribute)
             if indexed and indexed[1] == "function_constant":
                 only_where = f"&{indexed[2]}"
             elif indexed:
-                kind = f"MSL_{indexed[1].upper()}, {indexed[2]}"
+                kind, argument = f"MSL_{indexed[1].upper()}, {indexed[2]}", f"buffers.at[{indexed[2]}]"
             elif attribute.strip() in INPUTS:
                 kind = f"MSL_INPUT, MSL_{attribute.strip().upper()}"
+                argument = f"inputs.at[MSL_{attribute.strip().upper()}]"
             else:
                 raise Problem(f"kernel {kernel}: unknown attribute {attribute.strip()!r} of {name[1]}")
         if kind is None:
             raise Problem(f"kernel {kernel}: the parameter {name[1]} has no [[buffer(n)]], [[threadgroup(n)]] or input attribute")
-        return f'{{{kind}, "{name[1]}", {only_where}}}', bare
+        return f'{{{kind}, "{name[1]}", {only_where}}}', bare, argument
 
     def entry(self, host_name: str, base: str, function: str) -> str:
         if base not in self.slots:
@@ -109,6 +113,12 @@ class Library:
         self.instances += 1
         if self.opencl:
             return f"template decltype({function}) {function};" if "<" in function else ""
+        if self.cuda:
+            return (f'_Pragma("clang force_cuda_host_device end") extern "C" __attribute__((__global__)) '
+                    f"void {host_name}(msl::buffers buffers) {{ const msl::inputs inputs; "
+                    f"const void* const arguments[] = {{{self.arguments[base]}}}; "
+                    f"msl::call_kernel<decltype(&{function}), &{function}>(arguments); }} "
+                    f'_Pragma("clang force_cuda_host_device begin")')
         slots = f"msl_slots_{self.name}_{base}"
         return (f'extern "C" {{ extern const msl_kernel msl_kernel_{self.name}_{self.instances}; '
                 f"const msl_kernel msl_kernel_{self.name}_{self.instances} = "
@@ -142,16 +152,13 @@ class Library:
             before = text[at:match.start()]
             # A template's kernel is called by its instances' names, another one by its own.
             head = re.search(r"\btemplate\s*<(?:[^<>]|<[^<>]*>)*>\s*$", before)
-            slots, parameters = [], []
-            for parameter in split_at_commas(text[opened + 1:closed]):
-                slot, bare = self.slot(name, parameter)
-                slots.append(slot)
-                parameters.append(bare)
+            slots, parameters, arguments = zip(*(self.slot(name, p) for p in split_at_commas(text[opened + 1:closed])))
             self.slots[name] = len(slots)
+            self.arguments[name] = ", ".join(arguments)
             table = f"static const msl_slot msl_slots_{self.name}_{name}[] = {{{', '.join(slots)}}}; "
             start = head.start() if head else len(before)
             body = VARIABLE.sub(self.variable, text[brace:end + 1])
-            if self.opencl:
+            if self.opencl or self.cuda:
                 table = ""
             out += [before[:start], table, before[start:], f"static void {name}({','.join(parameters)}) ", body]
             if not head:
@@ -165,6 +172,8 @@ class Library:
         kind = re.sub(r"alignas\s*\([^)]*\)", "", match[2]).strip()
         if self.opencl:
             return f"{match[1]}threadgroup auto& {match[3]} = msl::threadgroup_variable<{kind}{match[4]}>();"
+        if self.cuda:
+            return f"{match[1]}__attribute__((__shared__)) {kind} {match[3]}{match[4]};"
         return (f"{match[1]}auto& {match[3]} = msl::threadgroup_variable<{kind}{match[4]}>"
                 f'("{match[3]}", reinterpret_cast<const void*>({self.variables}));')
 
@@ -190,11 +199,11 @@ class Library:
         return "\n".join(lines) + "\n"
 
 
-def translate(text: str, library_name: str, opencl: bool) -> str:
-    library = Library(library_name, opencl)
+def translate(text: str, library_name: str, language: str) -> str:
+    library = Library(library_name, language)
     text = CONSTANT.sub(library.constant, text)
     text = re.sub(r"\bis_function_constant_defined\s*\(\s*(\w+)\s*\)",
-                  lambda m: "msl::is_defined()" if opencl else library.constant_symbols(m[1])[1], text)
+                  lambda m: "msl::is_defined()" if library.opencl else library.constant_symbols(m[1])[1], text)
     # Metal contracts products and sums unless it is told not to, and so is Clang told here.
     text = re.sub(r"#\s*pragma\s+METAL\s+fp\s+contract", "#pragma clang fp contract", text)
     text = re.sub(r"\[\[\s*kernel\s*,", "[[kernel]] [[", text)
@@ -204,14 +213,14 @@ def translate(text: str, library_name: str, opencl: bool) -> str:
         raise Problem(f"neither a kernel's definition nor an instance `template [[host_name(..)]] [[kernel]] decltype(f<..>) f<..>;`: {rest[0]!r}")
     if not library.instances:
         raise Problem("there is no kernel")
-    if opencl:
+    if library.opencl or library.cuda:
         return text
     return text + '\n#line 1 "tables"\n' + library.tables()
 
 
 def main() -> None:
     try:
-        sys.stdout.write(translate(sys.stdin.read(), sys.argv[1], "--opencl" in sys.argv[2:]))
+        sys.stdout.write(translate(sys.stdin.read(), sys.argv[1], "".join(sys.argv[2:])))
     except Problem as problem:
         sys.exit(f"translate.py: {sys.argv[1]}: {problem}")
 

@@ -6,7 +6,7 @@ import mlx.core as mx
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
-mx.set_default_device(mx.cpu)
+mx.set_default_device(getattr(mx, os.environ.get("TQ_MLX_DEVICE", "cpu")))
 
 
 @pytest.fixture(scope="session")

@@ -1,55 +1,6 @@
 // Operations of SIMD groups, and barriers. Every lane of the group must come to the same call.
 #pragma once
 
-// Not duplicated by the compiler, and not looked at as a shader's code.
-#define MSL_LANES __attribute__((noinline, convergent, noduplicate, no_sanitize("kernel-address")))
-#define MSL_WHERE const char *file = __builtin_FILE(), int line = __builtin_LINE()
-#define MSL_PLACE(operation) const msl_place place = {__builtin_return_address(0), file, line, operation}
-
-namespace msl {
-
-using slots = msl_exchange_slots;
-
-template <class T>
-__attribute__((always_inline)) inline slots* exchange(T value, const msl_place& place) {
-    static_assert(sizeof(T) <= kMslSlotBytes, "a small value");
-    return msl_exchange(&value, sizeof(T), &place);
-}
-template <class T>
-__attribute__((always_inline)) inline T value_of(const slots* s, int lane) {
-    T value;
-    __builtin_memcpy(&value, s->values[lane], sizeof(T));
-    return value;
-}
-// What a lane that takes no part gives is not defined: a value that is seldom right.
-template <class T>
-__attribute__((always_inline)) inline T value_from(const slots* s, int lane) {
-    if (lane >= 0 && lane < kMslSimdWidth && (s->active >> lane & 1u)) return value_of<T>(s, lane);
-    T value;
-    __builtin_memset(&value, 0xff, sizeof(T));
-    return value;
-}
-// Metal does not say in which order lanes are combined; here it depends on the seed.
-template <class T, class Combine>
-__attribute__((always_inline)) inline T reduce(slots* s, Combine combine) {
-    T result;
-    if (!s->has_result) {
-        bool first = true;
-        for (int i = 0; i < kMslSimdWidth; ++i) {
-            const int lane = (i + static_cast<int>(s->rotation)) % kMslSimdWidth;
-            if (!(s->active >> lane & 1u)) continue;
-            result = first ? value_of<T>(s, lane) : combine(result, value_of<T>(s, lane));
-            first = false;
-        }
-        __builtin_memcpy(s->result, &result, sizeof(T));
-        s->has_result = true;
-    }
-    __builtin_memcpy(&result, s->result, sizeof(T));
-    return result;
-}
-
-}  // namespace msl
-
 namespace metal {
 
 enum class mem_flags : uint {
@@ -86,13 +37,13 @@ MSL_REDUCTION(simd_or, a | b)
 MSL_REDUCTION(simd_xor, a ^ b)
 #undef MSL_REDUCTION
 
-#define MSL_SHUFFLE(name, index)                       \
-    template <class T>                                 \
-    MSL_LANES T name(T x, ushort by, MSL_WHERE) {      \
-        MSL_PLACE(#name);                              \
-        const msl::slots* s = msl::exchange(x, place); \
-        const int lane = msl_lane();                   \
-        return msl::value_from<T>(s, index);           \
+#define MSL_SHUFFLE(name, index)                  \
+    template <class T>                            \
+    MSL_LANES T name(T x, ushort by, MSL_WHERE) { \
+        MSL_PLACE(#name);                         \
+        const auto s = msl::exchange(x, place);   \
+        const int lane = msl_lane();              \
+        return msl::value_from<T>(s, index);      \
     }
 MSL_SHUFFLE(simd_shuffle, (static_cast<void>(lane), by))
 MSL_SHUFFLE(simd_broadcast, (static_cast<void>(lane), by))
@@ -109,21 +60,21 @@ MSL_SHUFFLE(quad_shuffle_xor, lane ^ by)
 template <class T>
 MSL_LANES T simd_broadcast_first(T x, MSL_WHERE) {
     MSL_PLACE("simd_broadcast_first");
-    const msl::slots* s = msl::exchange(x, place);
+    const auto s = msl::exchange(x, place);
     return msl::value_from<T>(s, __builtin_ctz(s->active));
 }
 
-#define MSL_PREFIX(name, start, from, expression)      \
-    template <class T>                                 \
-    MSL_LANES T name(T x, MSL_WHERE) {                 \
-        MSL_PLACE(#name);                              \
-        const msl::slots* s = msl::exchange(x, place); \
-        T a = T(start);                                \
-        for (int i = 0; i < msl_lane() + from; ++i) {  \
-            const T b = msl::value_of<T>(s, i);        \
-            if (s->active >> i & 1u) a = expression;   \
-        }                                              \
-        return a;                                      \
+#define MSL_PREFIX(name, start, from, expression)     \
+    template <class T>                                \
+    MSL_LANES T name(T x, MSL_WHERE) {                \
+        MSL_PLACE(#name);                             \
+        const auto s = msl::exchange(x, place);       \
+        T a = T(start);                               \
+        for (int i = 0; i < msl_lane() + from; ++i) { \
+            const T b = msl::value_of<T>(s, i);       \
+            if (s->active >> i & 1u) a = expression;  \
+        }                                             \
+        return a;                                     \
     }
 MSL_PREFIX(simd_prefix_inclusive_sum, 0, 1, a + b)
 MSL_PREFIX(simd_prefix_exclusive_sum, 0, 0, a + b)
@@ -144,7 +95,7 @@ class simd_vote {
 };
 MSL_LANES inline simd_vote simd_ballot(bool x, MSL_WHERE) {
     MSL_PLACE("simd_ballot");
-    const msl::slots* s = msl::exchange(x, place);
+    const auto s = msl::exchange(x, place);
     ulong bits = 0;
     for (int i = 0; i < kMslSimdWidth; ++i)
         if ((s->active >> i & 1u) && msl::value_of<bool>(s, i)) bits |= 1ul << i;

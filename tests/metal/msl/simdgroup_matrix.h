@@ -78,7 +78,7 @@ MSL_LANES void simdgroup_multiply_accumulate(simdgroup_matrix<D, 8, 8>& d, simdg
         vec<A, 2> a;
         vec<B, 2> b;
     };
-    const msl::slots* s = msl::exchange(Pairs{a.thread_elements(), b.thread_elements()}, place);
+    const auto s = msl::exchange(Pairs{a.thread_elements(), b.thread_elements()}, place);
     const msl::matrix_place at = msl::place_of(msl_lane());
     for (int i = 0; i < 2; ++i) {
         float sum = static_cast<float>(c.thread_elements()[i]);
