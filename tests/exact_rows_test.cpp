@@ -233,7 +233,7 @@ class UnifiedRows : public testing::Test {
     }
     using Cells = std::vector<int64_t>;
 
-    Rows rows_{{.n_sink = 2, .n_recent = 0, .n_sequence = 4}, 2048, 1};  // 2048 cells allow no more than 4
+    Rows rows_{{.n_sink = 2, .n_recent = 0, .n_sequence = 4}, 1024, 1};  // 1024 cells allow no more than 4
 };
 
 TEST_F(UnifiedRows, EachSequenceHasItsOwnSinks) {
@@ -301,7 +301,7 @@ TEST(ExactCells, AreFittedToTheCellsThereAre) {
     EXPECT_EQ(fitted({4, 0}, 4096), (V{4, 0, 0}));
     const auto n_sequence = [](ExactCells cells, int64_t n_cells) { return cells.fitted(n_cells).n_sequence; };
     EXPECT_EQ(n_sequence({1, 15}, 1 << 20), 1) << "asked for none";
-    EXPECT_EQ(n_sequence({1, 15, 0, 16}, 512), 2);
+    EXPECT_EQ(n_sequence({1, 15, 0, 16}, 512), 4);
     EXPECT_EQ(n_sequence({1, 15, 0, 16}, 4096), 16);
     EXPECT_EQ(n_sequence({4, 15, 0, 16}, 512), 1);
     EXPECT_EQ(n_sequence({0, 15, 0, 16}, 4096), 1);

@@ -44,7 +44,7 @@ std::span<const float> scales_of(const ggml_tensor* root, Side side, const Confi
 
 // In a cache of one stream sequences may lie side by side (--kv-unified).
 ExactCells exact_cells_of(const ggml_tensor* root, const Config& config) {
-    constexpr int kSequences = 8;
+    constexpr int kSequences = 16;
     ExactCells cells = config.presets.exact();
     if (root->ne[2] == 1) cells.n_sequence = kSequences;
     return cells;

@@ -202,8 +202,8 @@ class TqInfo(unittest.TestCase):
 
     def test_exact_cells_are_counted(self):
         report = self.info(llama(), "--preset", "k4v4+sink4+recent60")
-        # 2048 cells have 12 rows in reserve, and sinks of a second sequence; layers, K and V, cells, values, bytes
-        exact = 4 * 2 * (64 + 12 + 4) * ROW * 2
+        # 2048 cells have 12 rows in reserve; layers, K and V, cells, values, bytes
+        exact = 4 * 2 * (64 + 12) * ROW * 2
         self.assertEqual(report["bytes"]["k4v4+sink4+recent60"], preset_bytes(4, 4, [(ROW, ROW)] * 4, 2048) + exact)
 
     def test_context_is_padded_as_in_llama_cpp(self):

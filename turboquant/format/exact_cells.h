@@ -30,11 +30,11 @@ struct ExactCells {
     int64_t n_kept() const { return int64_t{n_recent} + n_reserve; }  // without sinks
 
     // The same for a stream of n_cells cells: no more rows than cells, a reserve that is a number, and sinks of several
-    // sequences in a 256th of the cells at most.
+    // sequences in a 128th of the cells at most.
     ExactCells fitted(int64_t n_cells) const {
         const auto at_most = [](int64_t n, int64_t limit) { return static_cast<int>(std::min(n, limit)); };
         ExactCells fitted{at_most(n_sink, n_cells), at_most(n_recent, n_cells), 0, 1};
-        if (n_sink > 0) fitted.n_sequence = std::max(at_most(n_sequence, n_cells / (256 * int64_t{n_sink})), 1);
+        if (n_sink > 0) fitted.n_sequence = std::max(at_most(n_sequence, n_cells / (128 * int64_t{n_sink})), 1);
         const int64_t reserve =
             n_reserve == kReserveByLength ? std::clamp<int64_t>((n_cells - 512) / 128, 0, 64) : n_reserve;
         if (n_recent > 0) fitted.n_reserve = at_most(reserve, n_cells - fitted.n_recent);
