@@ -87,15 +87,14 @@ class Model {
 // One side's rows; row values are all the same number.
 class Rows {
   public:
-    explicit Rows(const ExactCells& cells, int64_t n_cells = kCells, int64_t n_stream = kStreams)
-        : memory_(ExactRows::bytes(cells, kWidth, n_cells, n_stream) / sizeof(uint16_t)),
-          rows(cells, kWidth, n_cells, n_stream, memory_.data()) {}
+    explicit Rows(const ExactCells& cells)
+        : memory_(ExactRows::bytes(cells, kWidth, kCells, kStreams) / sizeof(uint16_t)),
+          rows(cells, kWidth, kCells, kStreams, memory_.data()) {}
 
-    void write(const std::vector<int64_t>& cells, const std::vector<float>& values,
-               const std::vector<uint8_t>& sinks = {}) {
+    void write(const std::vector<int64_t>& cells, const std::vector<float>& values) {
         rows.commit();  // before the staging memory goes
         staging_.assign(cells.size() * kWidth, 0);
-        rows.begin(cells, staging_.data(), sinks);
+        rows.begin(cells, staging_.data());
         for (size_t i = 0; i < cells.size(); ++i) {
             const float row[kWidth] = {values[i], values[i], values[i], values[i]};
             rows.store(static_cast<int64_t>(i), row);
@@ -206,65 +205,6 @@ TEST(ExactRows, EachSequenceHasItsOwnWindow) {
     }
 }
 
-class UnifiedRows : public testing::Test {
-  protected:
-    // Sequence s has cells [100 s + 7, 100 s + 100); its first two rows are sinks.
-    static int64_t first_cell(int64_t sequence) { return 100 * sequence + 7; }
-    void start(std::vector<int64_t> sequences) {
-        std::vector<int64_t> cells;
-        std::vector<uint8_t> sinks;
-        for (int64_t token = 0; token < 3; ++token) {
-            for (int64_t s : sequences) {
-                cells.push_back(first_cell(s) + token);
-                sinks.push_back(token < 2);
-            }
-        }
-        rows_.write(cells, std::vector<float>(cells.begin(), cells.end()), sinks);
-    }
-    // Sinks that a query of a sequence takes, which sees the cells of another too.
-    std::vector<int64_t> sinks_of(int64_t sequence, int64_t other = -1) {
-        const auto own = [&](int64_t cell) { return cell / 100 == sequence || cell / 100 == other; };
-        std::vector<int64_t> cells;
-        for (const auto& [cell, value] : exact_of_query(rows_.rows, rows_.rows, 0, 0, 1000, own)) {
-            EXPECT_EQ(value, cell);
-            cells.push_back(cell);
-        }
-        return cells;
-    }
-    using Cells = std::vector<int64_t>;
-
-    Rows rows_{{.n_sink = 2, .n_recent = 0, .n_sequence = 4}, 1024, 1};  // 1024 cells allow no more than 4
-};
-
-TEST_F(UnifiedRows, EachSequenceHasItsOwnSinks) {
-    start({3, 0});
-    start({1});
-    for (int64_t s : {0, 1, 3}) EXPECT_EQ(sinks_of(s), (Cells{first_cell(s), first_cell(s) + 1}));
-    EXPECT_EQ(sinks_of(2), Cells{});
-    EXPECT_EQ(sinks_of(0, 1).size(), 2u) << "no more than n_sink";
-    EXPECT_TRUE(rows_.rows.is_sink(first_cell(3)));
-    EXPECT_FALSE(rows_.rows.is_sink(first_cell(3) + 2));
-}
-
-TEST_F(UnifiedRows, ThoseThatBeganFirstGiveWay) {
-    start({0});
-    for (int64_t s = 1; s < 5; ++s) start({s});
-    EXPECT_EQ(sinks_of(0), Cells{});
-    for (int64_t s = 1; s < 5; ++s) EXPECT_EQ(sinks_of(s).size(), 2u);
-    start({5, 6, 7, 8, 9});  // more than have room, at once: none has another's rows
-    size_t n_kept = 0;
-    for (int64_t s = 0; s < 10; ++s) n_kept += sinks_of(s).size();
-    EXPECT_EQ(n_kept, 8u);
-}
-
-TEST_F(UnifiedRows, ACellThatIsWrittenAgainIsNoSink) {
-    start({0});
-    rows_.write({first_cell(0)}, {1}, {0});
-    EXPECT_EQ(sinks_of(0), Cells{first_cell(0) + 1});
-    rows_.rows.forget(first_cell(0) + 1, 1);
-    EXPECT_EQ(sinks_of(0), Cells{});
-}
-
 TEST(ExactRows, OneSideWithoutTheRowHasCodesAlone) {
     Rows k({0, 3}), v({0, 3});
     for (Rows* side : {&k, &v}) side->write({4, 5, 6}, {1, 2, 3});
@@ -299,12 +239,6 @@ TEST(ExactCells, AreFittedToTheCellsThereAre) {
     EXPECT_EQ(fitted({1, 15}, 1 << 20), (V{1, 15, 64}));
     EXPECT_EQ(fitted({1, 15, 500}, 512), (V{1, 15, 497}));
     EXPECT_EQ(fitted({4, 0}, 4096), (V{4, 0, 0}));
-    const auto n_sequence = [](ExactCells cells, int64_t n_cells) { return cells.fitted(n_cells).n_sequence; };
-    EXPECT_EQ(n_sequence({1, 15}, 1 << 20), 1) << "asked for none";
-    EXPECT_EQ(n_sequence({1, 15, 0, 16}, 512), 4);
-    EXPECT_EQ(n_sequence({1, 15, 0, 16}, 4096), 16);
-    EXPECT_EQ(n_sequence({4, 15, 0, 16}, 512), 1);
-    EXPECT_EQ(n_sequence({0, 15, 0, 16}, 4096), 1);
 }
 
 TEST(ExactRows, AfterTheCommitCellsAreFound) {
@@ -342,10 +276,10 @@ TEST(ExactRows, AnAdoptedRowIsTheNewest) {
     Rows k({1, 2});
     k.write({5, 6, 7}, {1, 2, 3});
     const float row[kWidth] = {4, 4, 4, 4};
-    for (int64_t cell : {9, 0}) ExactRows::convert(row, kWidth, k.rows.adopt(cell, cell == 0));
+    for (int64_t cell : {9, 0}) ExactRows::convert(row, kWidth, k.rows.adopt(cell));
     EXPECT_EQ(exact_of_query(k.rows, k.rows, 0, 0, 1), (std::map<int64_t, float>{{0, 4}, {7, 3}, {9, 4}}));
-    EXPECT_EQ(k.rows.adopt(-1, false), nullptr);
-    EXPECT_EQ(Rows({1, 0}).rows.adopt(3, false), nullptr);
+    EXPECT_EQ(k.rows.adopt(-1), nullptr);
+    EXPECT_EQ(Rows({1, 0}).rows.adopt(3), nullptr);
 }
 
 TEST(ExactRows, KeysAndValuesMayHaveBeenWrittenUnequallyOften) {

@@ -4,7 +4,6 @@
 
 #include <fmt/format.h>
 
-#include "attention_mask.h"
 #include "buffer.h"
 #include "turboquant/cpu/engine.h"
 
@@ -42,6 +41,15 @@ std::string check_view(const ggml_tensor* view, KvView* out) {
     if (!plain) return "K or V is a view of the cache with other strides than whole rows of whole streams have";
     *out = {kv, static_cast<int64_t>(view->view_offs / stream_bytes)};
     return "";
+}
+
+std::string check_mask(const ggml_tensor* node) {
+    const ggml_tensor* q = node->src[0];
+    const ggml_tensor* mask = node->src[3];
+    if (!mask) return "";
+    const bool plain = mask->type == GGML_TYPE_F16 && mask->nb[0] == 2 && mask->ne[0] >= node->src[1]->ne[1] &&
+                       mask->ne[1] >= q->ne[1] && mask->ne[2] == 1 && (mask->ne[3] == 1 || mask->ne[3] == q->ne[3]);
+    return plain ? "" : "the mask has an unusual shape";
 }
 
 AttentionShape shape_of(const ggml_tensor* node, int n_threads) {

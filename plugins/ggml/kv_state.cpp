@@ -180,16 +180,14 @@ void KvTensor::write_slice(const uint8_t* bytes, int64_t first, int64_t n, int s
     }
 }
 
-// The rows come in the order of their cells: the first ones are a sequence's sinks, the last ones the window. A state
-// whose cells are scattered comes row by row, of which the stream's first cells alone are known to be sinks.
+// The rows come in the order of their cells, so that the last ones are the window.
 void KvTensor::adopt_exact(const uint8_t* bytes, int64_t first, int64_t n) {
     const int64_t n_kept = exact_->cells().n_kept();
     exact_->forget(first, n);
     for (int64_t i = 0; i < n; ++i) {
-        const int64_t place = n > n_kept ? i : (first + i) % n_cells_;
-        const bool sink = place < exact_->cells().n_sink;
+        const bool sink = (first + i) % n_cells_ < exact_->cells().n_sink;
         if (!sink && i < n - n_kept) continue;
-        uint16_t* slot = exact_->adopt(first + i, sink);
+        uint16_t* slot = exact_->adopt(first + i);
         if (!slot) continue;
         from_nominal(type_, bytes + i * row_bytes_, format_.n_embd, row_.data());
         ExactRows::convert(row_.data(), format_.n_embd, slot);

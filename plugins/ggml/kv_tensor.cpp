@@ -42,14 +42,6 @@ std::span<const float> scales_of(const ggml_tensor* root, Side side, const Confi
     return config.calibration->scales(layer, side, is_centered(config.presets.of(layer).coding(side)), root->ne[0]);
 }
 
-// In a cache of one stream sequences may lie side by side (--kv-unified).
-ExactCells exact_cells_of(const ggml_tensor* root, const Config& config) {
-    constexpr int kSequences = 16;
-    ExactCells cells = config.presets.exact();
-    if (root->ne[2] == 1) cells.n_sequence = kSequences;
-    return cells;
-}
-
 // The widest rotation that fits a row whose head_dim is unknown or not supported.
 int substitute_head_dim(int64_t n_embd) {
     for (int dim = kMaxHeadDim; dim > kMinHeadDim; dim -= kStepDims) {
@@ -77,7 +69,7 @@ std::optional<Side> kv_side(const ggml_tensor* root) {
 
 size_t KvTensor::allocated_bytes(const ggml_tensor* root, Side side, const Config& config) {
     return record_bytes(format_of(root, side, config), root) +
-           ExactRows::bytes(exact_cells_of(root, config), root->ne[0], root->ne[1], root->ne[2]);
+           ExactRows::bytes(config.presets.exact(), root->ne[0], root->ne[1], root->ne[2]);
 }
 
 KvTensor::KvTensor(const ggml_tensor* root, Side side, const Config& config, uint8_t* data)
@@ -91,7 +83,7 @@ KvTensor::KvTensor(const ggml_tensor* root, Side side, const Config& config, uin
       scales_(scales_of(root, side, config)),
       data_(data),
       row_(root->ne[0]) {
-    if (const ExactCells cells = exact_cells_of(root, config); cells.any()) {
+    if (const ExactCells& cells = config.presets.exact(); cells.any()) {
         exact_.emplace(cells, format_.n_embd, n_cells_, n_stream_,
                        reinterpret_cast<uint16_t*>(data + record_bytes(format_, root)));
     }
@@ -160,8 +152,7 @@ void KvTensor::copy_exact(int64_t from, int64_t to, int64_t n) {
     exact_->forget(to, n);
     for (int64_t i = 0; i < n; ++i) {
         const uint16_t* source = exact_->find(from + i);
-        uint16_t* slot =
-            source && std::abs(from - to) >= n ? exact_->adopt(to + i, exact_->is_sink(from + i)) : nullptr;
+        uint16_t* slot = source && std::abs(from - to) >= n ? exact_->adopt(to + i) : nullptr;
         if (slot && slot != source) std::memcpy(slot, source, sizeof(uint16_t) * format_.n_embd);
     }
 }

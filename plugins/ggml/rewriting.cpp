@@ -62,7 +62,6 @@ bool Rewriting::build(ggml_cgraph* graph, int n_threads) {
     for (;;) {
         const uint64_t moves = workspace_.moves();
         reset(bound, n + bound);
-        find_attention(graph);
         for (int i = 0; i < n; ++i) {
             if (!add(ggml_graph_node(graph, i), n_threads)) return false;
         }
@@ -112,17 +111,6 @@ void Rewriting::flush() {
     pending_stores_.clear();
 }
 
-void Rewriting::find_attention(ggml_cgraph* graph) {
-    attention_of_.clear();
-    for (int i = 0; i < ggml_graph_n_nodes(graph); ++i) {
-        const ggml_tensor* node = ggml_graph_node(graph, i);
-        if (node->op != GGML_OP_FLASH_ATTN_EXT) continue;
-        for (const ggml_tensor* operand : {node->src[1], node->src[2]}) {
-            if (const KvTensor* kv = kv_tensor_of(operand)) attention_of_.emplace(kv, node);
-        }
-    }
-}
-
 void Rewriting::add_set_rows(ggml_tensor* node, int n_threads) {
     KvTensor& kv = *kv_tensor_of(node);
     // The tasks of a group run side by side: of two that store into one tensor the second waits for the first.
@@ -139,9 +127,7 @@ void Rewriting::stage_exact_rows(KvTensor& kv, const ggml_tensor* node) {
     if (staged.pending) flush();
     if (staged.kv) exact_rows_->commit(*staged.kv);
     const size_t bytes = sizeof(uint16_t) * static_cast<size_t>(node->src[0]->ne[0] * node->src[0]->ne[1]);
-    const auto attention = attention_of_.find(&kv);
-    exact_rows_->begin(kv, node, attention == attention_of_.end() ? nullptr : attention->second,
-                       static_cast<uint16_t*>(workspace_.exact[side].reserve(bytes)));
+    exact_rows_->begin(kv, node, static_cast<uint16_t*>(workspace_.exact[side].reserve(bytes)));
     staged = {&kv, true};
 }
 

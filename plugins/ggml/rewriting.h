@@ -5,7 +5,6 @@
 #include <atomic>
 #include <deque>
 #include <memory>
-#include <unordered_map>
 #include <vector>
 
 #include <ggml-cpp.h>
@@ -62,7 +61,6 @@ class Rewriting {
     void add_task(std::unique_ptr<Task> task, const ggml_tensor* original);
     void add_pending(std::unique_ptr<Task> task, const ggml_tensor* original);
     void flush();
-    void find_attention(ggml_cgraph* graph);
     void add_set_rows(ggml_tensor* node, int n_threads);
     void stage_exact_rows(KvTensor& kv, const ggml_tensor* node);
     void commit_exact_rows();
@@ -96,7 +94,6 @@ class Rewriting {
         bool pending = false;
     };
     std::array<Staged, 2> staged_;
-    std::unordered_map<const KvTensor*, const ggml_tensor*> attention_of_;  // the node that reads a tensor first
     std::unique_ptr<ExactRowsTask> exact_rows_ = std::make_unique<ExactRowsTask>();  // goes before what is pending
 };
 

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstring>
 
-#include "attention_mask.h"
 #include "nominal.h"
 
 namespace tq::plugin {
@@ -24,11 +23,10 @@ int64_t row_index(const ggml_tensor* indices, int64_t i) {
 }  // namespace
 
 // Makes room here, since run() allocates nothing.
-void ExactRowsTask::begin(KvTensor& kv, const ggml_tensor* set_rows, const ggml_tensor* attention, uint16_t* staging) {
+void ExactRowsTask::begin(KvTensor& kv, const ggml_tensor* set_rows, uint16_t* staging) {
     const int64_t n_rows = set_rows->src[0]->ne[1];
-    begun_.push_back({&kv, set_rows, attention, staging});
+    begun_.push_back({&kv, set_rows, staging});
     cells_.reserve(n_rows);
-    sinks_.reserve(n_rows);
     kv.exact()->reserve(n_rows);
 }
 
@@ -39,9 +37,7 @@ void ExactRowsTask::run(int thread, int) {
         cells_.clear();
         for (int64_t i = 0; i < b.set_rows->src[0]->ne[1]; ++i) cells_.push_back(row_index(b.set_rows->src[1], i));
         b.kv->exact()->abandon();  // rows of an aborted graph are lost: others have had the staging memory since
-        sinks_.resize(cells_.size());
-        if (!b.attention || !find_sinks(b.attention, b.kv->exact()->cells().n_sink, sinks_)) sinks_.clear();
-        b.kv->exact()->begin(cells_, b.staging, sinks_);
+        b.kv->exact()->begin(cells_, b.staging);
     }
 }
 

@@ -16,8 +16,7 @@ namespace tq::plugin {
 class ExactRowsTask : public Task {
   public:
     void commit(KvTensor& kv) { committed_.push_back(&kv); }
-    // attention: the node that reads what is stored, whose mask says which tokens are the first of a sequence; or null.
-    void begin(KvTensor& kv, const ggml_tensor* set_rows, const ggml_tensor* attention, uint16_t* staging);
+    void begin(KvTensor& kv, const ggml_tensor* set_rows, uint16_t* staging);
     bool empty() const { return committed_.empty() && begun_.empty(); }
 
     void run(int thread, int n_threads) override;
@@ -26,13 +25,11 @@ class ExactRowsTask : public Task {
     struct Begun {
         KvTensor* kv;
         const ggml_tensor* set_rows;
-        const ggml_tensor* attention;
         uint16_t* staging;
     };
     std::vector<KvTensor*> committed_;
     std::vector<Begun> begun_;
     std::vector<int64_t> cells_;  // cells that a node writes, numbered over all streams
-    std::vector<uint8_t> sinks_;  // whether their rows are sinks
 };
 
 class SetRowsTask : public Task {

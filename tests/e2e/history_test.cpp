@@ -104,19 +104,20 @@ TEST_F(History, ARingIsAsGoodAsFreshCells) {
     EXPECT_LT(of_ring, 1.03 * of_fresh);
 }
 
-// A sequence whose tokens lie between those of others in cells that others have used, against one alone in fresh cells.
-// Its first token is not in the stream's first cell, and neighbours' rows come between its own: it has sinks of its
-// own, and the reserve makes up for the neighbours, as long as a cache has the length of a server's.
+// Sequences whose tokens lie between each other in cells that others have used, against one alone in fresh cells.
+// Centers lose next to nothing (k4cv4 0.0225 against 0.0216; k4v4, which has none, 0.0368 against 0.0360); what is lost
+// are exact rows: the sequence's first token is not in the stream's first cell, and neighbours push rows out of the
+// window.
 TEST_F(History, AUnifiedCacheInUseIsAsGoodAsAFreshOne) {
     constexpr size_t kStep = 20, kTokens = 480;
     const auto text_of = [&](llama_model* m, Session& session) {
         std::vector<Logits> logits;
-        const int last = session.n_seq_max() - 1;
+        const int n_neighbours = session.n_seq_max() - 1;
         for (size_t at = 0; at < kTokens; at += kStep) {
             const auto position = static_cast<llama_pos>(at);
-            for (int seq = 0; seq < last; ++seq)
-                session.decode(prompt(m, 9, at + 60 * (seq + 1)), position / 20 * 9, seq);
-            for (Logits& l : session.decode_all(prompt(m, kStep, at), position, last)) logits.push_back(std::move(l));
+            for (Logits& l : session.decode_all(prompt(m, kStep, at), position)) logits.push_back(std::move(l));
+            for (int seq = 1; seq <= n_neighbours; ++seq)
+                session.decode(prompt(m, 9, at + 60 * seq), position / 20 * 9, seq);
         }
         return logits;
     };
@@ -125,7 +126,7 @@ TEST_F(History, AUnifiedCacheInUseIsAsGoodAsAFreshOne) {
         return text_of(m, session);
     };
     const auto used = [&](llama_model* m) {
-        Session session(m, {.n_ctx = 4096, .n_seq_max = 3, .unified = true});
+        Session session(m, {.n_ctx = 1024, .n_seq_max = 3, .unified = true});
         for (int seq = 0; seq < 3; ++seq) session.decode(prompt(m, 300, 130 * seq), 0, seq);
         for (int seq = 2; seq >= 0; --seq) llama_memory_seq_rm(session.memory(), seq, -1, -1);
         return text_of(m, session);
@@ -135,7 +136,7 @@ TEST_F(History, AUnifiedCacheInUseIsAsGoodAsAFreshOne) {
     std::printf("mean KLD against f16: alone in fresh cells %.5f, beside others in used ones %.5f\n", of_fresh,
                 of_used);
     EXPECT_GT(of_fresh, 0);
-    EXPECT_LT(of_used, 1.1 * of_fresh);
+    EXPECT_LT(of_used, 1.3 * of_fresh);
 }
 
 // Codes of what was shifted are codes of codes, but around centers of their own: within a quarter of what f16 keeps

@@ -14,10 +14,9 @@ std::vector<ExactIndex::Kept>::const_iterator find_cell(const std::vector<ExactI
 ExactIndex::ExactIndex(const ExactCells& cells, int64_t n_cells, int64_t n_stream)
     : cells_(cells.fitted(n_cells)), n_cells_(n_cells), streams_(n_stream), has_row_(n_cells * n_stream, false) {
     for (Stream& s : streams_) {
-        s.sinks.reserve(cells_.n_sinks_kept());
+        s.is_sink.assign(cells_.n_sink, false);
         s.kept.reserve(cells_.n_kept());
-        for (int64_t slot = 0; slot < cells_.n_slots(); ++slot)
-            (slot < cells_.n_sinks_kept() ? s.free_sink_slots : s.free_slots).push_back(slot);
+        for (int64_t i = 0; i < cells_.n_kept(); ++i) s.free_slots.push_back(cells_.n_sink + i);
     }
     moves_.reserve(n_stream * cells_.n_kept());
 }
@@ -27,16 +26,14 @@ void ExactIndex::reserve(int64_t n) {
     for (Stream& stream : streams_) stream.staged.reserve(n);
 }
 
-void ExactIndex::begin(std::span<const int64_t> cells, std::span<const uint8_t> sinks) {
+void ExactIndex::begin(std::span<const int64_t> cells) {
     count_rows(cells);
     places_.assign(cells.size(), ExactPlace());
     for (size_t i = 0; i < cells.size(); ++i) {
         if (!is_cell(cells[i])) continue;
-        const bool is_sink = sinks.empty() ? is_first_cell(cells[i]) : sinks[i] && cells_.n_sink > 0;
-        const ExactPlace place = place_row(cells[i], static_cast<int64_t>(i), is_sink);
+        const ExactPlace place = place_row(cells[i], static_cast<int64_t>(i));
         for (size_t j = 0; j < i && place.is_slot(); ++j) {  // of two rows for one slot the last is kept
-            const bool same = places_[j].is_slot() && places_[j].slot() == place.slot();
-            if (same && cells[j] / n_cells_ == cells[i] / n_cells_) places_[j] = ExactPlace();
+            if (cells[j] == cells[i]) places_[j] = ExactPlace();
         }
         places_[i] = place;
     }
@@ -56,49 +53,46 @@ void ExactIndex::count_rows(std::span<const int64_t> cells) {
 }
 
 // The place of the next row, which is written to `cell`.
-ExactPlace ExactIndex::place_row(int64_t cell, int64_t row, bool is_sink) {
+ExactPlace ExactIndex::place_row(int64_t cell, int64_t row) {
     drop(cell);
-    const int64_t cell_in_stream = cell % n_cells_;
-    Stream& s = streams_[cell / n_cells_];
+    const int64_t stream = cell / n_cells_, cell_in_stream = cell % n_cells_;
+    Stream& s = streams_[stream];
+    const bool is_sink = cell_in_stream < cells_.n_sink;
     has_row_[cell] = is_sink || cells_.n_recent > 0;
+    if (is_sink) s.is_sink[cell_in_stream] = true;
     const bool alone = s.n_in_ubatch == 1;  // then it pushes out what its own query does not see
     if (!alone && cells_.n_recent > 0) s.staged.push_back({is_sink ? -1 : cell_in_stream, ExactPlace::staged(row)});
-    if (is_sink) return ExactPlace::slot(keep_sink(cell));
+    if (is_sink) return ExactPlace::slot(cell_in_stream);
     if (cells_.n_recent == 0) return {};
-    return alone ? ExactPlace::slot(keep_recent(cell)) : ExactPlace::staged(row);
+    return alone ? ExactPlace::slot(keep_newest(stream, cell_in_stream)) : ExactPlace::staged(row);
 }
 
-// The slot of the newest of `rows`: a free one, or that of the oldest.
-int64_t ExactIndex::keep_newest(int64_t cell, std::vector<Kept>& rows, std::vector<int64_t>& free_slots) {
-    if (free_slots.empty()) {
-        const Kept oldest = rows.front();
-        rows.erase(rows.begin());
-        has_row_[cell / n_cells_ * n_cells_ + oldest.cell] = false;
-        free_slots.push_back(oldest.place.slot());
-    }
-    const int64_t slot = free_slots.back();
-    free_slots.pop_back();
-    rows.push_back({cell % n_cells_, ExactPlace::slot(slot)});
-    has_row_[cell] = true;
+// A free slot, if need be that of the oldest row.
+void ExactIndex::make_room(int64_t stream) {
+    Stream& s = streams_[stream];
+    if (!s.free_slots.empty()) return;
+    const Kept oldest = s.kept.front();
+    s.kept.erase(s.kept.begin());
+    has_row_[stream * n_cells_ + oldest.cell] = false;
+    s.free_slots.push_back(oldest.place.slot());
+}
+
+int64_t ExactIndex::keep_newest(int64_t stream, int64_t cell) {
+    make_room(stream);
+    Stream& s = streams_[stream];
+    const int64_t slot = s.free_slots.back();
+    s.free_slots.pop_back();
+    s.kept.push_back({cell, ExactPlace::slot(slot)});
+    has_row_[stream * n_cells_ + cell] = true;
     return slot;
 }
 
-int64_t ExactIndex::keep_sink(int64_t cell) {
-    Stream& s = streams_[cell / n_cells_];
-    return keep_newest(cell, s.sinks, s.free_sink_slots);
-}
-
-int64_t ExactIndex::keep_recent(int64_t cell) {
-    Stream& s = streams_[cell / n_cells_];
-    return keep_newest(cell, s.kept, s.free_slots);
-}
-
-ExactPlace ExactIndex::adopt(int64_t cell, bool sink) {
+ExactPlace ExactIndex::adopt(int64_t cell) {
     moves_.clear();
     if (!is_cell(cell)) return {};
     empty_staging(cell / n_cells_, true);
     streams_[cell / n_cells_].n_in_ubatch = 1;
-    return place_row(cell, 0, sink && cells_.n_sink > 0);
+    return place_row(cell, 0);
 }
 
 std::span<const ExactIndex::Move> ExactIndex::commit() {
@@ -126,7 +120,7 @@ void ExactIndex::empty_staging(int64_t stream, bool keep) {
         if (i < first)
             has_row_[stream * n_cells_ + row.cell] = false;
         else
-            moves_.push_back({stream, row.place.row(), keep_recent(stream * n_cells_ + row.cell)});
+            moves_.push_back({stream, row.place.row(), keep_newest(stream, row.cell)});
     }
     s.staged.clear();
 }
@@ -137,14 +131,11 @@ void ExactIndex::drop(int64_t cell) {
     has_row_[cell] = false;
     Stream& s = streams_[cell / n_cells_];
     const int64_t in_stream = cell % n_cells_;
-    const auto drop_from = [&](std::vector<Kept>& rows, std::vector<int64_t>& free_slots) {
-        const auto found = find_cell(rows, in_stream);
-        if (found == rows.end()) return;
-        free_slots.push_back(found->place.slot());
-        rows.erase(found);
-    };
-    drop_from(s.sinks, s.free_sink_slots);
-    drop_from(s.kept, s.free_slots);
+    if (in_stream < cells_.n_sink) s.is_sink[in_stream] = false;
+    if (const auto found = find_cell(s.kept, in_stream); found != s.kept.end()) {
+        s.free_slots.push_back(found->place.slot());
+        s.kept.erase(found);
+    }
     for (Kept& row : s.staged) {
         if (row.cell == in_stream) row.cell = -1;  // its place stays: queries count by it
     }
@@ -160,17 +151,16 @@ void ExactIndex::forget_all() {
 
 ExactPlace ExactIndex::find(int64_t cell) const {
     if (!is_cell(cell) || !has_row_[cell]) return {};
-    const Stream& s = streams_[cell / n_cells_];
-    for (const std::vector<Kept>* rows : {&s.sinks, &s.kept}) {
-        if (const auto found = find_cell(*rows, cell % n_cells_); found != rows->end()) return found->place;
-    }
-    return {};
+    const int64_t in_stream = cell % n_cells_;
+    if (in_stream < cells_.n_sink) return ExactPlace::slot(in_stream);
+    const std::vector<Kept>& kept = streams_[cell / n_cells_].kept;
+    const auto found = find_cell(kept, in_stream);
+    return found == kept.end() ? ExactPlace() : found->place;
 }
 
-ExactIndex::Kept ExactIndex::sink_of_cell(int64_t stream, int64_t cell) const {
-    const std::vector<Kept>& sinks = streams_[stream].sinks;
-    const auto found = find_cell(sinks, cell);
-    return found == sinks.end() ? Kept() : *found;
+ExactIndex::Kept ExactIndex::sink(int64_t stream, int64_t cell) const {
+    if (!streams_[stream].is_sink[cell]) return {};
+    return {cell, ExactPlace::slot(cell)};
 }
 
 // The place of the query's own row in `kept` and then `staged`; below 0 if it was not kept.

@@ -1,16 +1,14 @@
 // The bookkeeping of exact rows (cache/exact_rows.h): which rows a stream keeps, and in which slots. It knows no data:
 // what is to be moved is a list of numbers, so that one index serves all tensors of a cache, in any engine's memory.
 //
-// Which rows a query takes is a function of the cells that it sees: the sinks among them (the first rows of a
-// sequence), and of the others the n_recent that were written last, up to its token's own row. What was written and
-// taken back (a rejected draft, a removed tail) is no longer seen and costs the window nothing, up to n_reserve rows.
-// So what a query takes depends neither on how tokens were cut into ubatches nor on what was tried in between. Rows of
-// a ubatch wait in staging memory until it has been attended to, as its first queries still need the rows that its last
-// ones push out.
+// Which rows a query takes is a function of the cells that it sees: the sinks among them, and of the others the
+// n_recent that were written last, up to its token's own row. What was written and taken back (a rejected draft, a
+// removed tail) is no longer seen and costs the window nothing, up to n_reserve rows. So what a query takes depends
+// neither on how tokens were cut into ubatches nor on what was tried in between. Rows of a ubatch wait in staging
+// memory until it has been attended to, as its first queries still need the rows that its last ones push out.
 //
-// Sequences that share a stream share its n_recent + n_reserve rows, and the sinks of n_sequence of them are kept. What
-// changes cells by other means than begin() must say so (forget): then the codes alone are left of them, which is
-// always right.
+// Sequences that share a stream share its n_recent + n_reserve rows. What changes cells by other means than begin()
+// must say so (forget): then the codes alone are left of them, which is always right.
 #pragma once
 
 #include <cstdint>
@@ -56,10 +54,9 @@ class ExactIndex {
     };
 
     // A ubatch: row i goes to cell cells[i], numbered over all streams; others than there are are left out. Commits
-    // what its streams have staged before; place(i) then says where row i is to be stored. Of rows for the same slot of
-    // a sink the last one has a place. sinks: says of each row whether it is one (not 0); empty: the rows of the first
-    // n_sink cells of a stream are, as where a stream has one sequence.
-    void begin(std::span<const int64_t> cells, std::span<const uint8_t> sinks = {});
+    // what its streams have staged before; place(i) then says where row i is to be stored. Of rows for the same sink
+    // the last one has a place.
+    void begin(std::span<const int64_t> cells);
     ExactPlace place(int64_t row) const { return places_[static_cast<size_t>(row)]; }
 
     // The ubatch (of a stream) has been attended to: its last rows have slots from now on. Returns the moves since this
@@ -74,8 +71,7 @@ class ExactIndex {
 
     // A row that comes in another way than with its query (a state that is loaded): the slot that it goes to, as the
     // newest row of its stream.
-    ExactPlace adopt(int64_t cell, bool sink);
-    ExactPlace adopt(int64_t cell) { return adopt(cell, is_first_cell(cell)); }
+    ExactPlace adopt(int64_t cell);
 
     // Cells [cell, cell + n), numbered over all streams, have codes alone from now on.
     void forget(int64_t cell, int64_t n);
@@ -89,13 +85,7 @@ class ExactIndex {
         int64_t cell = -1;
         ExactPlace place;
     };
-    // Sinks of a stream, 0 the one that was written first.
-    int64_t n_sinks(int64_t stream) const { return std::ssize(streams_[stream].sinks); }
-    Kept sink(int64_t stream, int64_t i) const { return streams_[stream].sinks[i]; }
-    Kept sink_of_cell(int64_t stream, int64_t cell) const;  // without a place if it is none
-    bool is_sink(int64_t cell) const {                      // numbered over all streams
-        return is_cell(cell) && !sink_of_cell(cell / n_cells_, cell % n_cells_).place.none();
-    }
+    Kept sink(int64_t stream, int64_t cell) const;
 
     // Rows of a stream from a query's own backwards, one with each age: 0 is the newest that the query may take. The
     // query is the token'th of n_tokens in the stream's last ubatch; if that had another size, age 0 is the newest row
@@ -105,22 +95,20 @@ class ExactIndex {
 
   private:
     struct Stream {
-        int64_t n_in_ubatch = 0;  // rows of the last begin()
-        std::vector<Kept> sinks;  // oldest first, n_sinks_kept() at most
-        std::vector<Kept> kept;   // rows beside sinks: oldest first, n_kept() at most
+        int64_t n_in_ubatch = 0;    // rows of the last begin()
+        std::vector<bool> is_sink;  // sinks that have a row
+        std::vector<Kept> kept;     // rows beside sinks: oldest first, n_kept() at most
         // Rows of the last ubatch, newer than `kept`, a sink's without a cell; not in slots yet.
         std::vector<Kept> staged;
-        std::vector<int64_t> free_sink_slots, free_slots;
+        std::vector<int64_t> free_slots;
     };
 
     void empty_staging(int64_t stream, bool keep);
-    int64_t keep_newest(int64_t cell, std::vector<Kept>& rows, std::vector<int64_t>& free_slots);
-    int64_t keep_sink(int64_t cell);
-    int64_t keep_recent(int64_t cell);
+    void make_room(int64_t stream);
+    int64_t keep_newest(int64_t stream, int64_t cell);
     void drop(int64_t cell);
     void count_rows(std::span<const int64_t> cells);
-    ExactPlace place_row(int64_t cell, int64_t row, bool is_sink);
-    bool is_first_cell(int64_t cell) const { return cell % n_cells_ < cells_.n_sink; }
+    ExactPlace place_row(int64_t cell, int64_t row);
     bool is_cell(int64_t cell) const { return cell >= 0 && cell < n_cells_ * n_stream(); }
     int64_t newest_of_query(int64_t stream, int64_t token, int64_t n_tokens) const;
 

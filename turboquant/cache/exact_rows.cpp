@@ -35,8 +35,8 @@ void ExactRows::reserve(int64_t n) {
     if (own_) own_->reserve(n);
 }
 
-void ExactRows::begin(std::span<const int64_t> cells, uint16_t* staging, std::span<const uint8_t> sinks) {
-    index_->begin(cells, sinks);
+void ExactRows::begin(std::span<const int64_t> cells, uint16_t* staging) {
+    index_->begin(cells);
     follow(index_->moves());
     stage(cells, staging);
 }
@@ -57,8 +57,8 @@ void ExactRows::follow(std::span<const ExactIndex::Move> moves) {
         std::memcpy(slot_at(stream, slot), staging_[stream] + row * n_embd_, sizeof(uint16_t) * n_embd_);
 }
 
-uint16_t* ExactRows::adopt(int64_t cell, bool sink) {
-    const ExactPlace place = index_->adopt(cell, sink);
+uint16_t* ExactRows::adopt(int64_t cell) {
+    const ExactPlace place = index_->adopt(cell);
     follow(index_->moves());
     return place.is_slot() ? slot_at(cell / index_->n_cells(), place.slot()) : nullptr;
 }

@@ -1,4 +1,4 @@
-// Rows of K or V that are kept as they came, in f16, beside their codes: those of the first rows of a sequence (sinks),
+// Rows of K or V that are kept as they came, in f16, beside their codes: those of the first cells of a stream (sinks),
 // and those written last (a window and a reserve behind it). Attention takes them in place of the packed cells;
 // docs/decisions/0009 tells why so. Which rows these are is an ExactIndex's business, one's own or one that all tensors
 // of a cache share; this moves the data of one tensor.
@@ -17,8 +17,8 @@ namespace tq {
 
 class ExactRows {
   public:
-    // Bytes of the slots: [stream][n_sink * n_sequence, then n_recent + n_reserve][n_embd] halves. Numbers beyond
-    // n_cells are fitted.
+    // Bytes of the slots: [stream][n_sink, then n_recent + n_reserve][n_embd] halves. Numbers beyond n_cells are
+    // fitted.
     static size_t bytes(const ExactCells& cells, int64_t n_embd, int64_t n_cells, int64_t n_stream);
 
     // slots: bytes() bytes, to stay as long as this does.
@@ -35,8 +35,7 @@ class ExactRows {
 
     // A ubatch: row i goes to cell cells[i], numbered over all streams; others than there are are left out. staging:
     // room for as many rows of n_embd halves, to stay until commit(). Commits what its streams have staged before.
-    // sinks: as ExactIndex::begin() has it.
-    void begin(std::span<const int64_t> cells, uint16_t* staging, std::span<const uint8_t> sinks = {});
+    void begin(std::span<const int64_t> cells, uint16_t* staging);
 
     // The ubatch (of a stream) has been attended to: moves its last rows from the staging memory to their slots.
     void commit() { follow(index_->commit()); }
@@ -47,7 +46,7 @@ class ExactRows {
 
     // A row that comes in another way than with its query (a state that is loaded): the slot that it goes to, as the
     // newest row of its stream; null if it is not kept.
-    uint16_t* adopt(int64_t cell, bool sink);
+    uint16_t* adopt(int64_t cell);
 
     // Cells [cell, cell + n), numbered over all streams, have codes alone from now on.
     void forget(int64_t cell, int64_t n) { index_->forget(cell, n); }
@@ -75,10 +74,7 @@ class ExactRows {
         int64_t cell = -1;
         const uint16_t* row = nullptr;  // null: none
     };
-    int64_t n_sinks(int64_t stream) const { return index_->n_sinks(stream); }
-    Kept sink(int64_t stream, int64_t i) const { return kept(stream, index_->sink(stream, i)); }
-    Kept sink_of_cell(int64_t stream, int64_t cell) const { return kept(stream, index_->sink_of_cell(stream, cell)); }
-    bool is_sink(int64_t cell) const { return index_->is_sink(cell); }  // numbered over all streams
+    Kept sink(int64_t stream, int64_t cell) const { return kept(stream, index_->sink(stream, cell)); }
     int64_t n_ages(int64_t stream, int64_t token, int64_t n_tokens) const {
         return index_->n_ages(stream, token, n_tokens);
     }
@@ -118,12 +114,8 @@ void for_exact_rows(const ExactRows& k, const ExactRows& v, int64_t k_stream, in
     const auto both = [&](const ExactRows::Kept& a, const ExactRows::Kept& b) {
         if (a.row && b.row && a.cell == b.cell) fn(ExactRow{a.row, b.row, a.cell});
     };
-    int64_t n_sinks = 0;
-    for (int64_t i = 0; i < k.n_sinks(k_stream) && n_sinks < k.cells().n_sink; ++i) {
-        const ExactRows::Kept row = k.sink(k_stream, i);
-        if (!visible(row.cell)) continue;
-        both(row, v.sink_of_cell(v_stream, row.cell));
-        ++n_sinks;
+    for (int64_t cell = 0; cell < k.cells().n_sink; ++cell) {
+        if (visible(cell)) both(k.sink(k_stream, cell), v.sink(v_stream, cell));
     }
     const int64_t n_ages = std::min(k.n_ages(k_stream, token, n_tokens), v.n_ages(v_stream, token, n_tokens));
     int64_t n_met = 0, n_taken = 0;  // no more are met than are kept in any case, however tokens were cut into ubatches

@@ -12,29 +12,24 @@ inline constexpr int kMaxExactCells = 65536;  // the most cells of each kind
 inline constexpr int kReserveByLength = -1;
 
 struct ExactCells {
-    int n_sink = 0;    // the first rows of a sequence, whose keys much attention rests on
+    int n_sink = 0;    // the first cells of a stream, whose keys much attention rests on
     int n_recent = 0;  // the rows written last among those that a query sees, its own among them
     // Rows kept beyond the window: so many of the newest rows can be taken back (rejected drafts, an edited message)
     // and the window before them is still whole. kReserveByLength: a 128th of the cells beyond 512, at most 64; that is
     // less than 1/8 of a bit per value.
     int n_reserve = kReserveByLength;
-    // Sequences that share a stream: so many have sinks of their own, those that began last.
-    int n_sequence = 1;
 
     bool operator==(const ExactCells&) const = default;
     bool any() const { return n_sink > 0 || n_recent > 0; }
     int64_t n_per_query() const { return int64_t{n_sink} + n_recent; }  // rows that a query takes at most
     // Rows that a stream keeps; the numbers must be fitted to it.
-    int64_t n_slots() const { return n_sinks_kept() + n_kept(); }
-    int64_t n_sinks_kept() const { return int64_t{n_sink} * n_sequence; }
+    int64_t n_slots() const { return int64_t{n_sink} + n_kept(); }
     int64_t n_kept() const { return int64_t{n_recent} + n_reserve; }  // without sinks
 
-    // The same for a stream of n_cells cells: no more rows than cells, a reserve that is a number, and sinks of several
-    // sequences in a 128th of the cells at most.
+    // The same for a stream of n_cells cells: no more rows than cells, and a reserve that is a number.
     ExactCells fitted(int64_t n_cells) const {
         const auto at_most = [](int64_t n, int64_t limit) { return static_cast<int>(std::min(n, limit)); };
-        ExactCells fitted{at_most(n_sink, n_cells), at_most(n_recent, n_cells), 0, 1};
-        if (n_sink > 0) fitted.n_sequence = std::max(at_most(n_sequence, n_cells / (128 * int64_t{n_sink})), 1);
+        ExactCells fitted{at_most(n_sink, n_cells), at_most(n_recent, n_cells), 0};
         const int64_t reserve =
             n_reserve == kReserveByLength ? std::clamp<int64_t>((n_cells - 512) / 128, 0, 64) : n_reserve;
         if (n_recent > 0) fitted.n_reserve = at_most(reserve, n_cells - fitted.n_recent);
